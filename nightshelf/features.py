@@ -1,0 +1,102 @@
+"""The features of a shop, by name: what feature_jobs computes, training reads and scoring gathers.
+
+Features know events up to the end of a day (their as_of_date); an impression is joined with those of the day before
+its own, and a shelf for tomorrow with those of tonight: both see the same distance. Windows count days of arrival.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nightshelf.config import Shop
+
+WINDOWS = (1, 7, 30)
+SEQUENCE_LENGTH = 50
+# Price bands and age are quantised alike in every shop; 0 is unknown.
+PRICE_BANDS = 10
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature: its column, type, meaning, and whose it is. Index features name the vocabulary of their ids."""
+
+    name: str
+    type: Literal["int32", "float32"]
+    meaning: str
+    owner: Literal["user", "item", "item_scenario"]
+    vocabulary: str = ""
+
+
+def sequence_events(shop: Shop) -> list[str]:
+    """Return the event types kept in user sequences: every outcome, and `searched`, the first result of an own query."""
+    return [*outcome_events(shop), "searched"]
+
+
+def outcome_events(shop: Shop) -> list[str]:
+    """Return the event types other than impressions, in alphabetical order."""
+    return [name for name in shop.event_types if name != "impression"]
+
+
+def attribute_columns(shop: Shop) -> list[str]:
+    """Return the user attributes that the shop's user table brings, e.g. age_band, city."""
+    return [name for name in shop.users.columns if name != "user_id"] if shop.users else []
+
+
+def index_features(shop: Shop) -> list[Feature]:
+    """Return the categorical features: ids of vocabularies, 0 = unknown."""
+    features = [Feature("user_index", "int32", "vocabulary id of the user", "user", "user")]
+    features += [
+        Feature(f"user_{name}_index", "int32", f"vocabulary id of the user's {name}", "user", f"user_{name}") for name in attribute_columns(shop)
+    ]
+    item_columns = ["item", "category_1", "category_2", "category_3", "brand"]
+    item_columns += [f"attribute_{name}" for name in (shop.items.attributes if shop.items else [])]
+    features += [Feature(f"{name}_index", "int32", f"vocabulary id of the item's {name}", "item", name) for name in item_columns]
+    features.append(Feature("price_band", "int32", f"price decile inside the item's second-level category, 1..{PRICE_BANDS}, 0 unknown", "item"))
+    return features
+
+
+def user_dense(shop: Shop) -> list[Feature]:
+    """Return the dense features of a user."""
+    features = [
+        Feature(f"user_{event}_count_{days}d", "float32", f"{event} events of the user in {days} days", "user")
+        for event in shop.event_types
+        for days in WINDOWS
+    ]
+    features += [
+        Feature(f"user_{event}_rate_30d", "float32", f"{event} events per impression in 30 days, shrunk to the mean of all users", "user")
+        for event in outcome_events(shop)
+    ]
+    features.append(Feature("user_mean_log_price_30d", "float32", "mean log(1 + price) of the items of the user's outcomes in 30 days; 0 if none", "user"))
+    features.append(Feature("user_recency_days", "float32", "days since the user's last outcome event, at most 30", "user"))
+    return features
+
+
+def item_dense(shop: Shop) -> list[Feature]:
+    """Return the dense features of an item."""
+    features = [
+        Feature(f"item_{event}_count_{days}d", "float32", f"{event} events of the item in {days} days", "item")
+        for event in shop.event_types
+        for days in WINDOWS
+    ]
+    features += [
+        Feature(f"item_{event}_rate_30d", "float32", f"{event} events per impression in 30 days, shrunk to the mean of all items", "item")
+        for event in outcome_events(shop)
+    ]
+    features.append(Feature("item_log_price", "float32", "log(1 + price); 0 if unknown", "item"))
+    features.append(Feature("item_discount", "float32", "1 - price / highest price of the item in the window, 0..1", "item"))
+    features.append(Feature("item_age_days", "float32", "days since launch or first sight, at most 365", "item"))
+    return features
+
+
+def item_scenario_dense(shop: Shop) -> list[Feature]:
+    """Return the dense features of an item inside a scenario."""
+    features = [Feature("item_scenario_impression_count_30d", "float32", "impressions of the item in the scenario in 30 days", "item_scenario")]
+    features += [
+        Feature(f"item_scenario_{event}_rate_30d", "float32", f"{event} events per impression there in 30 days, shrunk to the item's own rate", "item_scenario")
+        for event in outcome_events(shop)
+    ]
+    return features
+
+
+def dense_features(shop: Shop) -> list[Feature]:
+    """Return all dense features in the order in which training reads them."""
+    return [*user_dense(shop), *item_dense(shop), *item_scenario_dense(shop)]

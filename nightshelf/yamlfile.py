@@ -1,0 +1,83 @@
+"""Read a YAML file into a pydantic model, and tell a mistake with its file, line and the nearest key that exists."""
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from nightshelf.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_model(path: Path, model: type[Model]) -> Model:
+    """Parse the YAML file at `path` as `model`.
+
+    Raises:
+        InputError: the file is missing, is no YAML, or a key is unknown, missing or wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); name an existing YAML file") from None
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no keys; see conf/shops/demo.yaml for an example")
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise InputError(_explain(error, path, root, model)) from None
+
+
+def _explain(error: ValidationError, path: Path, root: yaml.Node, model: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    parts = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-"))]
+    line = _line_of(root, list(first["loc"]))
+    name = ".".join(parts)
+    if first["type"] == "extra_forbidden":
+        remedy = _nearest(str(first["loc"][-1]), _sibling_keys(model, list(first["loc"][:-1])))
+        return f"{path}:{line}: unknown key {name!r}; {remedy}"
+    if first["type"] == "missing":
+        return f"{path}:{line}: key {name!r} is missing; add it (see conf/shops/demo.yaml)"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{path}:{line}: {name} = {str(first['input'])[:80]!r}: {message}"
+
+
+def _line_of(node: yaml.Node | None, where: list[int | str]) -> int:
+    line = node.start_mark.line + 1 if node is not None else 1
+    for part in where:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == str(part):
+                    line, node = key.start_mark.line + 1, value
+                    break
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _sibling_keys(model: type[BaseModel], where: list[int | str]) -> list[str]:
+    """Return the keys that exist at `where`, walking through lists, dictionaries and unions of models."""
+    models: list[type[BaseModel]] = [model]
+    for part in where:
+        found = [candidate for m in models if part in m.model_fields for candidate in _models_in(m.model_fields[part].annotation)]
+        models = found or models
+    return [name for m in models for name in m.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(set(known)))}"

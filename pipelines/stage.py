@@ -1,0 +1,121 @@
+"""What a stage is: a function of one night that reads partitions, publishes partitions, and counts its rows.
+
+`run_stage` makes it a transaction: one writer a shop (a lease), a fresh run id, a row of stage_runs at the end.
+"""
+
+import datetime as dt
+import json
+import resource
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+
+from filelock import FileLock, Timeout
+
+from nightshelf.config import Shop
+from nightshelf.errors import EngineError, NightshelfError
+from nightshelf.identity import ensure_key
+from nightshelf.logs import get_logger
+from pipelines.code_version import code_version
+from pipelines.warehouse import Warehouse
+
+# A stage's name → the module whose `run(night)` does it; in the order of a night.
+STAGES = {
+    "clean": "pipelines.clean",
+    "validate_events": "pipelines.validate_events",
+    "features": "pipelines.features",
+    "validate_examples": "pipelines.validate_examples",
+    "train": "pipelines.train",
+    "evaluate": "pipelines.evaluate",
+    "promote": "pipelines.promote",
+    "recommend": "pipelines.recommend",
+    "publish": "pipelines.publish",
+    "report": "pipelines.report",
+}
+
+
+@dataclass(frozen=True)
+class Night:
+    """One night of one shop: everything that a stage may know."""
+
+    shop: Shop
+    as_of_date: dt.date
+    warehouse: Warehouse
+    run_id: str
+    retrain: bool = True
+    scenarios: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> dict[str, str]:
+        """Return what every commit of this attempt carries in its snapshot."""
+        return {"run_id": self.run_id, "as_of_date": str(self.as_of_date), "code_version": code_version()}
+
+
+@dataclass
+class StageResult:
+    """What a stage did, in rows; `inputs` names the tables that it read."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    rows_quarantined: int = 0
+    inputs: list[str] = field(default_factory=list)
+    message: str = ""
+
+
+def run_stage(name: str, shop: Shop, as_of_date: dt.date, retrain: bool = True, scenarios: tuple[str, ...] = ()) -> StageResult:
+    """Run one stage of one night under the shop's lease and write its row of stage_runs.
+
+    Raises:
+        InputError, GateError, EngineError: as the stage says; the row then says `failed`.
+    """
+    log = get_logger(name)
+    shop.home.mkdir(parents=True, exist_ok=True)
+    lease = FileLock(shop.home / "night.lock")
+    try:
+        lease.acquire(timeout=0)
+    except Timeout:
+        raise EngineError(f"another run holds {lease.lock_file}; wait for it to end, or stop it, then try again") from None
+    with lease:
+        ensure_key(shop)
+        warehouse = Warehouse(shop)
+        night = Night(shop, as_of_date, warehouse, f"{as_of_date}-{name}-{uuid.uuid4().hex[:12]}", retrain, scenarios)
+        started = time.time()
+        log.info("%s %s %s: start", shop.shop, as_of_date, name)
+        try:
+            run: Callable[[Night], StageResult] = import_module(STAGES[name]).run
+            result = run(night)
+        except NightshelfError as error:
+            _record(night, name, "failed", started, StageResult(message=str(error)))
+            raise
+        _record(night, name, "done", started, result)
+        log.info("%s %s %s: done in %.1f s, %d rows in, %d out %s", shop.shop, as_of_date, name, time.time() - started, result.rows_in, result.rows_out, result.message)
+        return result
+
+
+def _record(night: Night, name: str, status: str, started: float, result: StageResult) -> None:
+    inputs = {table: night.warehouse.snapshot_id(table) for table in result.inputs}
+    row = {
+        "as_of_date": night.as_of_date,
+        "run_id": night.run_id,
+        "stage": name,
+        "status": status,
+        "started_at": dt.datetime.fromtimestamp(started, dt.UTC),
+        "seconds": time.time() - started,
+        "peak_memory_mb": peak_memory_mb(),
+        "rows_in": result.rows_in,
+        "rows_out": result.rows_out,
+        "rows_quarantined": result.rows_quarantined,
+        "code_version": code_version(),
+        "inputs": json.dumps(inputs),
+        "message": result.message,
+    }
+    night.warehouse.append("stage_runs", [row])
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident memory of this process plus that of its largest finished child, in MiB."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return (own + child) / 1024

@@ -1,0 +1,164 @@
+"""The warehouse: Iceberg tables below a shop's home, one partition a day, each replaced in one atomic commit.
+
+An engine writes Parquet into a folder that nobody reads (`new_run_dir`); `publish` then replaces the partitions by those
+files in one transaction: delete + add_files (PyIceberg 0.12). A reader sees the old rows or the new ones. A killed
+attempt leaves an orphan folder and no trace in the table.
+"""
+
+import contextlib
+import datetime as dt
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression, In
+from pyiceberg.table import Table
+
+from nightshelf.config import Shop
+from nightshelf.errors import EngineError
+from nightshelf.paths import run_dir, warehouse_dir
+from nightshelf.tables import ColumnType, TableSpec, table_specs
+
+NAMESPACE = "nightshelf"
+# Spark writes each day below this folder, and keeps as_of_date inside the files, where add_files needs it.
+DAY_FOLDER = "_day"
+
+_ARROW: dict[ColumnType, pa.DataType] = {
+    "string": pa.string(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "list<int32>": pa.list_(pa.int32()),
+    "list<float32>": pa.list_(pa.float32()),
+}
+
+
+def arrow_schema(spec: TableSpec) -> pa.Schema:
+    """Return the Arrow schema of a table."""
+    return pa.schema([pa.field(c.name, _ARROW[c.type], nullable=True) for c in spec.columns])
+
+
+class Warehouse:
+    """The tables of one shop. Opening it makes the catalogue if there is none."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop = shop
+        self.specs = table_specs(shop)
+        root = warehouse_dir(shop)
+        root.mkdir(parents=True, exist_ok=True)
+        self._catalog = SqlCatalog("nightshelf", uri=f"sqlite:///{root / 'catalog.db'}", warehouse=f"file://{root / 'iceberg'}")
+        with contextlib.suppress(NamespaceAlreadyExistsError):
+            self._catalog.create_namespace(NAMESPACE)
+
+    def new_run_dir(self, table: str, run_id: str) -> Path:
+        """Return an empty folder for one attempt's files of a table; nobody reads it before `publish`."""
+        folder = run_dir(self.shop, table, run_id)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def files(self, table: str, dates: Iterable[dt.date] | None = None) -> list[str]:
+        """Return the paths of the data files that hold these partitions (all, if None), sorted."""
+        found = self._load(table)
+        if found is None:
+            return []
+        tasks = found.scan(row_filter=_in_dates(dates)).plan_files()
+        return sorted(task.file.file_path.removeprefix("file://") for task in tasks)
+
+    def partitions(self, table: str) -> list[dt.date]:
+        """Return the partitions that hold rows, oldest first."""
+        found = self._load(table)
+        if found is None:
+            return []
+        days = found.inspect.partitions().column("partition").to_pylist()
+        return sorted({day["as_of_date"] for day in days})
+
+    def read(self, table: str, dates: Iterable[dt.date] | None = None, columns: tuple[str, ...] = ("*",)) -> pa.Table:
+        """Return the rows of these partitions (all, if None)."""
+        found = self._load(table)
+        if found is None:
+            return arrow_schema(self.specs[table]).empty_table()
+        return found.scan(row_filter=_in_dates(dates), selected_fields=columns).to_arrow()
+
+    def publish(self, table: str, folder: Path, dates: Iterable[dt.date], summary: dict[str, str]) -> int:
+        """Replace the partitions `dates` by the Parquet files that an engine wrote below `folder/_day=…/`, atomically.
+
+        Returns:
+            the number of rows published.
+
+        Raises:
+            EngineError: the number of rows read back differs from the number written.
+        """
+        days = sorted(set(dates))
+        files = [str(f) for day in days for f in sorted((folder / f"{DAY_FOLDER}={day}").glob("*.parquet"))]
+        counts = {f: pq.read_metadata(f).num_rows for f in files}
+        files = [f for f in files if counts[f]]
+        rows = sum(counts.values())
+        target = self._load_or_create(table)
+        with target.transaction() as transaction:
+            if target.current_snapshot() is not None:
+                transaction.delete(_in_dates(days), snapshot_properties=summary)
+            if files:
+                transaction.add_files(files, snapshot_properties=summary, check_duplicate_files=False)
+        seen = sum(task.file.record_count for task in target.scan(row_filter=_in_dates(days)).plan_files())
+        if seen != rows:
+            raise EngineError(f"{table} {days[-1]}: wrote {rows} rows but reads back {seen}; run the stage again")
+        return rows
+
+    def publish_arrow(self, table: str, rows: pa.Table, dates: Iterable[dt.date], run_id: str) -> int:
+        """Replace the partitions `dates` by these rows (columns in any order; types are cast to the spec's)."""
+        days = sorted(set(dates))
+        folder = self.new_run_dir(table, run_id)
+        rows = _conform(rows, self.specs[table])
+        for day in days:
+            part = rows.filter(pc.equal(rows["as_of_date"], pa.scalar(day)))
+            (folder / f"{DAY_FOLDER}={day}").mkdir()
+            pq.write_table(part, folder / f"{DAY_FOLDER}={day}" / "part-0.parquet", compression="zstd")
+        return self.publish(table, folder, days, {"run_id": run_id})
+
+    def append(self, table: str, rows: list[dict[str, Any]]) -> None:
+        """Add rows to a ledger, e.g. stage_runs."""
+        schema = arrow_schema(self.specs[table])
+        self._load_or_create(table).append(pa.Table.from_pylist(rows, schema=schema))
+
+    def snapshot_id(self, table: str) -> int | None:
+        """Return the id of the table's current snapshot."""
+        found = self._load(table)
+        snapshot = found.current_snapshot() if found else None
+        return snapshot.snapshot_id if snapshot else None
+
+    def _load(self, table: str) -> Table | None:
+        try:
+            return self._catalog.load_table((NAMESPACE, table))
+        except NoSuchTableError:
+            return None
+
+    def _create(self, table: str) -> Table:
+        with contextlib.suppress(TableAlreadyExistsError):
+            self._catalog.create_table((NAMESPACE, table), schema=arrow_schema(self.specs[table]))
+        return self._catalog.load_table((NAMESPACE, table))
+
+    def _load_or_create(self, table: str) -> Table:
+        found = self._load(table) or self._create(table)
+        if found.spec().is_unpartitioned():  # new, or its maker was killed between the two steps
+            with found.update_spec() as update:
+                update.add_identity("as_of_date")
+        return found
+
+
+def _in_dates(dates: Iterable[dt.date] | None) -> BooleanExpression:
+    return AlwaysTrue() if dates is None else In("as_of_date", set(dates))
+
+
+def _conform(rows: pa.Table, spec: TableSpec) -> pa.Table:
+    return rows.select(spec.column_names).cast(arrow_schema(spec))
