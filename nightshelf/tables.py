@@ -249,27 +249,32 @@ def _shelf_tables(shop: Shop) -> list[TableSpec]:
                 _ITEM,
                 Column("generator", "string", "popular, affinity, related, own_history …"),
                 Column("generator_score", "float32", "the generator's own score, larger is better"),
+                Column("because", "string", "what ties it to the user: the category, the brand or the item of the user's history; null if nothing does", True),
             ),
         ),
-        TableSpec(
-            "recommendations",
-            "user × scenario × rank",
-            ("user_key", "scenario", "rank"),
-            (
-                AS_OF_DATE,
-                _SCENARIO,
-                _USER,
-                Column("rank", "int32", "1 = best"),
-                _ITEM,
-                Column("score", "float64", "expected utility: the task probabilities weighted as the shop file says"),
-                *(Column(f"p_{name}", "float64", f"predicted {name}" + (" (expected value)" if t.kind == "regression" else " (probability)"), True) for name, t in shop.tasks.items()),
-                Column("source", "string", "the candidate generator"),
-                Column("reason", "string", "why it is there, in a sentence"),
-                Column("model_version", "string", "the registered model that ranked it"),
-                Column("run_id", "string", "the run that wrote it"),
-            ),
-        ),
+        TableSpec("shelf_drafts", "row that wants to be published in recommendations", ("user_key", "scenario", "rank"), _shelf_columns(shop)),
+        TableSpec("recommendations", "user × scenario × rank", ("user_key", "scenario", "rank"), _shelf_columns(shop)),
     ]
+
+
+def _shelf_columns(shop: Shop) -> tuple[Column, ...]:
+    predictions = (
+        Column(f"p_{name}", "float64", f"predicted {name}: " + ("expected value" if task.kind == "regression" else "probability after an impression"), True)
+        for name, task in shop.tasks.items()
+    )
+    return (
+        AS_OF_DATE,
+        _SCENARIO,
+        _USER,
+        Column("rank", "int32", "1 = best"),
+        _ITEM,
+        Column("score", "float64", "expected utility: the predictions weighted as the shop file says"),
+        *predictions,
+        Column("source", "string", "the candidate generator"),
+        Column("reason", "string", "why it is there, in a sentence"),
+        Column("model_version", "string", "the registered model that ranked it"),
+        Column("run_id", "string", "the run that wrote it"),
+    )
 
 
 def _ledgers() -> list[TableSpec]:
