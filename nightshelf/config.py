@@ -152,7 +152,9 @@ class Task(Strict):
     @model_validator(mode="after")
     def _value_with_regression(self) -> "Task":
         if (self.kind == "regression") != (self.value is not None):
-            raise ValueError("a regression needs `value: price|quantity|dwell_seconds|amount`, and only a regression has one")
+            raise ValueError(
+                "a regression needs `value: price|quantity|dwell_seconds|amount`, and only a regression has one"
+            )
         return self
 
     @property
@@ -233,7 +235,9 @@ class Shop(Strict):
     def _names_agree(self) -> "Shop":
         for name, task in self.tasks.items():
             if task.given is not None and (task.given not in self.tasks or task.given == name):
-                raise ValueError(f"tasks.{name}.given = {task.given!r} is no other task; known: {', '.join(self.tasks)}")
+                raise ValueError(
+                    f"tasks.{name}.given = {task.given!r} is no other task; known: {', '.join(self.tasks)}"
+                )
         for name, scenario in self.scenarios.items():
             for task_name in scenario.utility:
                 if task_name not in self.tasks:
@@ -243,7 +247,9 @@ class Shop(Strict):
             for scenario_name in _targets(source.scenario):
                 if scenario_name not in self.scenarios:
                     known = ", ".join(self.scenarios)
-                    raise ValueError(f"sources.{source.name}.scenario: {scenario_name!r} is no scenario; known: {known}")
+                    raise ValueError(
+                        f"sources.{source.name}.scenario: {scenario_name!r} is no scenario; known: {known}"
+                    )
         if len({source.name for source in self.sources}) < len(self.sources):
             raise ValueError("two sources bear one name; give each its own")
         return self

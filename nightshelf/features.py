@@ -45,12 +45,22 @@ def index_features(shop: Shop) -> list[Feature]:
     """Return the categorical features: ids of vocabularies, 0 = unknown."""
     features = [Feature("user_index", "int32", "vocabulary id of the user", "user", "user")]
     features += [
-        Feature(f"user_{name}_index", "int32", f"vocabulary id of the user's {name}", "user", f"user_{name}") for name in attribute_columns(shop)
+        Feature(f"user_{name}_index", "int32", f"vocabulary id of the user's {name}", "user", f"user_{name}")
+        for name in attribute_columns(shop)
     ]
     item_columns = ["item", "category_1", "category_2", "category_3", "brand"]
     item_columns += [f"attribute_{name}" for name in (shop.items.attributes if shop.items else [])]
-    features += [Feature(f"{name}_index", "int32", f"vocabulary id of the item's {name}", "item", name) for name in item_columns]
-    features.append(Feature("price_band", "int32", f"price decile inside the item's second-level category, 1..{PRICE_BANDS}, 0 unknown", "item"))
+    features += [
+        Feature(f"{name}_index", "int32", f"vocabulary id of the item's {name}", "item", name) for name in item_columns
+    ]
+    features.append(
+        Feature(
+            "price_band",
+            "int32",
+            f"price decile inside the item's second-level category, 1..{PRICE_BANDS}, 0 unknown",
+            "item",
+        )
+    )
     return features
 
 
@@ -62,11 +72,25 @@ def user_dense(shop: Shop) -> list[Feature]:
         for days in WINDOWS
     ]
     features += [
-        Feature(f"user_{event}_rate_30d", "float32", f"{event} events per impression in 30 days, shrunk to the mean of all users", "user")
+        Feature(
+            f"user_{event}_rate_30d",
+            "float32",
+            f"{event} events per impression in 30 days, shrunk to the mean of all users",
+            "user",
+        )
         for event in outcome_events(shop)
     ]
-    features.append(Feature("user_mean_log_price_30d", "float32", "mean log(1 + price) of the items of the user's outcomes in 30 days; 0 if none", "user"))
-    features.append(Feature("user_recency_days", "float32", "days since the user's last outcome event, at most 30", "user"))
+    features.append(
+        Feature(
+            "user_mean_log_price_30d",
+            "float32",
+            "mean log(1 + price) of the items of the user's outcomes in 30 days; 0 if none",
+            "user",
+        )
+    )
+    features.append(
+        Feature("user_recency_days", "float32", "days since the user's last outcome event, at most 30", "user")
+    )
     return features
 
 
@@ -78,20 +102,39 @@ def item_dense(shop: Shop) -> list[Feature]:
         for days in WINDOWS
     ]
     features += [
-        Feature(f"item_{event}_rate_30d", "float32", f"{event} events per impression in 30 days, shrunk to the mean of all items", "item")
+        Feature(
+            f"item_{event}_rate_30d",
+            "float32",
+            f"{event} events per impression in 30 days, shrunk to the mean of all items",
+            "item",
+        )
         for event in outcome_events(shop)
     ]
     features.append(Feature("item_log_price", "float32", "log(1 + price); 0 if unknown", "item"))
-    features.append(Feature("item_discount", "float32", "1 - price / highest price of the item in the window, 0..1", "item"))
+    features.append(
+        Feature("item_discount", "float32", "1 - price / highest price of the item in the window, 0..1", "item")
+    )
     features.append(Feature("item_age_days", "float32", "days since launch or first sight, at most 365", "item"))
     return features
 
 
 def item_scenario_dense(shop: Shop) -> list[Feature]:
     """Return the dense features of an item inside a scenario."""
-    features = [Feature("item_scenario_impression_count_30d", "float32", "impressions of the item in the scenario in 30 days", "item_scenario")]
+    features = [
+        Feature(
+            "item_scenario_impression_count_30d",
+            "float32",
+            "impressions of the item in the scenario in 30 days",
+            "item_scenario",
+        )
+    ]
     features += [
-        Feature(f"item_scenario_{event}_rate_30d", "float32", f"{event} events per impression there in 30 days, shrunk to the item's own rate", "item_scenario")
+        Feature(
+            f"item_scenario_{event}_rate_30d",
+            "float32",
+            f"{event} events per impression there in 30 days, shrunk to the item's own rate",
+            "item_scenario",
+        )
         for event in outcome_events(shop)
     ]
     return features

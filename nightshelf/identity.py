@@ -43,7 +43,9 @@ def ensure_key(shop: Shop) -> Path:
         finally:
             fresh.unlink()
     if given and path.read_bytes() != given:
-        raise InputError(f"${shop.privacy.key_env} differs from the key of earlier nights in {path}; unset it, or start a new home")
+        raise InputError(
+            f"${shop.privacy.key_env} differs from the key of earlier nights in {path}; unset it, or start a new home"
+        )
     return path
 
 

@@ -9,9 +9,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nightshelf.config import Shop
-from nightshelf.features import Feature, attribute_columns, dense_features, index_features, item_dense, item_scenario_dense, user_dense
+from nightshelf.features import (
+    Feature,
+    attribute_columns,
+    dense_features,
+    index_features,
+    item_dense,
+    item_scenario_dense,
+    user_dense,
+)
 
-ColumnType = Literal["string", "int32", "int64", "float32", "float64", "bool", "date", "timestamp", "list<int32>", "list<float32>"]
+ColumnType = Literal[
+    "string", "int32", "int64", "float32", "float64", "bool", "date", "timestamp", "list<int32>", "list<float32>"
+]
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,12 @@ def _log_tables(shop: Shop) -> list[TableSpec]:
         Column("anchor_item_id", "string", "the item whose page it was", True),
     )
     return [
-        TableSpec("events", "thing a user did or saw, in the partition of the day on which its log arrived", ("event_id",), (AS_OF_DATE, *event_columns)),
+        TableSpec(
+            "events",
+            "thing a user did or saw, in the partition of the day on which its log arrived",
+            ("event_id",),
+            (AS_OF_DATE, *event_columns),
+        ),
         TableSpec(
             "quarantine",
             "log row set aside",
@@ -80,7 +95,11 @@ def _log_tables(shop: Shop) -> list[TableSpec]:
                 Column("source", "string", "the log that it came from"),
                 Column("reason", "string", "the rule that set it aside"),
                 Column("file", "string", "name of the raw file"),
-                Column("raw", "string", "the row with its user id replaced; letters and digits masked where no id could be told apart"),
+                Column(
+                    "raw",
+                    "string",
+                    "the row with its user id replaced; letters and digits masked where no id could be told apart",
+                ),
                 Column("evidence", "string", "the value that broke the rule", True),
             ),
         ),
@@ -113,14 +132,21 @@ def _log_tables(shop: Shop) -> list[TableSpec]:
                 Column("price", "float64", "price in the shop's currency", True),
                 Column("stock", "int64", "pieces in stock", True),
                 Column("launch_date", "date", "first day on sale", True),
-                *(Column(f"attribute_{name}", "string", f"attribute {name}", True) for name in (shop.items.attributes if shop.items else [])),
+                *(
+                    Column(f"attribute_{name}", "string", f"attribute {name}", True)
+                    for name in (shop.items.attributes if shop.items else [])
+                ),
             ),
         ),
         TableSpec(
             "users",
             "user of the shop's user table or logs",
             ("user_key",),
-            (AS_OF_DATE, _USER, *(Column(f"user_{name}", "string", f"the user's {name}", True) for name in attribute_columns(shop))),
+            (
+                AS_OF_DATE,
+                _USER,
+                *(Column(f"user_{name}", "string", f"the user's {name}", True) for name in attribute_columns(shop)),
+            ),
         ),
         TableSpec(
             "impressions",
@@ -137,7 +163,11 @@ def _log_tables(shop: Shop) -> list[TableSpec]:
                 Column("request_id", "string", "the request", True),
                 Column("position", "int32", "place in the request, 1 = first", True),
                 Column("propensity", "float64", "probability with which the logging policy showed it", True),
-                Column("sampling_rate", "float64", "share of the possible negatives that this one stands for; 1 for a logged impression"),
+                Column(
+                    "sampling_rate",
+                    "float64",
+                    "share of the possible negatives that this one stands for; 1 for a logged impression",
+                ),
             ),
         ),
     ]
@@ -151,7 +181,13 @@ def _feature_tables(shop: Shop) -> list[TableSpec]:
     labels = []
     for name, task in shop.tasks.items():
         labels.append(Column(f"label_{name}", "float32", f"outcome of task {name}; 0 where mask_{name} is 0"))
-        labels.append(Column(f"mask_{name}", "float32", f"1 if task {name} (label window {task.label_window}) is mature and defined here"))
+        labels.append(
+            Column(
+                f"mask_{name}",
+                "float32",
+                f"1 if task {name} (label window {task.label_window}) is mature and defined here",
+            )
+        )
     return [
         TableSpec(
             "vocabularies",
@@ -165,7 +201,15 @@ def _feature_tables(shop: Shop) -> list[TableSpec]:
             ),
         ),
         TableSpec(
-            "user_features", "user with events up to that day", ("user_key",), (AS_OF_DATE, _USER, *_features([f for f in index_features(shop) if f.owner == "user"]), *_features(user_dense(shop)))
+            "user_features",
+            "user with events up to that day",
+            ("user_key",),
+            (
+                AS_OF_DATE,
+                _USER,
+                *_features([f for f in index_features(shop) if f.owner == "user"]),
+                *_features(user_dense(shop)),
+            ),
         ),
         TableSpec(
             "item_features",
@@ -218,7 +262,9 @@ def _feature_tables(shop: Shop) -> list[TableSpec]:
                 AS_OF_DATE,
                 Column("impression_id", "string", "the impression"),
                 Column("event_date", "date", "day of the impression"),
-                Column("feature_date", "date", "the day whose end the features know: strictly before the impression's day"),
+                Column(
+                    "feature_date", "date", "the day whose end the features know: strictly before the impression's day"
+                ),
                 Column("impression_ts", "timestamp", "when it was shown, UTC"),
                 Column("split", "string", "train or validation, by time"),
                 _SCENARIO,
@@ -249,17 +295,33 @@ def _shelf_tables(shop: Shop) -> list[TableSpec]:
                 _ITEM,
                 Column("generator", "string", "popular, affinity, related, own_history …"),
                 Column("generator_score", "float32", "the generator's own score, larger is better"),
-                Column("because", "string", "what ties it to the user: the category, the brand or the item of the user's history; null if nothing does", True),
+                Column(
+                    "because",
+                    "string",
+                    "what ties it to the user: the category, the brand or the item of the user's history; null if nothing does",
+                    True,
+                ),
             ),
         ),
-        TableSpec("shelf_drafts", "row that wants to be published in recommendations", ("user_key", "scenario", "rank"), _shelf_columns(shop)),
+        TableSpec(
+            "shelf_drafts",
+            "row that wants to be published in recommendations",
+            ("user_key", "scenario", "rank"),
+            _shelf_columns(shop),
+        ),
         TableSpec("recommendations", "user × scenario × rank", ("user_key", "scenario", "rank"), _shelf_columns(shop)),
     ]
 
 
 def _shelf_columns(shop: Shop) -> tuple[Column, ...]:
     predictions = (
-        Column(f"p_{name}", "float64", f"predicted {name}: " + ("expected value" if task.kind == "regression" else "probability after an impression"), True)
+        Column(
+            f"p_{name}",
+            "float64",
+            f"predicted {name}: "
+            + ("expected value" if task.kind == "regression" else "probability after an impression"),
+            True,
+        )
         for name, task in shop.tasks.items()
     )
     return (

@@ -35,7 +35,7 @@ def load_model(path: Path, model: type[Model]) -> Model:
         raise InputError(_explain(error, path, root, model)) from None
 
 
-def _explain(error: ValidationError, path: Path, root: yaml.Node, model: type[BaseModel]) -> str:
+def _explain(error: ValidationError, path: Path, root: yaml.Node | None, model: type[BaseModel]) -> str:
     first = error.errors()[0]
     parts = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-"))]
     line = _line_of(root, list(first["loc"]))
@@ -67,7 +67,12 @@ def _sibling_keys(model: type[BaseModel], where: list[int | str]) -> list[str]:
     """Return the keys that exist at `where`, walking through lists, dictionaries and unions of models."""
     models: list[type[BaseModel]] = [model]
     for part in where:
-        found = [candidate for m in models if part in m.model_fields for candidate in _models_in(m.model_fields[part].annotation)]
+        found = [
+            candidate
+            for m in models
+            if part in m.model_fields
+            for candidate in _models_in(m.model_fields[part].annotation)
+        ]
         models = found or models
     return [name for m in models for name in m.model_fields]
 

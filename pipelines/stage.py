@@ -5,8 +5,8 @@
 
 import datetime as dt
 import json
-import resource
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from nightshelf.errors import EngineError, NightshelfError
 from nightshelf.identity import ensure_key
 from nightshelf.logs import get_logger
 from pipelines.code_version import code_version
+from pipelines.memory import PeakMemory
 from pipelines.warehouse import Warehouse
 
 # A stage's name → the module whose `run(night)` does it; in the order of a night.
@@ -64,7 +65,9 @@ class StageResult:
     message: str = ""
 
 
-def run_stage(name: str, shop: Shop, as_of_date: dt.date, retrain: bool = True, scenarios: tuple[str, ...] = ()) -> StageResult:
+def run_stage(
+    name: str, shop: Shop, as_of_date: dt.date, retrain: bool = True, scenarios: tuple[str, ...] = ()
+) -> StageResult:
     """Run one stage of one night under the shop's lease and write its row of stage_runs.
 
     Raises:
@@ -76,25 +79,47 @@ def run_stage(name: str, shop: Shop, as_of_date: dt.date, retrain: bool = True, 
     try:
         lease.acquire(timeout=0)
     except Timeout:
-        raise EngineError(f"another run holds {lease.lock_file}; wait for it to end, or stop it, then try again") from None
-    with lease:
+        raise EngineError(
+            f"another run holds {lease.lock_file}; wait for it to end, or stop it, then try again"
+        ) from None
+    with lease, PeakMemory() as memory:
         ensure_key(shop)
-        warehouse = Warehouse(shop)
-        night = Night(shop, as_of_date, warehouse, f"{as_of_date}-{name}-{uuid.uuid4().hex[:12]}", retrain, scenarios)
+        night = Night(
+            shop, as_of_date, Warehouse(shop), f"{as_of_date}-{name}-{uuid.uuid4().hex[:12]}", retrain, scenarios
+        )
         started = time.time()
         log.info("%s %s %s: start", shop.shop, as_of_date, name)
         try:
             run: Callable[[Night], StageResult] = import_module(STAGES[name]).run
             result = run(night)
-        except NightshelfError as error:
-            _record(night, name, "failed", started, StageResult(message=str(error)))
-            raise
-        _record(night, name, "done", started, result)
-        log.info("%s %s %s: done in %.1f s, %d rows in, %d out %s", shop.shop, as_of_date, name, time.time() - started, result.rows_in, result.rows_out, result.message)
-        return result
+        except Exception as error:
+            told = error if isinstance(error, NightshelfError) else _explain(night, name, error)
+            _record(night, name, "failed", started, memory, StageResult(message=str(told)))
+            raise told from error
+        _record(night, name, "done", started, memory, result)
+    log.info(
+        "%s %s %s: done in %.1f s, %d rows in, %d out %s",
+        shop.shop,
+        as_of_date,
+        name,
+        time.time() - started,
+        result.rows_in,
+        result.rows_out,
+        result.message,
+    )
+    return result
 
 
-def _record(night: Night, name: str, status: str, started: float, result: StageResult) -> None:
+def _explain(night: Night, name: str, error: Exception) -> EngineError:
+    """Turn whatever an engine threw into one line, and keep the whole trace in a file."""
+    trace = night.shop.home / "logs" / f"{night.run_id}.log"
+    trace.parent.mkdir(exist_ok=True)
+    trace.write_text("".join(traceback.format_exception(error)))
+    first_line = next(iter(str(error).splitlines()), "")
+    return EngineError(f"{name} failed: {type(error).__name__}: {first_line}; the whole trace is in {trace}")
+
+
+def _record(night: Night, name: str, status: str, started: float, memory: PeakMemory, result: StageResult) -> None:
     inputs = {table: night.warehouse.snapshot_id(table) for table in result.inputs}
     row = {
         "as_of_date": night.as_of_date,
@@ -103,7 +128,7 @@ def _record(night: Night, name: str, status: str, started: float, result: StageR
         "status": status,
         "started_at": dt.datetime.fromtimestamp(started, dt.UTC),
         "seconds": time.time() - started,
-        "peak_memory_mb": peak_memory_mb(),
+        "peak_memory_mb": memory.mb,
         "rows_in": result.rows_in,
         "rows_out": result.rows_out,
         "rows_quarantined": result.rows_quarantined,
@@ -112,10 +137,3 @@ def _record(night: Night, name: str, status: str, started: float, result: StageR
         "message": result.message,
     }
     night.warehouse.append("stage_runs", [row])
-
-
-def peak_memory_mb() -> float:
-    """Return the largest resident memory of this process plus that of its largest finished child, in MiB."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (own + child) / 1024

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression, In
+from pyiceberg.expressions import AlwaysFalse, AlwaysTrue, BooleanExpression
 from pyiceberg.table import Table
 
 from nightshelf.config import Shop
@@ -56,7 +56,9 @@ class Warehouse:
         self.specs = table_specs(shop)
         root = warehouse_dir(shop)
         root.mkdir(parents=True, exist_ok=True)
-        self._catalog = SqlCatalog("nightshelf", uri=f"sqlite:///{root / 'catalog.db'}", warehouse=f"file://{root / 'iceberg'}")
+        self._catalog = SqlCatalog(
+            "nightshelf", uri=f"sqlite:///{root / 'catalog.db'}", warehouse=f"file://{root / 'iceberg'}"
+        )
         with contextlib.suppress(NamespaceAlreadyExistsError):
             self._catalog.create_namespace(NAMESPACE)
 
@@ -74,6 +76,29 @@ class Warehouse:
             return []
         tasks = found.scan(row_filter=_in_dates(dates)).plan_files()
         return sorted(task.file.file_path.removeprefix("file://") for task in tasks)
+
+    def files_as_of(self, table: str, as_of: str) -> tuple[list[str], bool]:
+        """Return the data files of a past state, and whether the table knows it.
+
+        `as_of` is a snapshot id (a table without it shows what is there now), or a date: the last state that a night of
+        that date or an earlier one left behind; or empty: what is there now.
+        """
+        found = self._load(table)
+        if found is None or not as_of:
+            return self.files(table), False
+        snapshots = found.snapshots()
+        if as_of.isdigit():
+            wanted = [s for s in snapshots if str(s.snapshot_id) == as_of]
+        else:
+            dates = {s.snapshot_id: (s.summary["as_of_date"] if s.summary else None) or "9999" for s in snapshots}
+            wanted = [s for s in snapshots if dates[s.snapshot_id] <= as_of]
+            if not wanted:
+                return [], False
+        if not wanted:
+            return self.files(table), False
+        tasks = found.scan(snapshot_id=wanted[-1].snapshot_id).plan_files()
+        known = as_of.isdigit() or dates[wanted[-1].snapshot_id] == as_of
+        return sorted(task.file.file_path.removeprefix("file://") for task in tasks), known
 
     def partitions(self, table: str) -> list[dt.date]:
         """Return the partitions that hold rows, oldest first."""
@@ -106,7 +131,7 @@ class Warehouse:
         rows = sum(counts.values())
         target = self._load_or_create(table)
         with target.transaction() as transaction:
-            if target.current_snapshot() is not None:
+            if self.files(table, days):
                 transaction.delete(_in_dates(days), snapshot_properties=summary)
             if files:
                 transaction.add_files(files, snapshot_properties=summary, check_duplicate_files=False)
@@ -124,12 +149,20 @@ class Warehouse:
             part = rows.filter(pc.equal(rows["as_of_date"], pa.scalar(day)))
             (folder / f"{DAY_FOLDER}={day}").mkdir()
             pq.write_table(part, folder / f"{DAY_FOLDER}={day}" / "part-0.parquet", compression="zstd")
-        return self.publish(table, folder, days, {"run_id": run_id})
+        return self.publish(table, folder, days, {"run_id": run_id, "as_of_date": str(days[-1])})
 
     def append(self, table: str, rows: list[dict[str, Any]]) -> None:
         """Add rows to a ledger, e.g. stage_runs."""
         schema = arrow_schema(self.specs[table])
-        self._load_or_create(table).append(pa.Table.from_pylist(rows, schema=schema))
+        summary = {"as_of_date": str(max(row["as_of_date"] for row in rows))}
+        self._load_or_create(table).append(pa.Table.from_pylist(rows, schema=schema), snapshot_properties=summary)
+
+    def tag(self, table: str, name: str) -> None:
+        """Name the table's current snapshot; a tag of that name moves."""
+        target = self._load_or_create(table)
+        snapshot = target.current_snapshot()
+        if snapshot is not None:
+            target.manage_snapshots().create_tag(snapshot.snapshot_id, name).commit()
 
     def snapshot_id(self, table: str) -> int | None:
         """Return the id of the table's current snapshot."""
@@ -150,14 +183,21 @@ class Warehouse:
 
     def _load_or_create(self, table: str) -> Table:
         found = self._load(table) or self._create(table)
+        wanted = arrow_schema(self.specs[table])
+        if not set(wanted.names) <= {
+            f.name for f in found.schema().fields
+        }:  # the shop file gained a task or an attribute
+            with found.update_schema() as evolution:
+                evolution.union_by_name(wanted)
         if found.spec().is_unpartitioned():  # new, or its maker was killed between the two steps
             with found.update_spec() as update:
                 update.add_identity("as_of_date")
         return found
 
 
-def _in_dates(dates: Iterable[dt.date] | None) -> BooleanExpression:
-    return AlwaysTrue() if dates is None else In("as_of_date", set(dates))
+def _in_dates(dates: Iterable[dt.date] | None) -> str | BooleanExpression:
+    days = None if dates is None else ", ".join(f"'{day}'" for day in sorted(set(dates)))
+    return AlwaysTrue() if days is None else f"as_of_date in ({days})" if days else AlwaysFalse()
 
 
 def _conform(rows: pa.Table, spec: TableSpec) -> pa.Table:

@@ -1,0 +1,165 @@
+"""The command line: the same commands for a person, CI and Airflow.
+
+Exit codes: 0 done; 2 the input or the configuration is wrong; 3 a gate said no; 4 an engine or service failed.
+"""
+
+import datetime as dt
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nightshelf.config import Shop, load_shop
+from nightshelf.dates import last_complete_day, parse_as_of_date
+from nightshelf.errors import InputError, NightshelfError
+from nightshelf.logs import configure_logging
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__
+)
+
+ShopFile = Annotated[Path, typer.Option("--shop", envvar="NIGHTSHELF_SHOP", help="the shop file")]
+DEMO = Path("conf/shops/demo.yaml")
+AsOfDate = Annotated[
+    str, typer.Option("--as-of-date", help="the last complete day that the night may know, YYYY-MM-DD")
+]
+Retrain = Annotated[
+    bool, typer.Option("--retrain/--no-retrain", help="train a challenger, or keep the champion as it is")
+]
+Scenarios = Annotated[
+    list[str] | None, typer.Option("--scenario", help="make shelves for this scenario alone; may be repeated")
+]
+
+
+@app.command()
+def run(
+    as_of_date: AsOfDate,
+    shop: ShopFile = DEMO,
+    first: Annotated[str, typer.Option("--from", help="the stage to begin with")] = "",
+    last: Annotated[str, typer.Option("--until", help="the stage to end with")] = "",
+    retrain: Retrain = True,
+    scenario: Scenarios = None,
+) -> None:
+    """Run all stages of one night in order, without Airflow.
+
+    Example: nightshelf run --shop conf/shops/demo.yaml --as-of-date 2026-02-14
+    """
+    from pipelines.night import run_night
+
+    run_night(*_night(shop, as_of_date), first, last, retrain, tuple(scenario or ()))
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="the stage, e.g. clean")],
+    as_of_date: AsOfDate,
+    shop: ShopFile = DEMO,
+    retrain: Retrain = True,
+    scenario: Scenarios = None,
+) -> None:
+    """Run one stage of one night: what each Airflow task runs.
+
+    Example: nightshelf stage clean --shop conf/shops/demo.yaml --as-of-date 2026-02-14
+    """
+    from pipelines.night import run_night
+
+    run_night(*_night(shop, as_of_date), name, name, retrain, tuple(scenario or ()))
+
+
+@app.command()
+def simulate(
+    shop: ShopFile = DEMO,
+    days: Annotated[int, typer.Option(min=1, max=400)] = 14,
+    users: Annotated[int, typer.Option(min=10)] = 20_000,
+    items: Annotated[int, typer.Option(min=20)] = 5_000,
+    seed: Annotated[int, typer.Option(min=0)] = 7,
+    first_day: Annotated[str, typer.Option(help="the first day of logs, YYYY-MM-DD")] = "2026-02-01",
+) -> None:
+    """Write a simulated shop's raw logs, with a known truth behind them.
+
+    Example: nightshelf simulate --shop conf/shops/demo.yaml --days 14 --users 20000 --items 5000 --seed 7
+    """
+    from simulation.simulate import simulate_shop
+
+    simulate_shop(load_shop(shop), parse_as_of_date(first_day), days, users, items, seed)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="movielens or globo")],
+    home: Annotated[Path, typer.Option("--home", help="the folder that becomes the shop's home")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="your own copy of the data, where it cannot be downloaded")
+    ] = None,
+) -> None:
+    """Turn a public data set into raw logs and their shop file.
+
+    Example: nightshelf fetch movielens --home var/movielens
+    """
+    from pipelines.fetch import fetch as fetch_data
+
+    fetch_data(name, home, source)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="the question, in DuckDB's SQL")],
+    shop: ShopFile = DEMO,
+    output: Annotated[str, typer.Option("--format", help="table, csv or json")] = "table",
+    as_of: Annotated[
+        str, typer.Option("--as-of", help="a snapshot id, or a date: the tables as that night left them")
+    ] = "",
+) -> None:
+    """Ask the tables a question.
+
+    Example: nightshelf sql "select scenario, count(*) from recommendations group by 1" --shop conf/shops/demo.yaml
+    """
+    from pipelines.sql import print_query
+
+    print_query(load_shop(shop), query, output, as_of)
+
+
+@app.command()
+def report(as_of_date: AsOfDate, shop: ShopFile = DEMO) -> None:
+    """Write the night's report: one HTML file, readable with no server.
+
+    Example: nightshelf report --shop conf/shops/demo.yaml --as-of-date 2026-02-14
+    """
+    from nightshelf.paths import report_file
+    from pipelines.night import run_night
+
+    loaded, day = _night(shop, as_of_date)
+    run_night(loaded, day, "report", "report")
+    typer.echo(report_file(loaded, day))
+
+
+@app.command()
+def doctor(shop: ShopFile = DEMO) -> None:
+    """Tell what is missing or wrong, and the remedy, all at once.
+
+    Example: nightshelf doctor --shop conf/shops/demo.yaml
+    """
+    from pipelines.doctor import main as examine
+
+    examine(shop)
+
+
+def _night(shop: Path, as_of_date: str) -> tuple[Shop, dt.date]:
+    """Read the shop file and the date; the clock is read here, at the edge, and nowhere else."""
+    loaded = load_shop(shop)
+    day = parse_as_of_date(as_of_date)
+    last = last_complete_day(dt.datetime.now(dt.UTC), loaded.timezone)
+    if day > last:
+        raise InputError(f"as_of_date {day} is not over yet in {loaded.timezone}; the last complete day is {last}")
+    return loaded, day
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line and its exit code."""
+    configure_logging()
+    try:
+        app()
+    except NightshelfError as error:
+        sys.stderr.write(f"nightshelf: {' '.join(str(error).split())}\n")
+        sys.exit(error.exit_code)

@@ -1,0 +1,37 @@
+"""The memory of a process and all that it started, JVM included: sampled, because children that live are in no rusage."""
+
+import contextlib
+import threading
+
+import psutil
+
+
+class PeakMemory:
+    """Sample the resident memory of a process tree until the block ends; `mb` is the largest sum seen, in MiB."""
+
+    def __init__(self, pid: int | None = None, every_seconds: float = 0.5) -> None:
+        self.mb = 0.0
+        self._root = psutil.Process(pid)
+        self._every = every_seconds
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self._sample()
+
+    def _watch(self) -> None:
+        while not self._done.wait(self._every):
+            self._sample()
+
+    def _sample(self) -> None:
+        total = 0
+        for process in [self._root, *self._root.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):  # it ended between the list and the look
+                total += process.memory_info().rss
+        self.mb = max(self.mb, total / 2**20)

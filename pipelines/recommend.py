@@ -1,0 +1,177 @@
+"""Stage `recommend`: the champion ranks every known user's candidates in every scenario; cold users get the fallback."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nightshelf.dates import days_back
+from nightshelf.errors import InputError
+from nightshelf.logs import get_logger
+from pipelines.candidate_lists import GENERATOR_ORDER, CandidateLists, pack_candidates
+from pipelines.models import champion_of, registered_name
+from pipelines.shelves import Exclusions, Predict, Shelves, fill_shelves, reason_texts
+from pipelines.stage import Night, StageResult
+from pipelines.warehouse import DAY_FOLDER, arrow_schema
+
+if TYPE_CHECKING:
+    from training.score import Ranker, ShelfFeatures
+
+BLOCK = 512
+_UNKNOWN_USER = np.array([-1])
+
+
+@dataclass(frozen=True)
+class _Catalogue:
+    item_ids: list[str]
+    titles: dict[str, str]
+    out_of_stock: np.ndarray
+
+
+def run(night: Night) -> StageResult:
+    """Write the night's shelf drafts: all scenarios, or those of the night and the published rows of the others."""
+    candidates = night.warehouse.read("candidates", [night.as_of_date])
+    if candidates.num_rows == 0:
+        raise InputError(f"there are no candidates of {night.as_of_date}; run `nightshelf stage features` first")
+    version, ranker, features = _load(night)
+    catalogue = _catalogue(night)
+    warm = features.user_keys
+    lists = pack_candidates(candidates, warm, catalogue.item_ids)
+    exclusions = Exclusions(catalogue.out_of_stock, _purchased(night, warm, catalogue.item_ids))
+    cold = sorted(
+        set(night.warehouse.read("users", [night.as_of_date], ("user_key",))["user_key"].to_pylist()) - set(warm)
+    )
+    folder = night.warehouse.new_run_dir("shelf_drafts", night.run_id)
+    (folder / f"{DAY_FOLDER}={night.as_of_date}").mkdir()
+    chosen = night.scenarios or tuple(night.shop.scenarios)
+    for name in chosen:
+        predict = _predictor(ranker, features, catalogue.item_ids, name)
+        blocks = _rank(night, name, warm, lists, exclusions, predict)
+        tables = [_rows(night, name, version, shelves, warm, catalogue, lists) for shelves in blocks]
+        fallback = fill_shelves(_UNKNOWN_USER, name, night.shop.scenarios[name], lists, exclusions, predict)
+        tables.append(_for_cold(_rows(night, name, version, fallback, [""], catalogue, lists), cold))
+        pq.write_table(pa.concat_tables(tables), _draft_file(night, folder, name), compression="zstd")
+        get_logger("recommend").info("%s: %d users with a history, %d by the fallback", name, len(warm), len(cold))
+    _keep_other_scenarios(night, folder, chosen)
+    rows = night.warehouse.publish("shelf_drafts", folder, [night.as_of_date], night.summary)
+    return StageResult(
+        candidates.num_rows,
+        rows,
+        inputs=["candidates", "user_features", "item_features", "user_sequences"],
+        message=f"model {version}",
+    )
+
+
+def _load(night: Night) -> tuple[str, "Ranker", "ShelfFeatures"]:
+    from training.score import Ranker, ShelfFeatures
+    from training.tracking import download, ensure_tracker
+
+    from nightshelf.paths import artifact_dir, tracking_uri
+
+    ensure_tracker(tracking_uri(night.shop), artifact_dir(night.shop))
+    version = champion_of(night)
+    ranker = Ranker.load(download(registered_name(night), version))
+    day = [night.as_of_date]
+    tables = ("user_features", "item_features", "item_scenario_features", "user_sequences")
+    features = ShelfFeatures.load(
+        night.shop, night.as_of_date, *(night.warehouse.files(table, day) for table in tables)
+    )
+    return version, ranker, features
+
+
+def _catalogue(night: Night) -> _Catalogue:
+    items = night.warehouse.read("items", [night.as_of_date], ("item_id", "title", "stock")).sort_by("item_id")
+    ids = items["item_id"].to_pylist()
+    titles = {item: title for item, title in zip(ids, items["title"].to_pylist(), strict=True) if title}
+    return _Catalogue(ids, titles, pc.fill_null(pc.equal(items["stock"], 0), False).to_numpy().astype(bool))
+
+
+def _purchased(night: Night, users: list[str], item_ids: list[str]) -> np.ndarray:
+    events = night.warehouse.read(
+        "events", days_back(night.as_of_date, 30), ("as_of_date", "event_type", "user_key", "item_id")
+    )
+    bought = events.filter(pc.equal(events["event_type"], "purchase"))
+    user = pc.index_in(bought["user_key"], pa.array(users, pa.string()))
+    item = pc.index_in(bought["item_id"], pa.array(item_ids, pa.string()))
+    pairs = pa.table({"user": user, "item": item}).drop_null()
+    return np.unique(pairs["user"].to_numpy().astype(np.int64) * len(item_ids) + pairs["item"].to_numpy())
+
+
+def _predictor(ranker: "Ranker", features: "ShelfFeatures", item_ids: list[str], scenario: str) -> Predict:
+    """Return scoring by user number and catalogue number; the model's own rows are looked up once."""
+    import torch
+
+    rows = features.item_rows(item_ids)
+
+    def predict(users: np.ndarray, items: np.ndarray) -> dict[str, np.ndarray]:
+        user_rows = torch.from_numpy(users.astype(np.int64) + 1)  # row 0 is the unknown user
+        scored = ranker.score_users(features, scenario, user_rows, torch.from_numpy(rows[items]))
+        return {task: values.numpy() for task, values in scored.items()}
+
+    return predict
+
+
+def _rank(
+    night: Night, name: str, users: list[str], lists: CandidateLists, exclusions: Exclusions, predict: Predict
+) -> Iterator[Shelves]:
+    bounds = [*range(0, len(users), BLOCK), len(users)]
+    for start, end in pairwise(bounds):
+        yield fill_shelves(np.arange(start, end), name, night.shop.scenarios[name], lists, exclusions, predict)
+
+
+def _rows(
+    night: Night,
+    name: str,
+    version: str,
+    shelves: Shelves,
+    users: list[str],
+    catalogue: _Catalogue,
+    lists: CandidateLists,
+) -> pa.Table:
+    count = len(shelves.ranks)
+    columns = {
+        "as_of_date": pa.array([night.as_of_date] * count, pa.date32()),
+        "scenario": pa.array([name] * count),
+        "user_key": pa.array(users).take(pa.array(shelves.users.clip(min=0))),
+        "rank": shelves.ranks,
+        "item_id": pa.array(catalogue.item_ids).take(pa.array(shelves.items)),
+        "score": shelves.scores,
+        **{f"p_{task}": shelves.predictions[task] for task in night.shop.tasks},
+        "source": pa.array(GENERATOR_ORDER).take(pa.array(shelves.generators)),
+        "reason": pa.array(reason_texts(shelves, name, lists.texts, catalogue.titles), pa.string()),
+        "model_version": pa.array([version] * count),
+        "run_id": pa.array([night.run_id] * count),
+    }
+    return pa.table(columns).cast(arrow_schema(night.warehouse.specs["shelf_drafts"]))
+
+
+def _for_cold(shelf: pa.Table, cold: list[str]) -> pa.Table:
+    """Give each cold user the same shelf: the unknown user's."""
+    length = shelf.num_rows
+    repeated = shelf.take(pa.array(np.tile(np.arange(length), len(cold))))
+    users = pa.array(cold, pa.string()).take(pa.array(np.repeat(np.arange(len(cold)), length)))
+    return repeated.set_column(repeated.schema.get_field_index("user_key"), shelf.schema.field("user_key"), users)
+
+
+def _draft_file(night: Night, folder: Path, name: str) -> Path:
+    return folder / f"{DAY_FOLDER}={night.as_of_date}" / f"part-{name}.parquet"
+
+
+def _keep_other_scenarios(night: Night, folder: Path, chosen: tuple[str, ...]) -> None:
+    others = [name for name in night.shop.scenarios if name not in chosen]
+    if not others:
+        return
+    published = night.warehouse.read("recommendations", [night.as_of_date])
+    kept = published.filter(pc.is_in(published["scenario"], pa.array(others, pa.string())))
+    if kept.num_rows:
+        pq.write_table(
+            kept.cast(arrow_schema(night.warehouse.specs["shelf_drafts"])),
+            _draft_file(night, folder, "kept"),
+            compression="zstd",
+        )

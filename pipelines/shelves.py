@@ -1,0 +1,119 @@
+"""From candidates and predictions to shelves: exclusions, utility, the top n with ranks 1..k, and a true reason for each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from nightshelf.config import Scenario
+from pipelines.candidate_lists import EVERYBODY, GENERATOR_ORDER, CandidateLists
+
+# predict(user numbers [B], item numbers [B, K]) → task → predictions [B, K]; user number -1 is the unknown user.
+Predict = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """What must not be shown: items that are out of stock, and what a user bought of late (sorted user × items + item)."""
+
+    out_of_stock: np.ndarray
+    purchased: np.ndarray
+
+    def mask(self, rules: list[str], users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return True where the item [B, K] may be shown to the user [B]."""
+        allowed = items >= 0
+        if "out_of_stock" in rules:
+            allowed &= ~self.out_of_stock[items]
+        if "purchased_30d" in rules and len(self.purchased):
+            pair = users[:, None].astype(np.int64) * len(self.out_of_stock) + items
+            place = np.searchsorted(self.purchased, pair).clip(max=len(self.purchased) - 1)
+            allowed &= (self.purchased[place] != pair) | (users[:, None] < 0)
+        return allowed
+
+
+@dataclass(frozen=True)
+class Shelves:
+    """Rows of shelves: user number, rank, item number, score, predictions, generator and because, all [rows]."""
+
+    users: np.ndarray
+    ranks: np.ndarray
+    items: np.ndarray
+    scores: np.ndarray
+    predictions: dict[str, np.ndarray]
+    generators: np.ndarray
+    because: np.ndarray
+
+
+def fill_shelves(
+    users: np.ndarray, name: str, scenario: Scenario, lists: CandidateLists, exclusions: Exclusions, predict: Predict
+) -> Shelves:
+    """Rank the candidates of a block of users (numbers [B], or [-1] for the unknown user) in one scenario.
+
+    The score is the expected utility: the sum of weight × prediction over the scenario's tasks. Ties break by item id.
+    """
+    items, generators, because = _candidates(users, name, lists)
+    allowed = exclusions.mask(list(scenario.exclude), users, items)
+    safe = np.where(allowed, items, 0)
+    predictions = predict(users, safe)
+    score = sum(weight * predictions[task].astype(np.float64) for task, weight in scenario.utility.items())
+    score = np.where(allowed, np.round(score, 6), -np.inf)  # rounded: ties, not the last bit, decide between equals
+    top = _top(score, items, scenario.top_n)
+    row = np.arange(len(users))[:, None]
+    kept = allowed[row, top]
+    ranks = np.broadcast_to(np.arange(1, top.shape[1] + 1), top.shape)
+    pick = (np.broadcast_to(row, top.shape)[kept], top[kept])
+    return Shelves(
+        users=np.broadcast_to(users[:, None], top.shape)[kept],
+        ranks=ranks[kept].astype(np.int32),
+        items=items[pick],
+        scores=score[pick],
+        predictions={task: np.round(values[pick].astype(np.float64), 6) for task, values in predictions.items()},
+        generators=generators[pick],
+        because=because[pick],
+    )
+
+
+def _candidates(users: np.ndarray, name: str, lists: CandidateLists) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the block's own candidates followed by those for everybody, each item once a user."""
+    shared = [lists.everybody[key] for key in (name, EVERYBODY) if key in lists.everybody]
+    shared_items = np.concatenate([part[0] for part in shared]) if shared else np.zeros(0, np.int32)
+    shared_generators = np.concatenate([part[1] for part in shared]) if shared else np.zeros(0, np.int8)
+    _, first = np.unique(shared_items, return_index=True)
+    first = np.sort(first)
+    shared_items, shared_generators = shared_items[first], shared_generators[first]
+    unknown = users[:, None] < 0
+    own = np.where(unknown, -1, lists.items[users])
+    repeated = np.zeros((len(users), max(int(lists.items.max(initial=0)), int(shared_items.max(initial=0))) + 2), bool)
+    repeated[np.arange(len(users))[:, None], own] = True  # -1 marks the last, unused column
+    rest = np.where(repeated[:, shared_items], -1, shared_items[None, :])
+    items = np.concatenate([own, rest], axis=1)
+    generators = np.concatenate([lists.generators[users], np.broadcast_to(shared_generators, rest.shape)], axis=1)
+    because = np.concatenate([lists.because[users], np.zeros(rest.shape, np.int32)], axis=1)
+    return items, generators, because
+
+
+def _top(score: np.ndarray, items: np.ndarray, n: int) -> np.ndarray:
+    """Return the columns [B, min(n, K)] of the highest scores, ties by item number, best first."""
+    n = min(n, score.shape[1])
+    return np.lexsort((items, -score), axis=1)[:, :n]
+
+
+def reason_texts(shelves: Shelves, scenario: str, texts: list[str | None], titles: dict[str, str]) -> np.ndarray:
+    """Return one sentence a row, true of that row: it names what the generator found, nothing else."""
+    pairs, place = np.unique(
+        np.stack([shelves.generators.astype(np.int64), shelves.because.astype(np.int64)]), axis=1, return_inverse=True
+    )
+    sentences = [_sentence(GENERATOR_ORDER[g], texts[b], scenario, titles) for g, b in pairs.T]
+    return np.array(sentences, dtype=object)[place.reshape(-1)]
+
+
+def _sentence(generator: str, because: str | None, scenario: str, titles: dict[str, str]) -> str:
+    because = because or ""
+    return {
+        "own_history": "You showed interest in this before",
+        "related": f"Goes with {titles.get(because, because)} from your history",
+        "affinity": f"You often choose {because.rsplit('/', 1)[-1]}",
+        "brand": f"From {because}, a brand that you chose before",
+        "fresh": "New in the shop",
+        "popular": f"Popular in {scenario.replace('_', ' ')}",
+    }[generator]

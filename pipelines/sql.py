@@ -1,0 +1,115 @@
+"""SQL over the warehouse: one DuckDB view a table, over exactly the files of one snapshot. Nothing can be written."""
+
+import csv
+import datetime as dt
+import json
+import sys
+from typing import Any
+
+import duckdb
+
+from nightshelf.config import Shop
+from nightshelf.errors import InputError
+from nightshelf.paths import warehouse_dir
+from pipelines.warehouse import Warehouse
+
+
+def connect(warehouse: Warehouse, as_of: str = "") -> duckdb.DuckDBPyConnection:
+    """Open a read-only look at the tables, as they are now or as the snapshot or date `as_of` left them.
+
+    Raises:
+        InputError: no table has that snapshot or a night of that date.
+    """
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    found = False
+    for name in warehouse.specs:
+        files, known = warehouse.files_as_of(name, as_of)
+        found = found or known
+        _create_view(connection, warehouse, name, files)
+    if as_of and not found:
+        raise InputError(
+            f"--as-of {as_of!r} is neither a snapshot id nor a night of this shop; leave it out for the tables of now"
+        )
+    connection.execute(f"SET allowed_directories = ['{_quoted(str(warehouse_dir(warehouse.shop)))}/']")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def print_query(shop: Shop, query: str, output: str, as_of: str) -> None:
+    """Run a query and print its rows as table, csv or json.
+
+    Raises:
+        InputError: the query or the format is wrong.
+    """
+    if output not in _WRITERS:
+        raise InputError(f"--format {output!r} is unknown; write table, csv or json")
+    if not (warehouse_dir(shop) / "catalog.db").exists():
+        raise InputError(f"{shop.home}: no night has been published there; run `nightshelf run --shop …` first")
+    connection = connect(Warehouse(shop), as_of)
+    try:
+        cursor = connection.execute(query)
+        names = [column[0] for column in cursor.description or []]
+        rows = cursor.fetchall()
+    except duckdb.Error as error:
+        raise InputError(f"the query failed: {error}") from None
+    _WRITERS[output](names, rows)
+
+
+def _create_view(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, name: str, files: list[str]) -> None:
+    spec = warehouse.specs[name]
+    if files:
+        listed = ", ".join(f"'{_quoted(file)}'" for file in files)
+        body = f"SELECT * FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+    else:
+        columns = ", ".join(f'NULL::{_DUCKDB[column.type]} AS "{column.name}"' for column in spec.columns)
+        body = f"SELECT {columns} WHERE false"
+    connection.execute(f'CREATE VIEW "{name}" AS {body}')
+
+
+_DUCKDB = {
+    "string": "VARCHAR",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "float32": "FLOAT",
+    "float64": "DOUBLE",
+    "bool": "BOOLEAN",
+    "date": "DATE",
+    "timestamp": "TIMESTAMP WITH TIME ZONE",
+    "list<int32>": "INTEGER[]",
+    "list<float32>": "FLOAT[]",
+}
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")
+
+
+def _write_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*names)
+    for row in rows:
+        table.add_row(
+            *("" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value) for value in row)
+        )
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _write_csv(names: list[str], rows: list[tuple[Any, ...]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(rows)
+
+
+def _write_json(names: list[str], rows: list[tuple[Any, ...]]) -> None:
+    def text(value: Any) -> str:
+        return value.isoformat() if isinstance(value, dt.date | dt.datetime) else str(value)
+
+    json.dump([dict(zip(names, row, strict=True)) for row in rows], sys.stdout, default=text, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+_WRITERS = {"table": _write_table, "csv": _write_csv, "json": _write_json}

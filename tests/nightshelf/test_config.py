@@ -1,0 +1,101 @@
+import datetime as dt
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict
+
+from nightshelf.config import load_shop
+from nightshelf.errors import InputError
+from nightshelf.yamlfile import load_model
+
+DEMO = Path(__file__).resolve().parents[2] / "conf/shops/demo.yaml"
+
+
+def altered(tmp_path: Path, old: str, new: str) -> Path:
+    text = DEMO.read_text()
+    assert old in text
+    path = tmp_path / "shop.yaml"
+    path.write_text(text.replace(old, new, 1))
+    return path
+
+
+@pytest.mark.parametrize("shop_file", sorted(DEMO.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_shop_file_is_valid(shop_file: Path) -> None:
+    assert load_shop(shop_file).shop == shop_file.stem
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("late_by_days: 2", "late_by_dayz: 2", ["late_by_dayz", ":15:", "did you mean 'late_by_days'?"]),
+        ("timezone: Asia/Shanghai\n", "", ["'timezone' is missing"]),
+        ("timezone: Asia/Shanghai\n", "timezone: Mars/Base\n", ["timezone", "no time zone"]),
+        ("label_window: 1h", "label_window: 1 hour", ["tasks.click.label_window", "not a duration"]),
+        ("given: click, label_window: 1d", "given: clack, label_window: 1d", ["clack", "no other task"]),
+        ("utility: {click: 1,", "utility: {clik: 1,", ["clik", "is no task"]),
+        ("scenario: home_feed", "scenario: homefeed", ["homefeed", "is no scenario"]),
+        ("{user_id: uid, item_id: sku, event_ts: ts,", "{user_id: uid, item_id: sku,", ["event_ts", "is missing"]),
+        ("propensity: prop", "propensty: prop", ["propensty", "unknown event column"]),
+        ("format: jsonl", "format: xml", ["sources.0.format", "xml"]),
+        ("history_days: 14", "history_days: 1", ["history_days", "1"]),
+        ("name: search_log", "name: home_feed_log", ["two sources"]),
+        ("kind: regression, ", "", ["a regression needs"]),
+    ],
+)
+def test_a_mistake_is_told_with_its_place_and_remedy(tmp_path: Path, old: str, new: str, told: list[str]) -> None:
+    with pytest.raises(InputError) as error:
+        load_shop(altered(tmp_path, old, new))
+    message = str(error.value)
+    assert "shop.yaml:" in message
+    for part in told:
+        assert part in message
+
+
+def test_a_file_that_is_no_yaml_or_no_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("a: [1, 2")
+    with pytest.raises(InputError, match="is not YAML"):
+        load_shop(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(InputError, match="holds no keys"):
+        load_shop(tmp_path / "list.yaml")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_shop(tmp_path / "none.yaml")
+
+
+def test_home_is_overridden_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NIGHTSHELF_HOME", str(tmp_path / "elsewhere"))
+    assert load_shop(DEMO).home == tmp_path / "elsewhere"
+
+
+def test_closed_days_are_dates_or_weekdays(tmp_path: Path) -> None:
+    closed = "closed: {weekdays: [saturday], dates: [2026-02-17]}\nnegatives: impressions"
+    shop = load_shop(altered(tmp_path, "negatives: impressions", closed))
+    assert shop.is_closed(dt.date(2026, 2, 14))
+    assert shop.is_closed(dt.date(2026, 2, 17))
+    assert not shop.is_closed(dt.date(2026, 2, 16))
+    with pytest.raises(InputError, match="no weekday"):
+        load_shop(altered(tmp_path, "negatives: impressions", "closed: {weekdays: [caturday]}"))
+
+
+class Small(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    count: int
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_any_content_is_either_read_or_told_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, content: object
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError):
+        load_model(path, Small)

@@ -1,0 +1,118 @@
+import datetime as dt
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from nightshelf.config import Shop, load_shop
+from nightshelf.errors import InputError
+from pipelines.sql import connect, print_query
+from pipelines.warehouse import Warehouse
+
+DEMO = Path(__file__).resolve().parents[2] / "conf/shops/demo.yaml"
+DAY = dt.date(2026, 2, 14)
+EVE = dt.date(2026, 2, 13)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setenv("NIGHTSHELF_HOME", str(tmp_path / "it's home"))
+    return load_shop(DEMO)
+
+
+def counts(day: dt.date, *sources: str, rows: int = 1) -> pa.Table:
+    n = len(sources)
+    zeros = {name: [0] * n for name in ("quarantined", "duplicates", "other_days")}
+    return pa.table(
+        {"as_of_date": [day] * n, "source": list(sources), "rows_read": [rows] * n, "kept": [rows] * n, **zeros}
+    )
+
+
+def test_a_partition_is_replaced_and_its_neighbour_stays(shop: Shop) -> None:
+    warehouse = Warehouse(shop)
+    both = pa.concat_tables([counts(EVE, "a"), counts(DAY, "a", "b")])
+    assert warehouse.publish_arrow("source_counts", both, [EVE, DAY], "one") == 3
+    assert warehouse.publish_arrow("source_counts", counts(DAY, "c", rows=5), [DAY], "two") == 1
+    assert warehouse.read("source_counts", [DAY])["source"].to_pylist() == ["c"]
+    assert warehouse.read("source_counts", [EVE])["source"].to_pylist() == ["a"]
+    assert warehouse.partitions("source_counts") == [EVE, DAY]
+
+
+def test_an_empty_partition_really_becomes_empty(shop: Shop) -> None:
+    warehouse = Warehouse(shop)
+    warehouse.publish_arrow("source_counts", counts(DAY, "a"), [DAY], "one")
+    warehouse.publish_arrow("source_counts", counts(DAY), [DAY], "two")
+    assert warehouse.read("source_counts").num_rows == 0
+
+
+def test_files_that_were_never_published_are_not_seen(shop: Shop) -> None:
+    warehouse = Warehouse(shop)
+    warehouse.publish_arrow("source_counts", counts(DAY, "a"), [DAY], "one")
+    folder = warehouse.new_run_dir("source_counts", "killed") / f"_day={DAY}"
+    folder.mkdir()
+    pa.parquet.write_table(counts(DAY, "ghost"), folder / "part-0.parquet")
+    assert warehouse.read("source_counts")["source"].to_pylist() == ["a"]
+
+
+def test_a_new_column_of_the_shop_file_widens_the_table(shop: Shop) -> None:
+    narrow = shop.model_copy(update={"tasks": {name: task for name, task in shop.tasks.items() if name != "spend"}})
+    row = {
+        "as_of_date": DAY,
+        "scenario": "search",
+        "user_key": "u",
+        "rank": 1,
+        "item_id": "i",
+        "source": "popular",
+        "reason": "r",
+        "model_version": "1",
+        "run_id": "x",
+    }
+    for owner, day in ((narrow, EVE), (shop, DAY)):
+        warehouse = Warehouse(owner)
+        names = warehouse.specs["recommendations"].column_names
+        full = {name: [row.get(name, 0.5)] for name in names} | {"as_of_date": [day]}
+        warehouse.publish_arrow("recommendations", pa.table(full), [day], f"run-{day}")
+    assert connect(Warehouse(shop)).execute("SELECT p_spend FROM recommendations ORDER BY as_of_date").fetchall() == [
+        (None,),
+        (0.5,),
+    ]
+
+
+def test_sql_travels_in_time_by_snapshot_and_by_date(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    warehouse = Warehouse(shop)
+    warehouse.publish_arrow("source_counts", counts(EVE, "a"), [EVE], "one")
+    first = warehouse.snapshot_id("source_counts")
+    warehouse.publish_arrow("source_counts", counts(DAY, "b"), [DAY], "two")
+    for as_of in (str(first), str(EVE)):
+        print_query(shop, "SELECT source FROM source_counts", "csv", as_of)
+        assert capsys.readouterr().out == "source\na\n"
+    with pytest.raises(InputError, match="neither a snapshot id nor"):
+        connect(warehouse, "1999-01-01")
+
+
+def test_sql_reads_and_does_nothing_else(shop: Shop, tmp_path: Path) -> None:
+    warehouse = Warehouse(shop)
+    warehouse.publish_arrow("source_counts", counts(DAY, "a"), [DAY], "one")
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    for query in (
+        f"SELECT * FROM read_csv('{tmp_path}/secret.csv')",
+        f"COPY source_counts TO '{tmp_path}/out.csv'",
+        "SET enable_external_access = true",
+        "SELECT nothing FROM source_counts",
+        "SELEC 1",
+    ):
+        with pytest.raises(InputError, match="the query failed"):
+            print_query(shop, query, "table", "")
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("output", ["table", "csv", "json"])
+def test_formats(shop: Shop, capsys: pytest.CaptureFixture[str], output: str) -> None:
+    Warehouse(shop).publish_arrow("source_counts", counts(DAY, "a"), [DAY], "one")
+    print_query(shop, "SELECT as_of_date, source, NULL AS nothing FROM source_counts", output, "")
+    assert "2026-02-14" in capsys.readouterr().out
+
+
+def test_a_shop_without_a_night_says_so(shop: Shop) -> None:
+    with pytest.raises(InputError, match="no night has been published"):
+        print_query(shop, "SELECT 1", "table", "")
