@@ -271,11 +271,15 @@ def _targets(value: str | ValueMap) -> list[str]:
 
 
 def load_shop(path: Path | str) -> Shop:
-    """Read a shop file; `$NIGHTSHELF_HOME`, if set, overrides its home. Relative homes start at the working directory.
+    """Read a shop file; `$NIGHTSHELF_HOME`, if set, overrides its home.
+
+    A relative home or model file starts at the working directory; a model file that is not there is looked for in
+    nightshelf's own folder, so that a shop file may lie anywhere.
 
     Raises:
         InputError: the file is missing or a key in it is unknown, missing or wrong.
     """
     shop = load_model(Path(path), Shop)
     home = Path(os.environ.get("NIGHTSHELF_HOME") or shop.home).expanduser().absolute()
-    return shop.model_copy(update={"home": home})
+    own = Path(__file__).resolve().parent.parent / shop.model
+    return shop.model_copy(update={"home": home, "model": shop.model if shop.model.exists() else own})

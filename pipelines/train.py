@@ -1,0 +1,71 @@
+"""Stage `train`: one model for all tasks in all scenarios, from the night's examples; it becomes the challenger."""
+
+from pathlib import Path
+
+from nightshelf.dates import days_back
+from nightshelf.errors import InputError
+from nightshelf.paths import artifact_dir, tracking_uri
+from pipelines.code_version import code_version
+from pipelines.models import champion_before, registered_name
+from pipelines.stage import Night, StageResult
+
+
+def run(night: Night) -> StageResult:
+    """Train a challenger, warm-started from the champion of the night before, and register it."""
+    if not night.retrain:
+        return StageResult(message="no retraining was asked for: the champion stays")
+    from training import tracking
+    from training.recipe import load_recipe
+    from training.train_ranker import train_ranker
+
+    tracking.ensure_tracker(tracking_uri(night.shop), artifact_dir(night.shop))
+    name = registered_name(night)
+    parent_version = champion_before(night)
+    parent = tracking.download(name, parent_version) if parent_version else None
+    folder = night.shop.home / "models" / night.run_id
+    recipe = load_recipe(night.shop.model)
+    inputs = training_inputs(night)
+    report = train_ranker(night.shop, recipe, inputs, folder, parent)
+    tags = {"as_of_date": str(night.as_of_date), "run_id": night.run_id, "parent": parent_version or "", "code_version": code_version()}
+    run_id = tracking.log_training(name, report, recipe, folder, tags)
+    version = tracking.register(run_id, name, tags)
+    tracking.set_alias(name, "challenger", version)
+    message = f"version {version} is the challenger" + (f", warm-started from version {parent_version}" if parent else "")
+    return StageResult(report.rows, report.rows, inputs=["training_examples", "user_sequences", "vocabularies"], message=message)
+
+
+def training_inputs(night: Night):  # type: ignore[no-untyped-def]
+    """Return the files that a model of this night learns from or is measured on.
+
+    Raises:
+        InputError: the night has no training examples.
+    """
+    from training.data import TrainingInputs
+
+    day, window = [night.as_of_date], days_back(night.as_of_date, night.shop.history_days)
+    examples = night.warehouse.files("training_examples", day)
+    if not examples:
+        raise InputError(f"there are no training examples of {night.as_of_date}; run `nightshelf stage features` first")
+    return TrainingInputs(
+        as_of_date=night.as_of_date,
+        training_examples=examples,
+        user_sequences=night.warehouse.files("user_sequences", window),
+        item_features=night.warehouse.files("item_features", day),
+        vocabularies=night.warehouse.files("vocabularies", day),
+    )
+
+
+def challenger(night: Night) -> tuple[str, Path]:
+    """Return the version that asks to be promoted, and its downloaded artefacts.
+
+    Raises:
+        InputError: there is none of this night.
+    """
+    from training import tracking
+
+    tracking.ensure_tracker(tracking_uri(night.shop), artifact_dir(night.shop))
+    name = registered_name(night)
+    version = tracking.get_alias(name, "challenger")
+    if version is None or tracking.get_tags(name, version).get("as_of_date") != str(night.as_of_date):
+        raise InputError(f"there is no challenger of {night.as_of_date}; run `nightshelf stage train` first")
+    return version, tracking.download(name, version)
