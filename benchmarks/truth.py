@@ -1,0 +1,110 @@
+"""make bench-truth: how far the published shelves close the gap between popularity and the best possible shelf.
+
+Reads the demo shop's newest published night (run `make night` first) and the simulated shop's truth, which no stage reads.
+Prints a table a scenario and one JSON line: gap_closed = (ours - popularity) / (best - popularity), true utility @10.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+from simulation.truth import score_shelves
+
+from nightshelf.config import load_shop
+from nightshelf.errors import NightshelfError
+from nightshelf.identity import key_file
+from pipelines.candidate_lists import EVERYBODY
+from pipelines.warehouse import Warehouse
+
+COLUMNS = (
+    "random",
+    "popularity",
+    "item_knn",
+    "own_history",
+    "ours",
+    "ceiling",
+    "best",
+    "gap_closed",
+    "ceiling_share",
+    "noise",
+)
+SHELF = 10
+
+
+def main() -> None:
+    """Score the newest night of a simulated shop."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shop", type=Path, default=Path("conf/shops/demo.yaml"))
+    parser.add_argument("--users", type=int, default=1000, help="sampled users")
+    arguments = parser.parse_args()
+    shop = load_shop(arguments.shop)
+    warehouse = Warehouse(shop)
+    days = warehouse.partitions("recommendations")
+    if not days:
+        sys.exit(f"{shop.home}: no night has been published there; run `make night` first")
+    day, key = days[-1], key_file(shop).read_bytes()
+    ours = warehouse.read("recommendations", [day], ("user_key", "scenario", "rank", "item_id"))
+    scores = score_shelves(shop, ours, day, arguments.users, key)
+    _print(day, scores)
+    users = sorted(set(ours["user_key"].to_pylist()))
+    generators = {
+        name: _mean_gap(score_shelves(shop, shelves, day, min(arguments.users, 300), key))
+        for name, shelves in generator_shelves(warehouse.read("candidates", [day]), users, list(shop.scenarios)).items()
+    }
+    gaps = {name: round(row["gap_closed"], 4) for name, row in scores.items()}
+    line = {
+        "gap_closed": gaps,
+        "gap_closed_mean": round(float(np.mean(list(gaps.values()))), 4),
+        "per_generator": generators,
+    }
+    sys.stdout.write(json.dumps(line) + "\n")
+
+
+def generator_shelves(candidates: pa.Table, users: list[str], scenarios: list[str]) -> dict[str, pa.Table]:
+    """Return the shelves that each generator alone would fill, in the order of its own scores."""
+    shelves = {}
+    for name in sorted(set(candidates["generator"].to_pylist())):
+        rows = candidates.filter(pc.equal(candidates["generator"], name)).to_pandas()
+        rows = rows.sort_values(
+            ["user_key", "scenario", "generator_score", "item_id"], ascending=[True, True, False, True]
+        )
+        rows["rank"] = (rows.groupby(["user_key", "scenario"]).cumcount() + 1).astype(np.int32)
+        rows = rows[rows["rank"] <= SHELF][["user_key", "scenario", "rank", "item_id"]]
+        everybody = rows["user_key"] == EVERYBODY
+        spread = rows[everybody].drop(columns="user_key").merge(pa.table({"user_key": users}).to_pandas(), how="cross")
+        rows = pa.Table.from_pandas(rows[~everybody], preserve_index=False).to_pandas()
+        own = rows if len(rows) else spread
+        whole = [own[own["scenario"] != "*"], *(own[own["scenario"] == "*"].assign(scenario=s) for s in scenarios)]
+        tables = [
+            pa.Table.from_pandas(part[["user_key", "scenario", "rank", "item_id"]], preserve_index=False)
+            for part in whole
+            if len(part)
+        ]
+        shelves[name] = pa.concat_tables(tables, promote_options="permissive")
+    return shelves
+
+
+def _mean_gap(scores: dict[str, dict[str, float]]) -> float:
+    return round(float(np.mean([row["gap_closed"] for row in scores.values()])), 4)
+
+
+def _print(day: object, scores: dict[str, dict[str, float]]) -> None:
+    names = [name for name in COLUMNS if any(name in row for row in scores.values())]
+    table = Table("scenario", *names, title=f"mean true utility of the top {SHELF} on the day after {day}")
+    for scenario, row in scores.items():
+        table.add_row(scenario, *(f"{row[name]:.4f}" if name in row else "" for name in names))
+    Console(width=160).print(table)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except NightshelfError as error:
+        sys.stderr.write(f"nightshelf: {error}\n")
+        sys.exit(error.exit_code)
