@@ -271,7 +271,7 @@ def _targets(value: str | ValueMap) -> list[str]:
 
 
 def load_shop(path: Path | str) -> Shop:
-    """Read a shop file; `$NIGHTSHELF_HOME`, if set, overrides its home.
+    """Read a shop file; `$NIGHTSHELF_HOME`, if set, overrides its home, and `$NIGHTSHELF_SPARK_MASTER` where its Spark runs.
 
     A relative home or model file starts at the working directory; a model file that is not there is looked for in
     nightshelf's own folder, so that a shop file may lie anywhere.
@@ -282,4 +282,5 @@ def load_shop(path: Path | str) -> Shop:
     shop = load_model(Path(path), Shop)
     home = Path(os.environ.get("NIGHTSHELF_HOME") or shop.home).expanduser().absolute()
     own = Path(__file__).resolve().parent.parent / shop.model
-    return shop.model_copy(update={"home": home, "model": shop.model if shop.model.exists() else own})
+    spark = shop.spark.model_copy(update={"master": os.environ.get("NIGHTSHELF_SPARK_MASTER") or shop.spark.master})
+    return shop.model_copy(update={"home": home, "model": shop.model if shop.model.exists() else own, "spark": spark})

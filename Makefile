@@ -1,0 +1,50 @@
+# Each target is at most three lines; what is longer lies in scripts/. `make` alone lists them.
+SHELL := /bin/sh
+JOBS := .venv/jobs/bin
+AIRFLOW := .venv/airflow/bin
+.DEFAULT_GOAL := help
+.PHONY: help env lock night up down doctor test lint format bench-night bench-truth docs
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+night: env ## one whole night: demo shop, the real Airflow DAG in one process, a look at the tables
+	@scripts/night
+
+test: lint ## lint, then every test that needs no GPU, in both environments
+	$(JOBS)/python -m pytest
+	$(AIRFLOW)/python -m pytest tests/dags
+
+lint: env ## ruff, mypy, import-linter
+	$(JOBS)/ruff check . && $(JOBS)/ruff format --check .
+	$(JOBS)/mypy && $(JOBS)/lint-imports
+
+format: env ## let ruff mend what it can
+	$(JOBS)/ruff check --fix . && $(JOBS)/ruff format .
+
+up: env ## start Airflow (scheduler, UI) and MLflow on loopback, and print where to look and how to log in
+	@$(JOBS)/python -m pipelines.services up
+
+down: ## end what `make up` started
+	@if [ -x $(JOBS)/python ]; then $(JOBS)/python -m pipelines.services down; fi
+
+doctor: ## what is missing or wrong on this machine, and the remedy
+	@[ -x $(JOBS)/nightshelf ] || $(MAKE) --no-print-directory env
+	@$(JOBS)/nightshelf doctor
+
+env: .venv/jobs/ready .venv/airflow/ready ## both environments, from requirements/*.lock
+
+.venv/%/ready: requirements/%.lock pyproject.toml
+	@scripts/make-environment $*
+
+lock: env ## renew requirements/*.lock from pyproject.toml
+	@scripts/lock
+
+bench-night: env ## time one demo night through the DAG; last line JSON
+	@$(JOBS)/python benchmarks/night.py
+
+bench-truth: env ## the published shelves against the simulated truth; last line JSON
+	@$(JOBS)/python benchmarks/truth.py
+
+docs: env ## renew docs/tables.md
+	@$(JOBS)/python -m pipelines.table_docs > docs/tables.md

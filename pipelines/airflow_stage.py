@@ -1,0 +1,186 @@
+"""One Airflow task = one stage: an operator that runs the jobs environment's command line and understands its exit codes.
+
+No shell takes part: the stage's command is an argument list made from values that were checked (pipelines.night_request).
+"""
+
+import ctypes
+import datetime as dt
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from nightshelf.config import Shop, load_shop
+from nightshelf.errors import GateError, InputError
+from pipelines.night_request import NightRequest, decide_as_of_date, read_request
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_SHOP = "conf/shops/demo.yaml"
+GPU_POOL = "gpu"
+# A second attempt meets the same rows and the same gate: these exit codes end the task at once.
+NO_RETRY = {InputError.exit_code: "the input or the configuration is wrong", GateError.exit_code: "a gate said no"}
+# What Airflow keeps for itself: its database, its signing keys, its own interpreter.
+PRIVATE_PREFIXES = ("AIRFLOW__", "_AIRFLOW", "__AIRFLOW", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
+GRACE_SECONDS = 20
+_PR_SET_PDEATHSIG = 1
+
+
+def scheduled_shop() -> tuple[str, Shop]:
+    """Return the shop that the schedule serves, `$NIGHTSHELF_SHOP`, as a path below the repository and as its content.
+
+    Raises:
+        InputError: the variable names no file of conf/shops, or the file is wrong.
+    """
+    name = read_request({"shop": os.environ.get("NIGHTSHELF_SHOP", DEFAULT_SHOP)}).shop
+    return name, load_shop(ROOT / name)
+
+
+def shop_files() -> list[str]:
+    """Return the shop files that the trigger form offers."""
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "conf" / "shops").glob("*.yaml"))
+
+
+def triage_notes(doc: str) -> dict[str, str]:
+    """Return what a DAG's docstring says of each stage (the list items "- `stage`: what. *Red:* what then") as its own notes."""
+    items = re.findall(r"^- `(\w+)`: (.*?)\*Red:\*\s(.*?)(?=^- |\Z)", doc, flags=re.MULTILINE | re.DOTALL)
+    return {name: " ".join(f"{what} **When red:** {remedy}".split()) for name, what, remedy in items}
+
+
+def stage(name: str, notes: Mapping[str, str], hours: float = 2, **options: Any) -> "StageOperator":
+    """Return the task of one stage: two retries for failures of an engine, none for bad input or a gate's no.
+
+    `hours` limits one attempt; `options` are any other of Airflow's (pool, outlets).
+    """
+    return StageOperator(
+        task_id=name,
+        doc_md=notes[name],
+        owner="nightshelf",
+        retries=2,
+        retry_delay=dt.timedelta(minutes=2),
+        execution_timeout=dt.timedelta(hours=hours),
+        **options,
+    )
+
+
+class StageOperator(BaseOperator):
+    """Run `nightshelf stage NAME …` for the night that the run's params, partition or moment say."""
+
+    @cached_property
+    def hook(self) -> SubprocessHook:
+        """Return the hook that runs the command in a session of its own."""
+        return SubprocessHook()
+
+    def execute(self, context: Any) -> None:
+        """Run the stage.
+
+        Raises:
+            AirflowFailException: exit code 2 or 3, or a request that is wrong: not worth a retry.
+            AirflowException: any other failure: retried.
+        """
+        try:
+            request, as_of_date = read_night(context)
+            command = stage_command(self.task_id, request, as_of_date)
+        except InputError as error:
+            raise AirflowFailException(str(error)) from None
+        self.log.info("%s", shlex.join(command))
+        with ends_with_parent():
+            code = self.hook.run_command(command, env=stage_environment(os.environ), cwd=str(ROOT)).exit_code
+        if code in NO_RETRY:
+            raise AirflowFailException(
+                f"stage {self.task_id}: exit code {code}, {NO_RETRY[code]}; the log's last line says which"
+            )
+        if code != 0:
+            raise AirflowException(f"{self.task_id}: exit code {code}; the log's last lines say why")
+
+    def on_kill(self) -> None:
+        """End the stage with all its children: ask, wait, insist."""
+        process = self.hook.sub_process
+        if process is None or process.poll() is not None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_SECONDS)
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def read_night(context: Mapping[str, Any]) -> tuple[NightRequest, dt.date]:
+    """Return what was asked for and its as_of_date, from a task's context.
+
+    Airflow accepts conf keys that the form does not know, so the conf is checked again. The moment is the logical date
+    where there is one (`dags test` and the REST form set it to when they were called), else run_after.
+
+    Raises:
+        InputError: a key or value is wrong, or the shop has no such scenario.
+    """
+    run = context["dag_run"]
+    request = read_request({**context["params"], **(run.conf or {})})
+    shop = load_shop(ROOT / request.shop)
+    unknown = [name for name in request.scenarios if name not in shop.scenarios]
+    if unknown:
+        raise InputError(f"{request.shop}: {unknown[0]!r} is no scenario; known: {', '.join(shop.scenarios)}")
+    moment = run.logical_date or run.run_after
+    return request, decide_as_of_date(request.as_of_date, run.partition_key, moment, shop.timezone)
+
+
+def stage_command(name: str, request: NightRequest, as_of_date: dt.date) -> list[str]:
+    """Return the argument list of a stage; `$NIGHTSHELF_COMMAND` names another program than the jobs environment's.
+
+    Raises:
+        InputError: there is no such program.
+    """
+    given = os.environ.get("NIGHTSHELF_COMMAND") or str(ROOT / ".venv" / "jobs" / "bin" / "nightshelf")
+    program = shutil.which(given)
+    if program is None:
+        raise InputError(
+            f"NIGHTSHELF_COMMAND {given!r} is no program; run `make env`, or set it to the jobs environment's nightshelf"
+        )
+    # Where the operating system can, it ends the stage when this process dies, however it dies.
+    guard = [setpriv, "--pdeathsig", "TERM", "--"] if (setpriv := shutil.which("setpriv")) else []
+    retrain = "--retrain" if request.retrain else "--no-retrain"
+    scenarios = [word for scenario in request.scenarios for word in ("--scenario", scenario)]
+    return [
+        *guard,
+        program,
+        "stage",
+        name,
+        "--shop",
+        request.shop,
+        "--as-of-date",
+        str(as_of_date),
+        retrain,
+        *scenarios,
+    ]
+
+
+def stage_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that a stage sees: the task's, without Airflow's own secrets and interpreter."""
+    return {name: value for name, value in environment.items() if not name.startswith(PRIVATE_PREFIXES)}
+
+
+@contextmanager
+def ends_with_parent() -> Iterator[None]:
+    """Have this process asked to end (SIGTERM, hence on_kill) if its parent dies: a killed supervisor leaves no orphan.
+
+    Without it the task would run on beside the copy that the scheduler starts after its heartbeat timeout. Linux only.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "prctl"):
+        yield
+        return
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    try:
+        yield
+    finally:
+        libc.prctl(_PR_SET_PDEATHSIG, 0)

@@ -1,0 +1,153 @@
+"""The DAG file: it loads, is light, asks the right questions, and says what to do when a task is red."""
+
+import ast
+import datetime as dt
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DAG_FILES = sorted((ROOT / "dags").glob("*.py"))
+HEAVY = {
+    "torch",
+    "pyspark",
+    "pandas",
+    "mlflow",
+    "numpy",
+    "pyarrow",
+    "great_expectations",
+    "duckdb",
+    "pyiceberg",
+    "sklearn",
+}
+
+pytestmark = pytest.mark.airflow
+
+
+@pytest.fixture(scope="module")
+def dag() -> Any:
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(dag_folder=str(ROOT / "dags"))
+    assert bag.import_errors == {}
+    return bag.dags["nightly_recommendations"]
+
+
+def stages_of_a_night() -> list[str]:
+    """Read the stages' names from pipelines/stage.py, which this environment cannot import (it needs pyarrow)."""
+    tree = ast.parse((ROOT / "pipelines" / "stage.py").read_text())
+    for node in tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if getattr(target, "id", "") == "STAGES":
+            return list(ast.literal_eval(node.value))  # type: ignore[attr-defined]
+    raise AssertionError("pipelines/stage.py no longer has STAGES; correct this test")
+
+
+def test_the_tasks_are_the_stages_in_their_order(dag: Any) -> None:
+    assert [task.task_id for task in dag.topological_sort()] == stages_of_a_night()
+    assert all(len(task.downstream_task_ids) <= 1 for task in dag.tasks)
+
+
+def test_every_task_can_be_left_alone_at_night(dag: Any) -> None:
+    for task in dag.tasks:
+        assert task.retries == 2, task.task_id
+        assert task.retry_delay >= dt.timedelta(minutes=1), task.task_id
+        assert task.execution_timeout is not None, task.task_id
+        assert task.owner == "nightshelf", task.task_id
+        assert "When red:" in task.doc_md, f"add {task.task_id} to the list in the DAG's docstring"
+    assert {task.task_id for task in dag.tasks if task.pool == "gpu"} == {"train"}
+    assert dag.max_active_runs == 1
+    assert not dag.catchup
+    assert "### A fresh shelf" in dag.doc_md
+
+
+def test_a_publish_tells_the_storefronts(dag: Any) -> None:
+    assert [outlet.name for outlet in dag.get_task("publish").outlets] == ["recommendations"]
+
+
+def test_the_schedule_names_the_day_that_ended(dag: Any) -> None:
+    from airflow.serialization.encoders import coerce_to_core_timetable
+
+    timetable = coerce_to_core_timetable(dag.timetable)
+    zone = ZoneInfo("Asia/Shanghai")
+    two_o_clock = dt.datetime(2026, 2, 15, 2, tzinfo=zone).astimezone(dt.UTC)
+    assert timetable._get_partition_info(two_o_clock)[1] == "2026-02-14"
+    days = dt.datetime(2026, 2, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 3, 23, tzinfo=dt.UTC)
+    keys = [info.partition_key for info in timetable.iter_partition_dagrun_infos(earliest=days[0], latest=days[1])]
+    assert keys == ["2026-02-01", "2026-02-02", "2026-02-03"]
+
+
+@pytest.mark.parametrize("name", ["as_of_date", "shop", "retrain", "scenarios"])
+def test_the_form_takes_its_own_defaults(dag: Any, name: str) -> None:
+    dag.params.get_param(name).resolve()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("as_of_date", "2026-02-30"),
+        ("as_of_date", "../.."),
+        ("shop", "/etc/passwd"),
+        ("shop", "conf/shops/../../x.yaml"),
+        ("shop", "conf/shops/demo.yaml;id"),
+        ("retrain", "no"),
+        ("scenarios", ["$(id)"]),
+        ("scenarios", "search"),
+    ],
+)
+def test_the_form_refuses_what_is_no_answer(dag: Any, name: str, value: Any) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    with pytest.raises(ParamValidationError):
+        dag.params.get_param(name).resolve(value)
+
+
+def modules_loaded_by(*statements: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter holds after these statements."""
+    program = "; ".join(
+        ["import sys, json, runpy", *statements, "print(json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"]
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("path", DAG_FILES, ids=lambda path: path.name)
+def test_a_dag_file_is_light(path: Path) -> None:
+    """This environment has no torch to load, so the files' own imports are read too."""
+    hook = "from airflow.providers.standard.hooks.subprocess import SubprocessHook"
+    airflow = hook, "import airflow.sdk as sdk; sdk.DAG; sdk.Param; sdk.Asset"
+    extra = modules_loaded_by(*airflow, f"runpy.run_path({str(path)!r})") - modules_loaded_by(*airflow)
+    assert extra & HEAVY == set()
+    assert imports_of(path, seen=set()) & HEAVY == set()
+    assert len(path.read_text().splitlines()) <= 120, (
+        "a DAG says when, in what order, for which date; move the rest out"
+    )
+
+
+def imports_of(path: Path, seen: set[Path]) -> set[str]:
+    """Return the top-level packages that a file imports outside its functions, following our own modules."""
+    if path in seen:
+        return set()
+    seen.add(path)
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        for name in names:
+            found.add(name.split(".")[0])
+            ours = ROOT / (name.replace(".", "/") + ".py")
+            if ours.exists():
+                found |= imports_of(ours, seen)
+    return found
+
+
+def test_no_dag_file_bears_the_name_of_a_package() -> None:
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"airflow", *HEAVY}
+    assert {path.stem for path in DAG_FILES} & rooms == set()
+    assert not (ROOT / "dags" / "__init__.py").exists()
