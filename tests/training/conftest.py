@@ -1,0 +1,207 @@
+"""A night's training inputs as Parquet files, drawn by the specs of nightshelf.tables, with a pattern worth learning."""
+
+import datetime as dt
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nightshelf.config import Shop, load_shop
+from nightshelf.features import (
+    PRICE_BANDS,
+    SEQUENCE_LENGTH,
+    dense_features,
+    index_features,
+    item_dense,
+    item_scenario_dense,
+    sequence_events,
+    user_dense,
+)
+from training.data import TrainingInputs
+from training.recipe import Recipe
+
+AS_OF = dt.date(2026, 2, 14)
+DEMO = Path(__file__).parents[2] / "conf" / "shops" / "demo.yaml"
+
+
+def _ids(rng, features, count, owner):
+    columns = {}
+    for feature in (f for f in features if f.owner == owner):
+        own = feature.name in ("user_index", "item_index")
+        top = count if own else (PRICE_BANDS if not feature.vocabulary else 8)
+        columns[feature.name] = (np.arange(1, count + 1) if own else rng.integers(1, top + 1, count)).astype(np.int32)
+    return columns
+
+
+def _dense(rng, features, rows):
+    return {
+        f.name: rng.gamma(1.0, 2.0, rows).astype(np.float32) if "_count_" in f.name else rng.random(rows, np.float32)
+        for f in features
+    }
+
+
+def write_inputs(
+    shop: Shop, folder: Path, users=60, items=40, days=3, per_day=12, seed=0, files=1, as_of=AS_OF
+) -> SimpleNamespace:
+    """Write one night's tables: `per_day` impressions of each user and day; clicks follow the history's category."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    features = index_features(shop)
+    user_ids, item_ids = _ids(rng, features, users, "user"), _ids(rng, features, items, "item")
+    user_cols, item_cols = _dense(rng, user_dense(shop), users), _dense(rng, item_dense(shop), items)
+    scenarios = list(shop.scenarios)
+    pair = [_dense(rng, item_scenario_dense(shop), items) for _ in scenarios]
+    feature_days = [as_of - dt.timedelta(days=days - d) for d in range(days)]
+    lengths = rng.integers(0, SEQUENCE_LENGTH + 1, (days, users))
+    taste = rng.integers(1, 9, users)
+    by_taste = [np.flatnonzero(item_ids["category_3_index"] == t) for t in range(9)]
+    sequences, liked = [], []
+    for day in range(days):
+        for u in range(users):
+            own = by_taste[taste[u]]
+            n = int(lengths[day, u]) if len(own) else 0
+            sequences.append({
+                "as_of_date": feature_days[day], "user_key": f"u{u:06d}", "user_index": u + 1,
+                "item_indexes": (own[rng.integers(0, len(own), n)] + 1).tolist() if n else [],
+                "event_type_indexes": rng.integers(1, len(sequence_events(shop)) + 1, n).tolist(),
+                "scenario_indexes": rng.integers(1, len(scenarios) + 1, n).tolist(),
+                "age_days": np.sort(rng.random(n) * 10)[::-1].tolist(),
+            })  # fmt: skip
+            liked.append(n > 0)
+    liked = np.array(liked).reshape(days, users)
+    rows = days * users * per_day
+    day, user = np.repeat(np.arange(days), users * per_day), np.tile(np.repeat(np.arange(users), per_day), days)
+    item, scenario = rng.integers(0, items, rows), rng.integers(0, len(scenarios), rows)
+    scenario = np.repeat(scenario[:: max(1, per_day // 3)], max(1, per_day // 3))[:rows]
+    match = (item_ids["category_3_index"][item] == taste[user]) & liked[day, user]
+    p_click = np.where(match, 0.7, 0.1)
+    click = (rng.random(rows) < p_click).astype(np.float32)
+    draws = {"click": click, "cart": click * (rng.random(rows) < 0.4), "purchase": click * (rng.random(rows) < 0.25)}
+    draws["spend"] = draws["purchase"] * rng.gamma(2.0, 20.0, rows)
+    names = [f.name for f in dense_features(shop)]
+    table = {
+        "as_of_date": [as_of] * rows,
+        "impression_id": [f"{h:08x}" for h in rng.permutation(rows)],
+        "event_date": [feature_days[d] + dt.timedelta(days=1) for d in day],
+        "feature_date": [feature_days[d] for d in day],
+        "impression_ts": [dt.datetime(2026, 2, 1, tzinfo=dt.UTC)] * rows,
+        "split": np.where(day == days - 1, "validation", "train"),
+        "scenario": np.array(scenarios)[scenario],
+        "user_key": [f"u{u:06d}" for u in user],
+        "item_id": [f"i{i:06d}" for i in item],
+        "request_id": [f"r{r // max(1, per_day // 3)}" for r in range(rows)],
+        "position": (np.arange(rows) % max(1, per_day // 3) + 1).astype(np.int32),
+        "propensity": np.zeros(rows, np.float32),
+        "sample_weight": np.ones(rows, np.float32),
+        **{name: values[user] for name, values in user_ids.items()},
+        **{name: values[item] for name, values in item_ids.items()},
+        **{name: values[user] for name, values in user_cols.items()},
+        **{name: values[item] for name, values in item_cols.items()},
+        **{f.name: np.stack([p[f.name] for p in pair])[scenario, item] for f in item_scenario_dense(shop)},
+    }
+    assert all(name in table for name in names)
+    for name in shop.tasks:
+        table[f"label_{name}"] = np.asarray(draws.get(name, click), np.float32)
+        table[f"mask_{name}"] = np.ones(rows, np.float32)
+    vocabulary = [
+        {"as_of_date": as_of, "feature": f.vocabulary, "value": f"v{i}", "index": i}
+        for f in features
+        if f.vocabulary
+        for i in range(1, int(max({**user_ids, **item_ids}[f.name])) + 1)
+    ]
+    list_type = {
+        "item_indexes": pa.list_(pa.int32()),
+        "event_type_indexes": pa.list_(pa.int32()),
+        "scenario_indexes": pa.list_(pa.int32()),
+        "age_days": pa.list_(pa.float32()),
+    }
+    sequence_schema = pa.schema(
+        [("as_of_date", pa.date32()), ("user_key", pa.string()), ("user_index", pa.int32()), *list_type.items()]
+    )
+    last = feature_days[-1]
+    tables = {
+        "user_features": pa.table(
+            {"as_of_date": [last] * users, "user_key": [f"u{u:06d}" for u in range(users)], **user_ids, **user_cols}
+        ),
+        "item_features": pa.table(
+            {"as_of_date": [last] * items, "item_id": [f"i{i:06d}" for i in range(items)], **item_ids, **item_cols}
+        ),
+        "item_scenario_features": pa.concat_tables(
+            pa.table(
+                {
+                    "as_of_date": [last] * items,
+                    "scenario": [s] * items,
+                    "item_id": [f"i{i:06d}" for i in range(items)],
+                    **p,
+                }
+            )
+            for s, p in zip(scenarios, pair, strict=True)
+        ),
+        "user_sequences": pa.Table.from_pylist(sequences, schema=sequence_schema),
+        "vocabularies": pa.table(
+            {k: [row[k] for row in vocabulary] for k in ("as_of_date", "feature", "value")}
+            | {"index": pa.array([row["index"] for row in vocabulary], pa.int32())}
+        ),
+    }
+    paths = {}
+    for name, content in tables.items():
+        pq.write_table(content, folder / f"{name}.parquet")
+        paths[name] = [folder / f"{name}.parquet"]
+    examples = pa.table(table)
+    paths["training_examples"] = []
+    for part in range(files):
+        path = folder / f"training_examples-{part}.parquet"
+        pq.write_table(examples.slice(part * rows // files, (part + 1) * rows // files - part * rows // files), path)
+        paths["training_examples"].append(path)
+    inputs = TrainingInputs(
+        as_of, paths["training_examples"], paths["user_sequences"], paths["item_features"], paths["vocabularies"]
+    )
+    return SimpleNamespace(
+        inputs=inputs, paths=paths, scenarios=scenarios, feature_date=last, rows=rows, users=users, items=items
+    )
+
+
+def small_recipe(**changes) -> Recipe:
+    """Return a recipe that trains in a blink."""
+    small = {
+        "embedding_size": 8,
+        "attention_size": 8,
+        "ple": {"expert_sizes": [16, 8]},
+        "tower_sizes": [8],
+        "batch_size": 256,
+        "max_epochs": 2,
+        "dropout": 0.0,
+    }
+    return Recipe.model_validate({"name": "small", **small, **changes})
+
+
+@pytest.fixture(scope="session")
+def demo_shop() -> Shop:
+    return load_shop(DEMO)
+
+
+@pytest.fixture(scope="session")
+def night(demo_shop, tmp_path_factory) -> SimpleNamespace:
+    return write_inputs(demo_shop, tmp_path_factory.mktemp("night"))
+
+
+@pytest.fixture(scope="session")
+def trained(demo_shop, night, tmp_path_factory):
+    from training.train_ranker import train_ranker
+
+    folder = tmp_path_factory.mktemp("trained") / "ranker"
+    report = train_ranker(demo_shop, small_recipe(max_epochs=4), night.inputs, folder)
+    return SimpleNamespace(folder=folder, report=report)
+
+
+@pytest.fixture(scope="session")
+def make_night(demo_shop):
+    return lambda folder, **sizes: write_inputs(demo_shop, folder, **sizes)
+
+
+@pytest.fixture(scope="session")
+def recipe():
+    return small_recipe

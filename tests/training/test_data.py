@@ -1,0 +1,90 @@
+import dataclasses
+import datetime as dt
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nightshelf.errors import EngineError, InputError
+from training.batches import ROWS, chunk_rows
+from training.data import load_examples, load_vocabulary_sizes
+from training.histories import padded_histories
+from training.normalization import fit_normalization
+
+
+def test_file_order_changes_nothing(demo_shop, make_night, tmp_path):
+    night = make_night(tmp_path, users=10, per_day=6, files=3)
+    turned = dataclasses.replace(night.inputs, training_examples=night.inputs.training_examples[::-1])
+    one, other = load_examples(demo_shop, night.inputs), load_examples(demo_shop, turned)
+    for column in dataclasses.fields(one):
+        if column.name not in ("histories", "user", "request"):
+            assert np.array_equal(getattr(one, column.name), getattr(other, column.name)), column.name
+    assert np.array_equal(one.user, other.user)
+
+
+def test_histories_are_found_by_user_and_day_and_keep_the_newest():
+    day, lists = dt.date(2026, 1, 2), {"item_indexes": [[1, 2, 3], [], [9]], "age_days": [[3.0, 2.0, 1.0], [], [0.5]]}
+    table = pa.table({
+        "as_of_date": [day, day, day + dt.timedelta(days=1)], "user_index": [7, 5, 7],
+        **lists, "event_type_indexes": [[1, 2, 1], [], [2]], "scenario_indexes": [[1, 1, 1], [], [2]],
+    })  # fmt: skip
+    table = table.set_column(
+        2, "item_indexes", pa.chunked_array([pa.array(lists["item_indexes"], pa.list_(pa.int32()))])
+    )
+    for name in ("event_type_indexes", "scenario_indexes"):
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.list_(pa.int32())))
+    found = padded_histories(table, 2)
+    number = (day - dt.date(1970, 1, 1)).days
+    rows = found.rows_of(np.array([7, 7, 5, 8, 0]), np.array([number, number + 1, number, number, number]))
+    assert found.items[rows].tolist() == [[2, 3], [0, 9], [0, 0], [0, 0], [0, 0]]
+    assert found.ages[rows[:2]].tolist() == [[2.0, 1.0], [0.0, 0.5]]
+    assert rows[3] == rows[4] == 0
+
+
+def test_chunks_hold_each_row_once_and_one_user_day_each():
+    rng = np.random.default_rng(0)
+    user, day = rng.integers(0, 20, 500), rng.integers(0, 3, 500)
+    chunks = chunk_rows(user, day, np.arange(500))
+    assert chunks.shape[1] == ROWS
+    assert sorted(chunks[chunks >= 0]) == list(range(500))
+    assert (chunks[:, 0] >= 0).all()
+    for chunk in chunks:
+        rows = chunk[chunk >= 0]
+        assert len(set(zip(user[rows], day[rows], strict=True))) == 1
+
+
+def test_normalization_uses_the_rows_it_is_given_and_logs_counts():
+    raw = np.array([[0.0, 1.0, 4.0], [np.e - 1, 3.0, 4.0]])
+    names = ["user_click_count_7d", "item_log_price", "item_age_days"]
+    spec = fit_normalization(raw, names)
+    assert spec.mean == pytest.approx([0.5, 2.0, 4.0])
+    assert spec.apply(raw, names) == pytest.approx(np.array([[-1, -1, 0], [1, 1, 0]]))
+    assert spec.apply(raw[:, 1:2], ["item_log_price"]).ravel().tolist() == [-1, 1]
+    assert spec.apply(np.full((1, 1), 1e9), ["item_log_price"]).item() == 8
+
+
+def test_faults_are_told_in_one_line(demo_shop, make_night, tmp_path):
+    night = make_night(tmp_path, users=5, per_day=4)
+    empty = dataclasses.replace(night.inputs, training_examples=[])
+    with pytest.raises(InputError, match="table training_examples: no files"):
+        load_examples(demo_shop, empty)
+    with pytest.raises(InputError, match="no other rows"):
+        load_examples(demo_shop, night.inputs, split="other")
+    file = night.inputs.training_examples[0]
+    whole = pq.read_table(file)
+    pq.write_table(whole.drop_columns(["item_log_price"]), file)
+    with pytest.raises(InputError, match="column 'item_log_price' is missing"):
+        load_examples(demo_shop, night.inputs)
+    place = whole.schema.get_field_index("item_log_price")
+    pq.write_table(whole.set_column(place, "item_log_price", pa.array([np.nan] * len(whole), pa.float32())), file)
+    with pytest.raises(InputError, match="'item_log_price' holds NaN"):
+        load_examples(demo_shop, night.inputs)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(EngineError, match="cannot be read"):
+        load_examples(demo_shop, night.inputs)
+
+
+def test_vocabularies_count_their_ids_and_unknown(night):
+    sizes = load_vocabulary_sizes(night.inputs.vocabularies)
+    assert (sizes["user"], sizes["item"]) == (night.users + 1, night.items + 1)

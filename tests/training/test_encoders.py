@@ -1,0 +1,34 @@
+import math
+
+import torch
+
+from training.encoders import FieldEmbedding, HistoryMatch, TargetAttention
+
+
+def test_an_id_beyond_the_table_is_unknown():
+    fields = FieldEmbedding({"a": 3, "b": 4}, 2)
+    found = fields(torch.tensor([[9, 2], [0, 2], [1, 0]]), 0)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[2], torch.cat([fields.table.weight[1], fields.table.weight[3]]))
+
+
+def test_matching_by_hand():
+    matching = HistoryMatch(events=2, decay_days=[2.0])
+    history = torch.tensor([[[5, 1], [5, 0], [6, 1], [0, 0]]], dtype=torch.int32)
+    events, ages = torch.tensor([[1, 2, 1, 0]]), torch.tensor([[0.0, 2.0, 4.0, 0.0]])
+    target = torch.tensor([[[5, 1], [7, 0]]], dtype=torch.int32)
+    found = matching(target, history, matching.memory(events, ages))
+    first = [1.0, math.exp(-1), 1 + math.exp(-2), 0.0]  # attribute 1 by event 1, 2; attribute 2 by event 1, 2
+    assert torch.allclose(found, torch.log1p(torch.tensor([[first, [0.0] * 4]])))
+
+
+def test_an_empty_history_answers_nothing_and_padding_has_no_weight():
+    attention = TargetAttention(4, 4, events=2, scenarios=3)
+    queries, keys, values = torch.randn(2, 3, 4), torch.randn(2, 5, 4), torch.randn(2, 5, 4)
+    is_event = torch.tensor([[False] * 5, [True, True, False, False, False]])
+    answers = attention(queries, keys, values, is_event)
+    assert torch.equal(answers[0], torch.zeros(3, 4))
+    values[1, 2:] = 1e6
+    assert torch.equal(attention(queries, keys, values, is_event)[1], answers[1])
+    short = attention(queries[1:], keys[1:, :2], values[1:, :2], is_event[1:, :2])
+    assert torch.allclose(short[0], answers[1], atol=1e-6)

@@ -1,0 +1,47 @@
+import pytest
+
+from nightshelf.tables import table_specs
+from training.artifact import load_model, save_model
+from training.evaluate import compare, evaluate
+from training.train_ranker import train_ranker
+
+
+def test_one_row_per_scenario_task_and_metric_with_bounds_around_the_value(demo_shop, night, trained):
+    rows = evaluate(trained.folder, demo_shop, night.inputs)
+    keys = [(row["scenario"], row["task"], row["metric"]) for row in rows]
+    assert len(keys) == len(set(keys)) == 7 * (3 * 5 + 2)
+    names = set(table_specs(demo_shop)["model_metrics"].column_names) - {"as_of_date", "model_version", "role"}
+    for row in rows:
+        assert set(row) == names
+        if row["value"] is not None and row["lower"] is not None:
+            assert row["lower"] <= row["value"] <= row["upper"]
+    of = {(row["scenario"], row["task"], row["metric"]): row for row in rows}
+    assert of["*", "click", "auc"]["value"] == pytest.approx(
+        trained.report.epochs[trained.report.best_epoch - 1]["auc_click"]
+    )
+    assert of["*", "click", "auc"]["lower"] > 0.55
+    assert 0.5 < of["*", "click", "pcoc"]["value"] < 2
+    assert sum(of[s, "click", "auc"]["rows"] for s in demo_shop.scenarios) == of["*", "click", "auc"]["rows"]
+
+
+def test_a_model_ties_with_itself_and_beats_a_spoiled_one(demo_shop, night, trained, tmp_path):
+    tie = compare(trained.folder, trained.folder, demo_shop, night.inputs)
+    assert tie["comparable"] and tie["finite"]
+    assert tie["gauc_difference"] == tie["gauc_difference_lower"] == tie["logloss_difference"] == 0
+    spoiled = load_model(trained.folder)
+    for layer in (spoiled.pair_layer, spoiled.wide_pair):
+        layer.weight.data.neg_()
+    save_model(spoiled, tmp_path / "spoiled")
+    found = compare(trained.folder, tmp_path / "spoiled", demo_shop, night.inputs)
+    assert found["gauc_difference_lower"] > 0
+    assert found["gauc_challenger"] - found["gauc_champion"] == pytest.approx(found["gauc_difference"])
+    assert found["logloss_difference_upper"] < 0
+    assert found["tasks"]["click"]["gauc_difference"] > 0
+
+
+def test_a_champion_of_another_shop_is_not_comparable(demo_shop, night, trained, recipe, tmp_path):
+    fewer = demo_shop.model_copy(update={"tasks": {"click": demo_shop.tasks["click"]}})
+    train_ranker(fewer, recipe(max_epochs=1), night.inputs, tmp_path / "old")
+    found = compare(trained.folder, tmp_path / "old", demo_shop, night.inputs)
+    assert found["comparable"] is False
+    assert "tasks" in found["reason"] and found["gauc_difference"] is None

@@ -1,0 +1,90 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from nightshelf.config import Task
+from nightshelf.errors import InputError
+from training.balancing import TaskBalance
+from training.heads import OutcomeChain, PositionBias
+from training.losses import binary_loss, task_losses, tweedie_loss
+from training.recipe import Recipe
+from training.spec import TaskSpec, order_tasks
+
+CLICK, CART = TaskSpec(name="click", kind="binary"), TaskSpec(name="cart", kind="binary", given="click")
+SPEND = TaskSpec(name="spend", kind="regression", given="click")
+TASKS = [CLICK, CART, SPEND]
+
+
+def test_chain_multiplies_what_is_given():
+    chain = OutcomeChain(TASKS)
+    chain.log_scale[2] = math.log(10.0)
+    z = torch.tensor([[0.3, -1.0, 0.5]])
+    p_click, p_cart = torch.sigmoid(z[0, 0]), torch.sigmoid(z[0, 0]) * torch.sigmoid(z[0, 1])
+    assert torch.allclose(chain(z).exp()[0], torch.stack([p_click, p_cart, p_click * math.exp(0.5) * 10]))
+
+
+def test_a_regressions_gradient_stops_at_what_it_is_given():
+    z = torch.zeros(1, 3, requires_grad=True)
+    OutcomeChain(TASKS)(z)[0, 2].backward()
+    assert z.grad.tolist() == [[0.0, 0.0, 1.0]]
+
+
+def test_binary_loss_is_cross_entropy():
+    z, label = torch.linspace(-8, 8, 33), (torch.arange(33) % 2).float()
+    expected = functional.binary_cross_entropy_with_logits(z, label, reduction="none")
+    assert torch.allclose(binary_loss(functional.logsigmoid(z), label), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_tweedie_is_lowest_at_the_mean():
+    label = torch.tensor([0.0, 0.0, 0.0, 8.0])
+    log_mean = torch.linspace(-3, 3, 601)
+    losses = torch.stack([tweedie_loss(m, label).sum() for m in log_mean])
+    assert log_mean[losses.argmin()].exp() == pytest.approx(2.0, rel=0.02)
+
+
+def test_masked_rows_have_no_part_in_the_loss():
+    z, labels, weights = torch.randn(6, 3), torch.ones(6, 3), torch.ones(6, 3)
+    weights[3:, 1] = 0
+    scales = torch.tensor([1.0, 1.0, 4.0])
+    logs = OutcomeChain(TASKS)(z)
+    before = task_losses(logs, labels, weights, TASKS, scales)
+    labels[3:, 1] = 0
+    assert torch.equal(before, task_losses(logs, labels, weights, TASKS, scales))
+    labels[:3, 1] = 0
+    assert not torch.equal(before, task_losses(logs, labels, weights, TASKS, scales))
+
+
+def test_position_bias_is_zero_at_the_first_place_and_only_for_root_tasks():
+    bias = PositionBias(2, TASKS)
+    torch.nn.init.ones_(bias.table)
+    found = bias(torch.tensor([1, 1, 1, 2]), torch.tensor([0, 1, 2, 400]))
+    assert found.tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [1, 0, 0]]
+
+
+def test_balances():
+    losses = torch.tensor([1.0, 2.0, 3.0])
+    assert TaskBalance(Recipe(name="r"), TASKS)(losses).item() == 6
+    fixed = Recipe(name="r", balancing="fixed", task_weights={"cart": 0.5})
+    assert TaskBalance(fixed, TASKS)(losses).item() == 5
+    uncertain = TaskBalance(Recipe(name="r", balancing="uncertainty"), TASKS)
+    uncertain(losses).backward()
+    assert uncertain.log_variance.grad.tolist() == [-0.5, -1.5, -2.5]
+    with pytest.raises(InputError, match="'buy' is no task"):
+        TaskBalance(Recipe(name="r", task_weights={"buy": 1}), TASKS)
+
+
+def test_tasks_stand_behind_what_they_are_given(demo_shop):
+    task = demo_shop.tasks["cart"]
+    shop = demo_shop.model_copy(update={"tasks": {"cart": task, "click": demo_shop.tasks["click"]}})
+    assert [t.name for t in order_tasks(shop)] == ["click", "cart"]
+    circle = {"a": task.model_copy(update={"given": "b"}), "b": task.model_copy(update={"given": "a"})}
+    with pytest.raises(InputError, match="each is given another"):
+        order_tasks(demo_shop.model_copy(update={"tasks": circle}))
+    on_regression = {
+        "spend": Task(event="purchase", value="price", kind="regression", label_window="1d"),
+        "b": task.model_copy(update={"given": "spend"}),
+    }
+    with pytest.raises(InputError, match="is a regression"):
+        order_tasks(demo_shop.model_copy(update={"tasks": on_regression}))

@@ -1,0 +1,205 @@
+import dataclasses
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nightshelf.errors import EngineError, InputError
+from training.artifact import load_model, load_spec, save_model
+from training.balancing import TaskBalance
+from training.base_rates import regression_scales, start_at_base_rates
+from training.batches import Dataset
+from training.data import load_examples, load_vocabulary_sizes
+from training.normalization import fit_normalization
+from training.optimizers import make_optimizers
+from training.predict import predict
+from training.ranking_model import RankingModel
+from training.spec import dense_names, model_spec
+from training.train_ranker import batch_loss, step, train_ranker
+
+
+@pytest.fixture(scope="module")
+def example_night(demo_shop, night):
+    return load_examples(demo_shop, night.inputs)
+
+
+def build(shop, night, examples, recipe, seed=0):
+    users, targets = dense_names(shop)
+    normalization = fit_normalization(
+        np.concatenate([examples.user_dense, examples.target_dense], axis=1), [*users, *targets]
+    )
+    spec = model_spec(shop, recipe, load_vocabulary_sizes(night.inputs.vocabularies), normalization, "2026-02-14")
+    torch.manual_seed(seed)
+    return RankingModel(spec), spec
+
+
+def steps(model, dataset, recipe, count, chunks=None):
+    balance, scales = TaskBalance(recipe, model.spec.tasks), regression_scales(dataset, model.spec)
+    model.chain.log_scale.copy_(scales.log())
+    optimizers, losses = make_optimizers(model, balance, recipe, 1.0), []
+    model.train()
+    for _ in range(count):
+        loss = batch_loss(
+            model,
+            balance,
+            dataset.batch(torch.arange(len(dataset.chunks)) if chunks is None else chunks),
+            torch.ones(len(model.spec.tasks)),
+            scales,
+        )
+        step(loss, model, optimizers)
+        losses.append(loss.item())
+    return losses
+
+
+def test_overfits_200_rows(demo_shop, night, example_night, recipe):
+    small = recipe(learning_rate={"dense": 0.02, "embedding": 0.3})
+    model, spec = build(demo_shop, night, example_night, small)
+    chosen = np.zeros(len(example_night), bool)
+    chosen[np.flatnonzero(example_night.is_train)[:200]] = True
+    dataset = Dataset(example_night, spec).subset(chosen)
+    steps(model, dataset, small, 120)
+    click = predict(model, dataset).at_position[chosen, 0].numpy()
+    label = example_night.labels[chosen, 0]
+    assert np.abs(click - label).mean() < 0.05
+    assert click[label == 1].min() > click[label == 0].max()
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_gradient_reaches_every_parameter(demo_shop, night, example_night, recipe, levels):
+    small = recipe(ple={"levels": levels, "expert_sizes": [16, 8]}, balancing="uncertainty")
+    model, spec = build(demo_shop, night, example_night, small)
+    balance, dataset = TaskBalance(small, spec.tasks), Dataset(example_night, spec)
+    for p in (*model.parameters(), *balance.parameters()):
+        torch.nn.init.normal_(p, std=0.1)
+    batch_loss(model, balance, dataset.batch(torch.arange(100)), torch.ones(4), torch.ones(4)).backward()
+    for name, p in [*model.named_parameters(), *balance.named_parameters()]:
+        grad = p.grad.coalesce().values() if p.grad is not None and p.grad.is_sparse else p.grad
+        assert grad is not None and grad.abs().sum() > 0, name
+
+
+def test_ten_steps_take_the_loss_down_by_a_known_amount(demo_shop, night, example_night, recipe):
+    small = recipe()
+    model, spec = build(demo_shop, night, example_night, small)
+    dataset = Dataset(example_night, spec).subset(example_night.is_train)
+    model.chain.log_scale.copy_(regression_scales(dataset, spec).log())
+    start_at_base_rates(model, dataset)
+    losses = steps(model, dataset, small, 10)
+    binary = 0.0  # at the base rates the binary losses are their entropies, and Tweedie's is 4
+    for place, task in enumerate(spec.tasks):
+        rate = float(example_night.labels[example_night.is_train, place].mean())
+        binary += 4.0 if task.kind == "regression" else -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
+    assert losses[0] == pytest.approx(binary, abs=0.15)
+    assert losses[0] - 1.0 < losses[-1] < losses[0] - 0.2
+
+
+def test_a_prediction_does_not_depend_on_its_batch_mates(demo_shop, night, example_night, trained):
+    model = load_model(trained.folder)
+    dataset = Dataset(example_night, model.spec)
+    with torch.inference_mode():
+        together, _ = model(dataset.batch(torch.arange(64)))
+        alone = torch.cat([model(dataset.batch(torch.tensor([k])))[0] for k in range(8)])
+    assert torch.allclose(together[:8], alone, atol=1e-5)
+
+
+def test_position_is_removed_from_the_ranking_prediction(demo_shop, example_night, trained):
+    model = load_model(trained.folder)
+    torch.nn.init.normal_(model.position_bias.table)
+    moved = dataclasses.replace(example_night, position=np.full(len(example_night), 9))
+    one, other = predict(model, Dataset(example_night, model.spec)), predict(model, Dataset(moved, model.spec))
+    assert torch.equal(one.at_first, other.at_first)
+    assert not torch.allclose(one.at_position, other.at_position)
+
+
+def test_learns_the_pattern_and_keeps_the_best_epoch(demo_shop, example_night, trained):
+    report = trained.report
+    best = min(report.epochs, key=lambda row: row["validation_loss"])
+    assert report.best_epoch == best["epoch"]
+    assert report.best_validation_loss == best["validation_loss"] < 0.97
+    assert best["auc_click"] > 0.65
+    assert report.train_rows + report.validation_rows == len(example_night)
+    assert load_spec(trained.folder).as_of_date == "2026-02-14"
+
+
+def test_two_runs_give_equal_bits_whatever_the_order_of_files(demo_shop, make_night, recipe, tmp_path):
+    night = make_night(tmp_path / "night", users=30, files=2)
+    turned = dataclasses.replace(night.inputs, training_examples=night.inputs.training_examples[::-1])
+    for name, inputs in (("a", night.inputs), ("b", turned)):
+        train_ranker(demo_shop, recipe(dropout=0.2), inputs, tmp_path / name)
+    one, other = load_file(tmp_path / "a" / "weights.safetensors"), load_file(tmp_path / "b" / "weights.safetensors")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
+
+
+def test_a_reloaded_model_predicts_the_same_and_a_tampered_one_is_refused(
+    demo_shop, night, example_night, recipe, tmp_path
+):
+    model, spec = build(demo_shop, night, example_night, recipe())
+    save_model(model, tmp_path)
+    dataset = Dataset(example_night, spec)
+    assert torch.equal(predict(model, dataset).at_position, predict(load_model(tmp_path), dataset).at_position)
+    weights = tmp_path / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    with pytest.raises(EngineError, match="differs from its hash"):
+        load_model(tmp_path)
+    weights.unlink()
+    with pytest.raises(EngineError, match="is missing"):
+        load_model(tmp_path)
+    with pytest.raises(EngineError, match=r"manifest.json cannot be read"):
+        load_model(tmp_path / "nowhere")
+
+
+def test_a_warm_start_keeps_rows_and_grows_tables(demo_shop, night, make_night, trained, recipe, tmp_path):
+    grown = make_night(tmp_path / "grown", users=75, items=55)
+    still = recipe(max_epochs=1, learning_rate={"dense": 1e-9, "embedding": 1e-9}, l2_embedding=0, weight_decay=0)
+    report = train_ranker(demo_shop, still, grown.inputs, tmp_path / "child", trained.folder)
+    assert report.warm_started
+    parent, child = load_model(trained.folder), load_model(tmp_path / "child")
+    assert child.spec.user_fields["user_index"] == 76
+    for field in range(len(parent.fields.sizes)):
+        old, new, size = (
+            int(parent.fields.offsets[field]),
+            int(child.fields.offsets[field]),
+            int(parent.fields.sizes[field]),
+        )
+        kept = child.fields.table.weight[new : new + size]
+        assert torch.allclose(kept, parent.fields.table.weight[old : old + size], atol=1e-6), field
+    fresh = child.fields.table.weight[61:76]
+    assert fresh.abs().sum() > 0
+    assert torch.allclose(child.user_layer.weight, parent.user_layer.weight, atol=1e-6)
+
+
+def test_a_parent_that_does_not_fit_is_left_aside(demo_shop, night, trained, recipe, tmp_path, caplog):
+    report = train_ranker(
+        demo_shop, recipe(max_epochs=1, attention_size=16), night.inputs, tmp_path / "a", trained.folder
+    )
+    assert not report.warm_started
+    report = train_ranker(demo_shop, recipe(max_epochs=1), night.inputs, tmp_path / "b", tmp_path / "nowhere")
+    assert not report.warm_started
+
+
+def test_a_loss_that_is_not_finite_ends_in_an_engine_error_and_leaves_no_model(demo_shop, night, recipe, tmp_path):
+    wild = recipe(learning_rate={"dense": 10, "embedding": 10}, l2_embedding=1, max_epochs=30, patience=30)
+    file = tmp_path / "examples.parquet"
+    table = pq.read_table(night.inputs.training_examples[0])
+    place = table.schema.get_field_index("label_spend")
+    huge = pa.array(np.where(np.arange(len(table)) % 2, 3e38, 0).astype(np.float32))
+    pq.write_table(table.set_column(place, "label_spend", huge), file)
+    with pytest.raises(EngineError, match="not finite after 2 halvings"):
+        train_ranker(demo_shop, wild, dataclasses.replace(night.inputs, training_examples=[file]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_validation_rows_nothing_is_trained(demo_shop, night, recipe, tmp_path):
+    file = tmp_path / "examples.parquet"
+    table = pq.read_table(night.inputs.training_examples[0])
+    pq.write_table(
+        table.set_column(table.schema.get_field_index("split"), "split", pa.array(["train"] * len(table))), file
+    )
+    with pytest.raises(InputError, match="0 validation rows"):
+        train_ranker(demo_shop, recipe(), dataclasses.replace(night.inputs, training_examples=[file]), tmp_path / "out")

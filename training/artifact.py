@@ -1,0 +1,90 @@
+"""A trained ranker as a folder: weights.safetensors, model.json, and manifest.json with the hash of each. No pickle."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from nightshelf.errors import EngineError
+from training.ranking_model import RankingModel
+from training.spec import ModelSpec
+
+_FILES = ("weights.safetensors", "model.json")
+
+
+def save_model(model: RankingModel, folder: Path) -> None:
+    """Write a ranker into `folder`; the manifest comes last, so that a folder without one is an unfinished one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / _FILES[0])
+    (folder / _FILES[1]).write_text(model.spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    hashes = {name: _sha256(folder / name) for name in _FILES}
+    (folder / "manifest.json").write_text(json.dumps({"sha256": hashes}, indent=1) + "\n", encoding="utf-8")
+
+
+def load_model(folder: Path) -> RankingModel:
+    """Read a ranker, ready to predict.
+
+    Raises:
+        EngineError: a file is missing, or differs from its hash, or does not fit this code.
+    """
+    spec = load_spec(folder)
+    model = RankingModel(spec)
+    try:
+        model.load_state_dict(load_file(folder / _FILES[0]))
+    except (RuntimeError, OSError) as error:
+        raise EngineError(
+            f"{folder}: the weights do not fit this code ({_short(error)}); train the model again"
+        ) from None
+    return model.eval()
+
+
+def load_spec(folder: Path) -> ModelSpec:
+    """Read what a ranker is made of, after checking every hash.
+
+    Raises:
+        EngineError: a file is missing, differs from its hash, or does not fit this code.
+    """
+    verify(folder)
+    try:
+        return ModelSpec.model_validate_json((folder / _FILES[1]).read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise EngineError(
+            f"{folder}/model.json does not fit this code ({_short(error)}); train the model again"
+        ) from None
+
+
+def verify(folder: Path) -> None:
+    """Compare every file with its hash.
+
+    Raises:
+        EngineError: a file is missing or differs.
+    """
+    manifest = _manifest(folder)
+    for name in _FILES:
+        path = folder / name
+        if not path.is_file():
+            raise EngineError(f"{path} is missing; register the model again, or train it again")
+        if _sha256(path) != manifest.get(name):
+            raise EngineError(
+                f"{path} differs from its hash in manifest.json; do not use it: train the model again, or roll the champion back"
+            )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"{folder}/manifest.json cannot be read ({_short(error)}); train the model again") from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

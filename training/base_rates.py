@@ -1,0 +1,29 @@
+"""The tasks' rates on the train split: where predictions start, and the unit of a regression."""
+
+import torch
+
+from training.batches import Dataset
+from training.ranking_model import RankingModel
+from training.spec import ModelSpec
+
+
+@torch.no_grad()
+def start_at_base_rates(model: RankingModel, train: Dataset) -> None:
+    """Set the tasks' biases so that the first predictions are the tasks' rates on the train split."""
+    weights = train.weights[torch.from_numpy(train.examples.is_train)].double()
+    labels = train.labels[torch.from_numpy(train.examples.is_train)].double()
+    rates = ((labels * weights).sum(0) / weights.sum(0).clamp(min=1e-12)).clamp(1e-6, 1 - 1e-6)
+    names = [task.name for task in model.spec.tasks]
+    for place, task in enumerate(model.spec.tasks):
+        given = rates[names.index(task.given)] if task.given else torch.tensor(1.0)
+        rate = (rates[place] / given).clamp(1e-6, 1 - 1e-6) if task.kind == "binary" else 1 / given
+        model.task_bias.weight[place] = torch.logit(rate) if task.kind == "binary" else rate.log()
+
+
+def regression_scales(train: Dataset, spec: ModelSpec) -> torch.Tensor:
+    """Return the regressions' means on the train split, 1 for binary tasks: [T]."""
+    rows = torch.from_numpy(train.examples.is_train)
+    weights, labels = train.weights[rows].double(), train.labels[rows].double()
+    means = ((labels * weights).sum(0) / weights.sum(0).clamp(min=1e-12)).clamp(min=1e-6)
+    binary = torch.tensor([task.kind == "binary" for task in spec.tasks])
+    return torch.where(binary, 1.0, means).float()

@@ -1,0 +1,138 @@
+"""Batches of impressions that share a history: [chunks, rows] with one user and one day a chunk.
+
+The impressions of a user's day have the same history and the same user features, so these are gathered and encoded once
+for up to ROWS of them. Chunks are shuffled, not rows; batch k is a pure function of (seed, epoch, k).
+"""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from training.data import Examples
+from training.spec import ModelSpec
+
+ROWS = 4
+
+
+@dataclass(frozen=True)
+class UserBatch:
+    """G users with their histories of L events."""
+
+    fields: torch.Tensor  # int64 [G, user fields]
+    dense: torch.Tensor  # float32 [G, user features], normalised
+    log_price: torch.Tensor  # float32 [G], mean log(1 + price) of what the user took, 0 unknown
+    items: torch.Tensor  # int64 [G, L], rows of the item fields
+    events: torch.Tensor  # int64 [G, L], 0 = padding
+    scenarios: torch.Tensor  # int64 [G, L]
+    ages: torch.Tensor  # float32 [G, L], days
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Up to G x R impressions; padding has weight 0."""
+
+    users: UserBatch
+    item_fields: torch.Tensor  # int64 [N, item fields] of the distinct items of this batch
+    items: torch.Tensor  # int64 [G, R], rows of item_fields
+    dense: torch.Tensor  # float32 [G, R, target features], normalised
+    log_price: torch.Tensor  # float32 [G, R]
+    scenario: torch.Tensor  # int64 [G, R]
+    position: torch.Tensor  # int64 [G, R]
+    labels: torch.Tensor  # float32 [G, R, tasks]
+    weights: torch.Tensor  # float32 [G, R, tasks]: sample weight x mask, 0 for padding
+    rows: torch.Tensor  # int64 [G, R], rows of the examples, -1 = padding
+
+    @property
+    def is_row(self) -> torch.Tensor:
+        """Return which slots hold an impression."""
+        return self.rows >= 0
+
+
+class Dataset:
+    """Examples as tensors in memory, cut into chunks of one user-day."""
+
+    def __init__(self, examples: Examples, spec: ModelSpec) -> None:
+        self.examples, self.size = examples, len(examples)
+        self.chunks = torch.from_numpy(chunk_rows(examples.user, examples.day, np.arange(len(examples))))
+        price = spec.user_dense.index("user_mean_log_price_30d"), spec.target_dense.index("item_log_price")
+        self.user_log_price = torch.from_numpy(examples.user_dense[:, price[0]].copy())
+        self.item_log_price = torch.from_numpy(examples.target_dense[:, price[1]].copy())
+        self.user_dense = torch.from_numpy(spec.normalization.apply(examples.user_dense, spec.user_dense))
+        self.target_dense = torch.from_numpy(spec.normalization.apply(examples.target_dense, spec.target_dense))
+        self.user_fields, self.item = torch.from_numpy(examples.user_fields), torch.from_numpy(examples.item).long()
+        self.scenario, self.position = torch.from_numpy(examples.scenario), torch.from_numpy(examples.position)
+        self.labels = torch.from_numpy(examples.labels)
+        self.weights = torch.from_numpy(examples.masks * examples.weight[:, None])
+        self.history, self.catalogue = torch.from_numpy(examples.history), torch.from_numpy(examples.catalogue)
+        stored = examples.histories
+        self.histories = [
+            torch.from_numpy(a[:, -spec.recipe.history_length :])
+            for a in (stored.items, stored.events, stored.scenarios, stored.ages)
+        ]
+
+    def subset(self, chosen: np.ndarray) -> "Dataset":
+        """Return a view of the rows where `chosen` [n] is true; the columns are shared."""
+        part, rows, examples = copy.copy(self), np.flatnonzero(chosen), self.examples
+        part.size = len(rows)
+        part.chunks = torch.from_numpy(chunk_rows(examples.user[rows], examples.day[rows], rows))
+        return part
+
+    def shuffle(self, seed: int, epoch: int) -> torch.Tensor:
+        """Return the order of the chunks in an epoch."""
+        generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+        return torch.randperm(len(self.chunks), generator=generator)
+
+    def batch(self, chunks: torch.Tensor) -> Batch:
+        """Gather chunks [G] of impressions."""
+        rows = self.chunks[chunks]
+        slots = rows.clamp(min=0)
+        first = slots[:, 0]
+        items, events, scenarios, ages = (column[self.history[first]] for column in self.histories)
+        seen = items.long().clamp(max=len(self.catalogue) - 1)
+        distinct, place = torch.unique(torch.cat([seen.reshape(-1), self.item[slots].reshape(-1)]), return_inverse=True)
+        history_places, target_places = place[: seen.numel()].view_as(seen), place[seen.numel() :].view_as(slots)
+        users = UserBatch(
+            self.user_fields[first].long(),
+            self.user_dense[first],
+            self.user_log_price[first],
+            history_places,
+            events.long(),
+            scenarios.long(),
+            ages,
+        )
+        return Batch(
+            users=users,
+            item_fields=self.catalogue[distinct].long(),
+            items=target_places,
+            dense=self.target_dense[slots],
+            log_price=self.item_log_price[slots],
+            scenario=self.scenario[slots],
+            position=self.position[slots],
+            labels=self.labels[slots],
+            weights=self.weights[slots] * (rows >= 0).unsqueeze(-1),
+            rows=rows,
+        )
+
+    def batches(self, order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+        """Cut an order of chunks into batches of about `batch_size` slots."""
+        return list(order.split(max(1, batch_size // self.chunks.shape[1])))
+
+
+def chunk_rows(user: np.ndarray, day: np.ndarray, rows: np.ndarray, width: int = ROWS) -> np.ndarray:
+    """Pack rows of one (user, day) side by side.
+
+    Returns:
+        int64 [chunks, width] of `rows`, -1 = padding, never in the first slot.
+    """
+    order = np.lexsort((rows, day, user))
+    u, d = user[order], day[order]
+    starts = np.flatnonzero(np.r_[True, (u[1:] != u[:-1]) | (d[1:] != d[:-1])])
+    sizes = np.diff(np.r_[starts, len(order)])
+    place = np.arange(len(order)) - np.repeat(starts, sizes)
+    per_group = -(-sizes // width)
+    first_chunk = np.r_[0, np.cumsum(per_group)[:-1]]
+    chunks = np.full((int(per_group.sum()), width), -1, np.int64)
+    chunks[np.repeat(first_chunk, sizes) + place // width, place % width] = rows[order]
+    return chunks

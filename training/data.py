@@ -1,0 +1,136 @@
+"""Training examples as resident columns: one row is one impression, with the features of the day before it."""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightshelf.config import Shop
+from nightshelf.errors import InputError
+from nightshelf.features import SEQUENCE_LENGTH
+from training.columns import check_finite, codes, day_numbers, places, read_columns, stack, to_numpy
+from training.histories import Histories, load_histories
+from training.spec import dense_names, field_names, order_tasks
+
+Files = Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """The files of one night, and its date.
+
+    `user_sequences` holds every feature_date of the examples; `item_features` and `vocabularies` the night's partition.
+    """
+
+    as_of_date: dt.date
+    training_examples: Files
+    user_sequences: Files
+    item_features: Files
+    vocabularies: Files
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Columns of n impressions, sorted by impression_id, so that the order of files changes nothing."""
+
+    history: np.ndarray  # int64 [n], row of `histories`
+    user_fields: np.ndarray  # int32 [n, user fields], vocabulary ids, the first is the user's
+    item: np.ndarray  # int32 [n], item_index
+    user_dense: np.ndarray  # float32 [n, user features], raw
+    target_dense: np.ndarray  # float32 [n, item and item-in-scenario features], raw
+    scenario: np.ndarray  # int64 [n], 1 + place in the shop file, 0 unknown
+    position: np.ndarray  # int64 [n], 1 = first, 0 unknown
+    labels: np.ndarray  # float32 [n, tasks]
+    masks: np.ndarray  # float32 [n, tasks]
+    weight: np.ndarray  # float32 [n]
+    user: np.ndarray  # int64 [n], code of user_key
+    request: np.ndarray  # int64 [n], code of request_id, -1 = none
+    day: np.ndarray  # int64 [n], feature_date in days since 1970
+    is_train: np.ndarray  # bool [n]
+    histories: Histories
+    catalogue: np.ndarray  # int32 [items + 1, item fields], the fields of each item_index
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+
+def load_examples(shop: Shop, inputs: TrainingInputs, split: str | None = None) -> Examples:
+    """Read the examples of a night (those of one split, if given), tasks in the order of spec.order_tasks.
+
+    Raises:
+        InputError: no files, no rows, a missing column, a value that is not finite.
+        EngineError: a file cannot be read.
+    """
+    user_names, item_names = field_names(shop)
+    user_dense, target_dense = dense_names(shop)
+    tasks = [task.name for task in order_tasks(shop)]
+    labels, masks = [f"label_{t}" for t in tasks], [f"mask_{t}" for t in tasks]
+    keys = ["impression_id", "feature_date", "split", "scenario", "user_key", "request_id", "position", "sample_weight"]
+    columns = [*keys, *user_names, *item_names, *user_dense, *target_dense, *labels, *masks]
+    table = read_columns("training_examples", inputs.training_examples, columns)
+    if split is not None:
+        table = table.filter(pc.equal(table["split"], split))
+    if not table.num_rows:
+        raise InputError(
+            f"training_examples of {inputs.as_of_date}: no {split or ''} rows; give the night more days of logs".replace(
+                "  ", " "
+            )
+        )
+    table = table.take(pc.sort_indices(table["impression_id"]))
+    histories = load_histories(inputs.user_sequences, SEQUENCE_LENGTH)
+    user_fields, days = stack(table, user_names, np.int32), day_numbers(table["feature_date"])
+    dense = [_finite(table, names) for names in (user_dense, target_dense, labels, masks, ["sample_weight"])]
+    return Examples(
+        history=histories.rows_of(user_fields[:, 0], days),
+        user_fields=user_fields,
+        item=to_numpy(table["item_index"], np.int32),
+        user_dense=dense[0],
+        target_dense=dense[1],
+        scenario=places(table["scenario"], list(shop.scenarios)),
+        position=np.maximum(to_numpy(table["position"], np.int64), 0),
+        labels=dense[2],
+        masks=dense[3],
+        weight=dense[4][:, 0],
+        user=codes(table["user_key"]),
+        request=codes(table["request_id"]),
+        day=days.astype(np.int64),
+        is_train=places(table["split"], ["train"]) == 1,
+        histories=histories,
+        catalogue=load_catalogue(inputs.item_features, item_names, table),
+    )
+
+
+def load_catalogue(files: Files, names: list[str], examples: pa.Table | None = None) -> np.ndarray:
+    """Return the item fields by item_index: the newest partition's, or the examples' for an item that has left.
+
+    Row 0, and the rows of items that nobody has seen, hold zeros.
+    """
+    table = read_columns("item_features", files, ["as_of_date", *names])
+    table = table.sort_by("as_of_date")
+    known = stack(table, names, np.int32)
+    parts = [known] if examples is None else [stack(examples, names, np.int32), known]
+    catalogue = np.zeros((max(int(part[:, 0].max(initial=0)) for part in parts) + 1, len(names)), np.int32)
+    for part in parts:  # of several rows with one index the last holds
+        catalogue[part[:, 0]] = part
+    catalogue[0] = 0
+    return catalogue
+
+
+def load_vocabulary_sizes(files: Files) -> dict[str, int]:
+    """Return vocabulary → number of ids, 0 = unknown included."""
+    table = read_columns("vocabularies", files, ["feature", "index"])
+    grouped = table.group_by("feature").aggregate([("index", "max")])
+    return {
+        name: top + 1
+        for name, top in zip(grouped["feature"].to_pylist(), grouped["index_max"].to_pylist(), strict=True)
+    }
+
+
+def _finite(table: pa.Table, names: list[str]) -> np.ndarray:
+    values = stack(table, names, np.float32)
+    check_finite(values, names, "training_examples")
+    return values

@@ -1,0 +1,105 @@
+"""From ids to vectors: the embedding table, and the two ways in which a target item asks a user's history.
+
+Shapes: G users, R targets a user, L events of a history, N distinct items, D the attention size.
+"""
+
+import torch
+from torch import nn
+
+# Ages are bucketed by powers of two of six hours: 0-6 h, 6-18 h, … ; the last bucket begins at about half a year.
+AGE_BUCKETS = 11
+
+
+class FieldEmbedding(nn.Module):
+    """One table for all categorical fields, each at its own offset. An id beyond a field's size is unknown, as 0 is."""
+
+    sizes: torch.Tensor
+    offsets: torch.Tensor
+
+    def __init__(self, sizes: dict[str, int], embedding_size: int) -> None:
+        super().__init__()
+        counts = torch.tensor(list(sizes.values()))
+        self.register_buffer("sizes", counts, persistent=False)
+        self.register_buffer("offsets", counts.cumsum(0) - counts, persistent=False)
+        self.table = nn.Embedding(int(counts.sum()), embedding_size, sparse=True)
+        nn.init.normal_(self.table.weight, std=0.02)
+
+    def forward(self, ids: torch.Tensor, first: int) -> torch.Tensor:
+        """Look up ids [..., F] of the fields first .. first + F: [..., F * embedding size]."""
+        fields = slice(first, first + ids.shape[-1])
+        known = torch.where(ids < self.sizes[fields], ids, 0) + self.offsets[fields]
+        return self.table(known).flatten(-2)
+
+
+def age_bucket(ages: torch.Tensor) -> torch.Tensor:
+    """Return the bucket of each age in days."""
+    return torch.log2(1 + 4 * ages.clamp(min=0)).long().clamp(max=AGE_BUCKETS - 1)
+
+
+class TargetAttention(nn.Module):
+    """The target asks the history: scaled dot products with an empty answer (Zhou et al. 2018; Vaswani et al. 2017).
+
+    Keys and values are the item's vector plus what happened (event type), where (scenario) and how long ago.
+    An event that is padding gets no weight; the empty answer takes all of it where the history is empty.
+    """
+
+    def __init__(self, vector_size: int, size: int, events: int, scenarios: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(vector_size, size)
+        self.key = nn.Linear(vector_size, size, bias=False)
+        self.value = nn.Linear(vector_size, size, bias=False)
+        self.event, self.scenario = nn.Embedding(events + 1, size), nn.Embedding(scenarios + 1, size)
+        self.age = nn.Embedding(AGE_BUCKETS, size)
+        self.target_scenario = nn.Linear(scenarios + 1, size, bias=False)  # of a one-hot scenario
+        for table in (self.event, self.scenario, self.age):
+            nn.init.normal_(table.weight, std=0.1)
+
+    def context(self, events: torch.Tensor, scenarios: torch.Tensor, ages: torch.Tensor) -> torch.Tensor:
+        """Return what surrounds each event of a history: [G, L, D]."""
+        scenarios = torch.where(scenarios < self.scenario.num_embeddings, scenarios, 0)
+        events = torch.where(events < self.event.num_embeddings, events, 0)
+        return self.event(events) + self.scenario(scenarios) + self.age(age_bucket(ages))
+
+    def forward(
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, is_event: torch.Tensor
+    ) -> torch.Tensor:
+        """Answer queries [G, R, D] from keys and values [G, L, D] where is_event [G, L]: [G, R, D]."""
+        scores = torch.bmm(queries, keys.transpose(1, 2)) * keys.shape[-1] ** -0.5
+        scores = scores.masked_fill(~is_event.unsqueeze(1), -torch.inf)
+        top = scores.detach().amax(-1, keepdim=True).clamp(min=0)
+        odds = torch.exp(scores - top)
+        weights = odds / (odds.sum(-1, keepdim=True) + torch.exp(-top))
+        return torch.bmm(weights, values)
+
+
+class HistoryMatch(nn.Module):
+    """How much of the history is like the target: per attribute and event type, a sum that fades with age.
+
+    For attribute a, event type e and memory d: log(1 + Σ over events h of type e with a(h) = a(target) of exp(-age_h / d)).
+    Unknown attributes (0) are like nothing. Nothing is learned here.
+    """
+
+    decay_days: torch.Tensor
+
+    def __init__(self, events: int, decay_days: list[float]) -> None:
+        super().__init__()
+        self.events = events
+        self.register_buffer("decay_days", torch.tensor(decay_days), persistent=False)
+
+    def width(self, attributes: int) -> int:
+        """Return the number of features."""
+        return attributes * self.events * len(self.decay_days)
+
+    def memory(self, events: torch.Tensor, ages: torch.Tensor) -> torch.Tensor:
+        """Return the weight of each event in each (event type, memory): [G, L, events * memories]."""
+        kinds = torch.arange(1, self.events + 1, device=events.device)
+        is_kind = (events.unsqueeze(-1) == kinds).to(ages.dtype)
+        fading = torch.exp(-ages.clamp(min=0).unsqueeze(-1) / self.decay_days)
+        return (is_kind.unsqueeze(-1) * fading.unsqueeze(-2)).flatten(-2)
+
+    def forward(self, target: torch.Tensor, history: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        """Match target attributes [G, R, A] against those of the history [G, L, A]: [G, R, A * events * memories]."""
+        seen = torch.where(history == 0, -1, history).transpose(1, 2)
+        like = target.unsqueeze(-1) == seen.unsqueeze(1)
+        sums = torch.bmm(like.flatten(1, 2).to(memory.dtype), memory)
+        return torch.log1p(sums).view(*target.shape[:2], -1)

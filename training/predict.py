@@ -1,0 +1,34 @@
+"""Predictions for logged impressions: what validation and evaluation read."""
+
+from dataclasses import dataclass
+
+import torch
+
+from training.batches import Dataset
+from training.ranking_model import RankingModel
+
+_SLOTS = 16_384
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Outcomes of the dataset's rows, in the order of the examples: [n, T] float32; rows not in the dataset hold NaN."""
+
+    at_position: torch.Tensor  # with the logged position: what calibration is measured on
+    log_at_position: torch.Tensor
+    at_first: torch.Tensor  # with the position removed: what ranking is measured on
+
+
+@torch.inference_mode()
+def predict(model: RankingModel, dataset: Dataset) -> Predictions:
+    """Predict every row of a dataset."""
+    model.eval()
+    tasks, rows = len(model.spec.tasks), len(dataset.examples)
+    logged, first = torch.full((rows, tasks), torch.nan), torch.full((rows, tasks), torch.nan)
+    for chunks in dataset.batches(torch.arange(len(dataset.chunks)), _SLOTS):
+        batch = dataset.batch(chunks)
+        logits, bias = model(batch)
+        slots = batch.rows[batch.is_row]
+        logged[slots] = model.log_outcomes(logits + bias)[batch.is_row]
+        first[slots] = model.log_outcomes(logits)[batch.is_row]
+    return Predictions(logged.exp(), logged, first.exp())

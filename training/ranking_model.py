@@ -1,0 +1,194 @@
+"""The ranker: embeddings, history encoders, PLE and task heads put together (one model, all tasks, all scenarios).
+
+The first layer is a sum of what the user knows, what the item knows, what the pair knows and what the scenario knows:
+training adds the four for each row; scoring computes the user's and the item's part once and only the pair's part anew.
+Shapes: G users, R targets a user, L events, N distinct items, D attention size, H first-layer width, T tasks.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from training.backbones import PLE
+from training.batches import Batch, UserBatch
+from training.encoders import FieldEmbedding, HistoryMatch, TargetAttention
+from training.heads import OutcomeChain, PositionBias, Towers
+from training.spec import ModelSpec
+
+# Attributes that never tell two items of one taste apart are left out of the history match.
+_NOT_MATCHED = ("category_1_index",)
+
+
+@dataclass(frozen=True)
+class ItemSide:
+    """What the model knows of N items."""
+
+    match: torch.Tensor  # int32 [N, A]
+    queries: torch.Tensor  # [N, D]
+    keys: torch.Tensor  # [N, D]
+    values: torch.Tensor  # [N, D]
+    hidden: torch.Tensor  # [N, H]
+
+    def take(self, rows: torch.Tensor) -> "ItemSide":
+        """Return the items at `rows` (one dimension)."""
+        return ItemSide(
+            *(part.index_select(0, rows) for part in (self.match, self.queries, self.keys, self.values, self.hidden))
+        )
+
+
+@dataclass(frozen=True)
+class UserSide:
+    """What the model knows of G users."""
+
+    hidden: torch.Tensor  # [G, H]
+    taste: torch.Tensor  # [G, D]
+    log_price: torch.Tensor  # [G]
+    match: torch.Tensor  # int32 [G, L, A]
+    memory: torch.Tensor  # [G, L, events x memories]
+    keys: torch.Tensor  # [G, L, D]
+    values: torch.Tensor  # [G, L, D]
+    is_event: torch.Tensor  # bool [G, L]
+
+
+@dataclass(frozen=True)
+class TargetSide:
+    """What the model knows of R targets of each of G users, apart from the user."""
+
+    match: torch.Tensor  # int32 [G, R, A]
+    queries: torch.Tensor  # [G, R, D]
+    hidden: torch.Tensor  # [G, R, H], item and dense features
+    wide: torch.Tensor  # [G, R, T], the dense features' linear part in the scenario
+    log_price: torch.Tensor  # [G, R]
+    scenario: torch.Tensor  # int64 [G, R] or [1, 1]
+
+
+class RankingModel(nn.Module):
+    """One model for all tasks in all scenarios."""
+
+    matched: torch.Tensor
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        recipe, scenarios, events, tasks = spec.recipe, len(spec.scenarios), len(spec.events), len(spec.tasks)
+        size, width = recipe.attention_size, recipe.embedding_size
+        self.spec = spec
+        self.fields = FieldEmbedding({**spec.user_fields, **spec.item_fields}, width)
+        self.item_vector = nn.Linear(len(spec.item_fields) * width, size)
+        self.attention = TargetAttention(size, size, events, scenarios)
+        self.matching = HistoryMatch(events, recipe.match_decay_days)
+        matched = [place for place, name in enumerate(spec.item_fields) if name not in _NOT_MATCHED]
+        self.register_buffer("matched", torch.tensor(matched), persistent=False)
+        user_inputs = len(spec.user_fields) * width + len(spec.user_dense)
+        explicit = self.matching.width(len(matched)) + 3
+        self.backbone = PLE(tasks, recipe.ple, recipe.dropout)
+        first = self.backbone.hidden_width + self.backbone.gate_width
+        self.taste = nn.Linear(user_inputs, size)
+        self.user_layer = nn.Linear(user_inputs, first)
+        self.item_layer = nn.Linear(size, first, bias=False)
+        self.dense_layer = nn.Linear(len(spec.target_dense), first, bias=False)
+        self.pair_layer = nn.Linear(explicit + 2 * size, first, bias=False)
+        self.scenario_layer = nn.Linear(scenarios + 1, first, bias=False)
+        self.scenario_scale = nn.Linear(scenarios + 1, self.backbone.hidden_width, bias=False)
+        self.wide_dense = nn.Linear(len(spec.target_dense), (scenarios + 1) * tasks, bias=False)
+        self.wide_pair = nn.Linear(explicit, (scenarios + 1) * tasks, bias=False)
+        self.towers = Towers(tasks, recipe.ple.expert_sizes[-1], recipe.tower_sizes)
+        self.task_bias = nn.Linear(scenarios + 1, tasks, bias=False)
+        self.position_bias = PositionBias(scenarios, spec.tasks)
+        self.chain = OutcomeChain(spec.tasks)
+        nn.init.normal_(self.scenario_layer.weight, std=0.1)
+        for zero in (self.scenario_scale, self.wide_dense, self.wide_pair, self.task_bias):
+            nn.init.zeros_(zero.weight)
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the logits [G, R, T] at the first position, and what the logged position adds to them [G, R, T]."""
+        items = self.item_side(batch.item_fields)
+        logits = self.pair_logits(self.user_side(batch.users, items), self.target_side(batch, items))
+        return logits, self.position_bias(batch.scenario, batch.position)
+
+    def item_side(self, fields: torch.Tensor) -> ItemSide:
+        """Encode items by their fields [N, item fields]."""
+        vectors = self.item_vector(self.fields(fields, len(self.spec.user_fields)))
+        attend = self.attention
+        return ItemSide(
+            fields[:, self.matched].int(),
+            attend.query(vectors),
+            attend.key(vectors),
+            attend.value(vectors),
+            self.item_layer(vectors),
+        )
+
+    def user_side(self, users: UserBatch, items: ItemSide) -> UserSide:
+        """Encode users and their histories, whose events are rows of `items`."""
+        known = torch.cat([self.fields(users.fields, 0), users.dense], dim=-1)
+        flat, shape = users.items.reshape(-1), (*users.items.shape, -1)
+        context = self.attention.context(users.events, users.scenarios, users.ages)
+        return UserSide(
+            hidden=self.user_layer(known),
+            taste=self.taste(known),
+            log_price=users.log_price,
+            match=items.match.index_select(0, flat).view(shape),
+            memory=self.matching.memory(users.events, users.ages),
+            keys=items.keys.index_select(0, flat).view(shape) + context,
+            values=items.values.index_select(0, flat).view(shape) + context,
+            is_event=users.events > 0,
+        )
+
+    def target_side(self, batch: Batch, items: ItemSide) -> TargetSide:
+        """Encode the targets of a batch."""
+        flat, shape = batch.items.reshape(-1), (*batch.items.shape, -1)
+        return TargetSide(
+            match=items.match.index_select(0, flat).view(shape),
+            queries=items.queries.index_select(0, flat).view(shape),
+            hidden=items.hidden.index_select(0, flat).view(shape) + self.dense_layer(batch.dense),
+            wide=self.by_scenario(self.wide_dense(batch.dense), self.one_hot(batch.scenario)),
+            log_price=batch.log_price,
+            scenario=batch.scenario,
+        )
+
+    def pair_logits(self, users: UserSide, targets: TargetSide) -> torch.Tensor:
+        """Return the logits [G, R, T] of each user's targets at the first position."""
+        where = self.one_hot(targets.scenario)
+        queries = targets.queries + self.attention.target_scenario(where)
+        answers = self.attention(queries, users.keys, users.values, users.is_event)
+        explicit = torch.cat(
+            [
+                self.matching(targets.match, users.match, users.memory),
+                _price_gap(users, targets),
+                _affinity(queries, users),
+            ],
+            -1,
+        )
+        pair = torch.cat([explicit, answers, queries * answers], dim=-1)
+        known = (targets.hidden + (users.hidden.unsqueeze(1) + self.scenario_layer(where))).flatten(0, 1)
+        first = torch.addmm(known, pair.flatten(0, 1), self.pair_layer.weight.t()).view_as(targets.hidden)
+        hidden, gates = first.split([self.backbone.hidden_width, self.backbone.gate_width], dim=-1)
+        hidden = functional.relu(hidden) * (1 + self.scenario_scale(where))
+        mixed = self.backbone(hidden.flatten(0, 1), gates.flatten(0, 1))
+        wide = targets.wide + self.by_scenario(self.wide_pair(explicit), where)
+        return self.towers(mixed).view_as(wide) + wide + self.task_bias(where)
+
+    def one_hot(self, scenario: torch.Tensor) -> torch.Tensor:
+        """Return scenarios [...] as rows of zeros with a one [..., scenarios + 1]: layers of them cost less than look-ups."""
+        return functional.one_hot(scenario, len(self.spec.scenarios) + 1).to(self.item_vector.weight.dtype)
+
+    def by_scenario(self, values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        """Pick the scenario `where` (one-hot) from values [..., (scenarios + 1) x T]: [..., T]."""
+        return (values.unflatten(-1, (-1, len(self.spec.tasks))) * where.unsqueeze(-1)).sum(-2)
+
+    def log_outcomes(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the log of each task's probability or expected value [..., T]."""
+        return self.chain(logits)
+
+
+def _price_gap(users: UserSide, targets: TargetSide) -> torch.Tensor:
+    """Return how far the item's log price lies from what the user takes, signed and not: [G, R, 2]; 0 if unknown."""
+    known = (users.log_price > 0).unsqueeze(1) & (targets.log_price > 0)
+    gap = torch.where(known, targets.log_price - users.log_price.unsqueeze(1), 0.0)
+    return torch.stack([gap, gap.abs()], dim=-1)
+
+
+def _affinity(queries: torch.Tensor, users: UserSide) -> torch.Tensor:
+    """Return the product of the user's long taste and the target: [G, R, 1]."""
+    return torch.bmm(queries, users.taste.unsqueeze(-1)) * queries.shape[-1] ** -0.5

@@ -1,0 +1,68 @@
+"""The recipe of a ranker: every knob of training, read from conf/models/*.yaml."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nightshelf.features import SEQUENCE_LENGTH
+from nightshelf.yamlfile import load_model
+
+Width = Annotated[int, Field(ge=1, le=4096)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+
+
+class Strict(BaseModel):
+    """A part of a recipe: an unknown key is an error, and nothing changes after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PLESizes(Strict):
+    """Sizes of the progressive layered extraction backbone (Tang et al., RecSys 2020)."""
+
+    levels: int = Field(1, ge=1, le=4)
+    shared_experts: int = Field(2, ge=1, le=32)
+    task_experts: int = Field(1, ge=1, le=32)
+    expert_sizes: list[Width] = Field([64, 32], min_length=1)
+
+
+class LearningRates(Strict):
+    """Learning rates: AdamW moves the dense weights, Adagrad the embedding table."""
+
+    dense: Rate = 0.002
+    embedding: Rate = 0.05
+
+
+class Recipe(Strict):
+    """How a ranker is built and trained. The comments of conf/models/ple.yaml explain each knob."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+    seed: int = Field(1, ge=0, lt=2**31)
+    embedding_size: Width = 16
+    sequence_encoder: Literal["target_attention"] = "target_attention"
+    history_length: int = Field(SEQUENCE_LENGTH, ge=1, le=SEQUENCE_LENGTH)
+    attention_size: Width = 32
+    match_decay_days: list[Annotated[float, Field(gt=0, le=1000)]] = Field([2.0, 20.0], min_length=1, max_length=4)
+    backbone: Literal["ple"] = "ple"
+    ple: PLESizes = PLESizes()
+    tower_sizes: list[Width] = Field([16], min_length=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    balancing: Literal["equal", "fixed", "uncertainty"] = "equal"
+    task_weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    learning_rate: LearningRates = LearningRates()
+    weight_decay: float = Field(1e-5, ge=0, le=1)
+    l2_embedding: float = Field(1e-6, ge=0, le=1)
+    batch_size: int = Field(4096, ge=1, le=1_000_000)
+    max_epochs: int = Field(4, ge=1, le=1000)
+    patience: int = Field(1, ge=1)
+    warm_start: bool = True
+
+
+def load_recipe(path: Path | str) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        InputError: the file is missing or a key in it is unknown, missing or wrong.
+    """
+    return load_model(Path(path), Recipe)

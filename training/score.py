@@ -1,0 +1,307 @@
+"""Scores for shelves: a night's features in memory, and a ranker that scores users' candidates with them.
+
+An item's part of the first layer is computed once a scenario, a user's part once a user; what is left per pair is the
+attention, the history match and the experts. It is the same code that training runs.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from nightshelf.config import Shop
+from nightshelf.errors import EngineError, InputError
+from nightshelf.features import SEQUENCE_LENGTH, item_dense, item_scenario_dense, sequence_events, user_dense
+from training.artifact import load_model
+from training.batches import UserBatch, chunk_rows
+from training.columns import check_finite, read_columns, stack
+from training.data import Files, load_catalogue
+from training.histories import Histories, padded_histories, read_histories
+from training.ranking_model import ItemSide, RankingModel, TargetSide
+from training.spec import field_names
+
+_PAIRS = 2048  # pairs scored at once: their first layers stay in the processor's cache
+_CHUNK = 32
+
+
+@dataclass(frozen=True)
+class ShelfFeatures:
+    """The features of one night.
+
+    Row 0 of the users is the unknown user, zeros and an empty history; row r + 1 is user_keys[r].
+    """
+
+    user_keys: list[str]
+    item_ids: list[str]
+    user_fields: np.ndarray  # int32 [U + 1, user fields]
+    user_dense: np.ndarray  # float32 [U + 1, user features], raw
+    user_names: list[str]
+    user_history: np.ndarray  # int64 [U + 1], rows of histories
+    histories: Histories
+    item_fields: np.ndarray  # int32 [I, item fields]
+    target_dense: dict[str, np.ndarray]  # scenario → float32 [I, item and item-in-scenario features], raw
+    target_names: list[str]
+    catalogue: np.ndarray  # int32 [items of the vocabulary + 1, item fields]
+    scenarios: list[str]
+    events: list[str]
+
+    @classmethod
+    def load(
+        cls,
+        shop: Shop,
+        as_of_date: dt.date,
+        user_features: Files,
+        item_features: Files,
+        item_scenario_features: Files,
+        user_sequences: Files,
+    ) -> "ShelfFeatures":
+        """Read the partitions `as_of_date` of the four tables.
+
+        Raises:
+            InputError: a table has no rows of that date, lacks a column, or holds a value that is not finite.
+            EngineError: a file cannot be read.
+        """
+        user_names, item_names = field_names(shop)
+        user_columns, item_columns = [f.name for f in user_dense(shop)], [f.name for f in item_dense(shop)]
+        pair_columns = [f.name for f in item_scenario_dense(shop)]
+        users = _partition("user_features", user_features, ["user_key", *user_names, *user_columns], as_of_date)
+        items = _partition("item_features", item_features, ["item_id", *item_names, *item_columns], as_of_date)
+        pairs = _partition(
+            "item_scenario_features", item_scenario_features, ["scenario", "item_id", *pair_columns], as_of_date
+        )
+        histories = padded_histories(_of_date(read_histories(user_sequences), as_of_date), SEQUENCE_LENGTH)
+        fields = _with_unknown(stack(users, user_names, np.int32))
+        day = (as_of_date - dt.date(1970, 1, 1)).days
+        item_ids = items["item_id"].combine_chunks()
+        return cls(
+            user_keys=users["user_key"].to_pylist(),
+            item_ids=item_ids.to_pylist(),
+            user_fields=fields,
+            user_dense=_with_unknown(_finite(users, user_columns, "user_features")),
+            user_names=user_columns,
+            user_history=histories.rows_of(fields[:, 0], np.full(len(fields), day)),
+            histories=histories,
+            item_fields=stack(items, item_names, np.int32),
+            target_dense=_by_scenario(
+                list(shop.scenarios), item_ids, _finite(items, item_columns, "item_features"), pairs, pair_columns
+            ),
+            target_names=[*item_columns, *pair_columns],
+            catalogue=load_catalogue(item_features, item_names),
+            scenarios=list(shop.scenarios),
+            events=sequence_events(shop),
+        )
+
+    def user_rows(self, user_keys: Sequence[str]) -> np.ndarray:
+        """Return the row of each user key, 0 for an unknown user: int64."""
+        return _places(user_keys, self.user_keys) + 1
+
+    def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Return the row of each item id, -1 for an unknown item: int64."""
+        return _places(item_ids, self.item_ids)
+
+
+class Ranker:
+    """A trained model that scores. Positions play no part: every item is scored as if it stood first."""
+
+    def __init__(self, model: RankingModel) -> None:
+        self.model, self.spec = model.eval(), model.spec
+        self._shelf: _PreparedShelf | None = None
+
+    @classmethod
+    def load(cls, folder: Path) -> "Ranker":
+        """Read a ranker after checking its hashes.
+
+        Raises:
+            EngineError: a file is missing, differs from its hash, or does not fit this code.
+        """
+        return cls(load_model(folder))
+
+    @property
+    def tasks(self) -> list[str]:
+        """Return the names of the tasks."""
+        return [task.name for task in self.spec.tasks]
+
+    @torch.inference_mode()
+    def score_users(
+        self, features: ShelfFeatures, scenario: str, user_rows: torch.Tensor, item_rows: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Score each user's candidates.
+
+        Args:
+            user_rows: [U], rows of `features`, 0 = unknown user.
+            item_rows: [U, K], rows of `features`, -1 = no candidate.
+
+        Returns:
+            task → float32 [U, K]: the probability of the outcome after an impression, or the expected value of a
+            regression; NaN where there is no candidate.
+
+        Raises:
+            EngineError: the night lacks a feature that the model reads.
+        """
+        prepared = self._prepare(features)
+        items, targets = prepared.targets(scenario)
+        users, candidates = user_rows.long(), item_rows.long()
+        scores = torch.empty((*candidates.shape, len(self.spec.tasks)))
+        step = max(1, _PAIRS // max(1, candidates.shape[1]))
+        for start in range(0, len(users), step):
+            part = slice(start, start + step)
+            side = self.model.user_side(prepared.users(users[part]), items)
+            logits = self.model.pair_logits(side, _take(targets, candidates[part]))
+            scores[part] = self.model.log_outcomes(logits).exp()
+        scores[candidates < 0] = torch.nan
+        return {task: scores[..., place] for place, task in enumerate(self.tasks)}
+
+    def score(
+        self, features: ShelfFeatures, scenario: str, user_rows: torch.Tensor, item_rows: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Score pairs: user_rows [B] with item_rows [B] → task → float32 [B]. Pairs of one user are packed together."""
+        users = user_rows.numpy()
+        chunks = torch.from_numpy(chunk_rows(users, np.zeros(len(users), np.int64), np.arange(len(users)), _CHUNK))
+        candidates = torch.where(chunks >= 0, item_rows.long()[chunks], -1)
+        packed = self.score_users(features, scenario, user_rows.long()[chunks[:, 0]], candidates)
+        is_pair, scores = chunks >= 0, {}
+        for task, values in packed.items():
+            scores[task] = torch.empty(len(users)).index_copy_(0, chunks[is_pair], values[is_pair])
+        return scores
+
+    def _prepare(self, features: ShelfFeatures) -> "_PreparedShelf":
+        if self._shelf is None or self._shelf.features is not features:
+            self._shelf = _PreparedShelf(self.model, features)
+        return self._shelf
+
+
+class _PreparedShelf:
+    """A night's features in the form that one model reads."""
+
+    def __init__(self, model: RankingModel, features: ShelfFeatures) -> None:
+        spec = model.spec
+        self.model, self.features = model, features
+        users = _choose(features.user_dense, features.user_names, spec.user_dense)
+        self.user_dense = torch.from_numpy(spec.normalization.apply(users, spec.user_dense))
+        self.user_price = torch.from_numpy(users[:, spec.user_dense.index("user_mean_log_price_30d")].copy())
+        self.user_fields, self.user_history = (
+            torch.from_numpy(features.user_fields).long(),
+            torch.from_numpy(features.user_history),
+        )
+        length = spec.recipe.history_length
+        stored = features.histories
+        self.items, self.ages = (torch.from_numpy(a[:, -length:]) for a in (stored.items, stored.ages))
+        self.events = _renumber(stored.events[:, -length:], features.events, spec.events)
+        self.event_scenarios = _renumber(stored.scenarios[:, -length:], features.scenarios, spec.scenarios)
+        self.item_index = torch.from_numpy(features.item_fields[:, 0]).long()
+        self.item_side = model.item_side(torch.from_numpy(features.catalogue).long())
+        self._targets: dict[str, tuple[ItemSide, TargetSide]] = {}
+
+    def users(self, rows: torch.Tensor) -> UserBatch:
+        """Gather users by their rows."""
+        history = self.user_history[rows]
+        items = self.items[history].long().clamp(max=len(self.features.catalogue) - 1)
+        return UserBatch(
+            self.user_fields[rows],
+            self.user_dense[rows],
+            self.user_price[rows],
+            items,
+            self.events[history],
+            self.event_scenarios[history],
+            self.ages[history],
+        )
+
+    def targets(self, scenario: str) -> tuple[ItemSide, TargetSide]:
+        """Return all items of the catalogue by item_index, and by row as targets of a scenario [I, 1, …]."""
+        if scenario not in self._targets:
+            if scenario not in self.features.target_dense:
+                raise InputError(
+                    f"scenario {scenario!r} is not in the shop file; known: {', '.join(self.features.scenarios)}"
+                )
+            spec = self.model.spec
+            raw = _choose(self.features.target_dense[scenario], self.features.target_names, spec.target_dense)
+            dense = torch.from_numpy(spec.normalization.apply(raw, spec.target_dense))
+            items = self.item_side.take(self.item_index)
+            where = torch.tensor([[spec.scenario_index(scenario)]])
+            wide = self.model.by_scenario(self.model.wide_dense(dense), self.model.one_hot(where[0]))
+            price = torch.from_numpy(raw[:, spec.target_dense.index("item_log_price")].copy())
+            side = TargetSide(
+                items.match, items.queries, items.hidden + self.model.dense_layer(dense), wide, price, where
+            )
+            self._targets = {
+                scenario: (self.item_side, side)
+            }  # one scenario at a time: shelves are made scenario by scenario
+        return self._targets[scenario]
+
+
+def _take(targets: TargetSide, rows: torch.Tensor) -> TargetSide:
+    """Gather targets [I, …] at rows [U, K]; a row of -1 takes the first item, and its score is not used."""
+    flat = rows.reshape(-1).clamp(min=0)
+
+    def gather(part: torch.Tensor) -> torch.Tensor:
+        return part.index_select(0, flat).view(*rows.shape, *part.shape[1:])
+
+    return TargetSide(
+        gather(targets.match),
+        gather(targets.queries),
+        gather(targets.hidden),
+        gather(targets.wide),
+        gather(targets.log_price),
+        targets.scenario,
+    )
+
+
+def _partition(table: str, files: Files, columns: list[str], as_of_date: dt.date) -> pa.Table:
+    rows = _of_date(read_columns(table, files, ["as_of_date", *columns]), as_of_date)
+    if not rows.num_rows:
+        raise InputError(f"table {table}: no rows of {as_of_date}; run the features stage for that night first")
+    return rows
+
+
+def _of_date(table: pa.Table, as_of_date: dt.date) -> pa.Table:
+    return table.filter(pc.equal(table["as_of_date"], pa.scalar(as_of_date, pa.date32()))).combine_chunks()
+
+
+def _by_scenario(
+    scenarios: list[str], item_ids: pa.Array, items: np.ndarray, pairs: pa.Table, columns: list[str]
+) -> dict[str, np.ndarray]:
+    """Put each item's features and those of it in a scenario (zeros where it has none) side by side."""
+    place = pc.fill_null(pc.index_in(pairs["item_id"], value_set=item_ids), -1).to_numpy()
+    values, where = _finite(pairs, columns, "item_scenario_features"), pairs["scenario"].to_numpy()
+    by_scenario = {}
+    for scenario in scenarios:
+        own = np.zeros((len(item_ids), len(columns)), np.float32)
+        chosen = (where == scenario) & (place >= 0)
+        own[place[chosen]] = values[chosen]
+        by_scenario[scenario] = np.concatenate([items, own], axis=1)
+    return by_scenario
+
+
+def _choose(values: np.ndarray, names: list[str], wanted: list[str]) -> np.ndarray:
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise EngineError(
+            f"the model reads feature {missing[0]!r}, which this shop file no longer makes; train a new model"
+        )
+    return values[:, [names.index(name) for name in wanted]]
+
+
+def _renumber(indexes: np.ndarray, names: list[str], wanted: list[str]) -> torch.Tensor:
+    """Turn 1 + place in `names` into 1 + place in `wanted`; 0 where it is not there."""
+    to = np.array([0, *(wanted.index(name) + 1 if name in wanted else 0 for name in names)])
+    return torch.from_numpy(to[indexes])
+
+
+def _finite(table: pa.Table, names: list[str], what: str) -> np.ndarray:
+    values = stack(table, names, np.float32)
+    check_finite(values, names, what)
+    return values
+
+
+def _with_unknown(values: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros((1, values.shape[1]), values.dtype), values])
+
+
+def _places(wanted: Sequence[str], known: list[str]) -> np.ndarray:
+    found = pc.index_in(pa.array(wanted, pa.string()), value_set=pa.array(known, pa.string()))
+    return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)

@@ -1,0 +1,110 @@
+"""What a trained ranker is made of, by name and size: enough to build it again and to read its inputs in order."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from nightshelf.config import Shop
+from nightshelf.errors import InputError
+from nightshelf.features import (
+    PRICE_BANDS,
+    index_features,
+    item_dense,
+    item_scenario_dense,
+    sequence_events,
+    user_dense,
+)
+from training.normalization import NormalizationSpec
+from training.recipe import Recipe
+
+
+class TaskSpec(BaseModel):
+    """A task as the heads see it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    kind: Literal["binary", "regression"]
+    given: str | None = None
+
+
+class ModelSpec(BaseModel):
+    """Everything but the weights. Fields are categorical features; `sizes` count their ids with 0 = unknown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: Recipe
+    tasks: list[TaskSpec]
+    scenarios: list[str]
+    events: list[str]
+    user_fields: dict[str, int]
+    item_fields: dict[str, int]
+    user_dense: list[str]
+    target_dense: list[str]
+    normalization: NormalizationSpec
+    as_of_date: str
+
+    def scenario_index(self, scenario: str) -> int:
+        """Return 1 + the place of a scenario; 0 for one that the model has never seen."""
+        return self.scenarios.index(scenario) + 1 if scenario in self.scenarios else 0
+
+
+def order_tasks(shop: Shop) -> list[TaskSpec]:
+    """Return the shop's tasks with every `given` before those that build on it.
+
+    Raises:
+        InputError: tasks are given in a circle, or one is given a regression.
+    """
+    ordered: dict[str, TaskSpec] = {}
+    waiting = dict(shop.tasks)
+    while waiting:
+        ready = [name for name, task in waiting.items() if task.given is None or task.given in ordered]
+        if not ready:
+            raise InputError(
+                f"tasks {', '.join(waiting)}: each is given another; let one of them stand without `given`"
+            )
+        for name in ready:
+            task = waiting.pop(name)
+            if task.given and ordered[task.given].kind == "regression":
+                raise InputError(f"tasks.{name}.given = {task.given!r} is a regression; name a binary task")
+            ordered[name] = TaskSpec(name=name, kind=task.kind, given=task.given)
+    return list(ordered.values())
+
+
+def field_names(shop: Shop) -> tuple[list[str], list[str]]:
+    """Return the categorical columns of users and of items, in the order of nightshelf.features."""
+    features = index_features(shop)
+    return [f.name for f in features if f.owner == "user"], [f.name for f in features if f.owner == "item"]
+
+
+def field_sizes(shop: Shop, vocabulary_sizes: dict[str, int]) -> dict[str, int]:
+    """Return column → number of ids; a field without a vocabulary is the price band."""
+    return {
+        f.name: vocabulary_sizes.get(f.vocabulary, 1) if f.vocabulary else PRICE_BANDS + 1 for f in index_features(shop)
+    }
+
+
+def dense_names(shop: Shop) -> tuple[list[str], list[str]]:
+    """Return the dense columns of the user and of the target (the item, and the item inside the scenario)."""
+    return [f.name for f in user_dense(shop)], [f.name for f in [*item_dense(shop), *item_scenario_dense(shop)]]
+
+
+def model_spec(
+    shop: Shop, recipe: Recipe, vocabulary_sizes: dict[str, int], normalization: NormalizationSpec, as_of_date: str
+) -> ModelSpec:
+    """Describe the ranker of a shop."""
+    sizes = field_sizes(shop, vocabulary_sizes)
+    users, items = field_names(shop)
+    user_names, target_names = dense_names(shop)
+    return ModelSpec(
+        recipe=recipe,
+        tasks=order_tasks(shop),
+        scenarios=list(shop.scenarios),
+        events=sequence_events(shop),
+        user_fields={name: sizes[name] for name in users},
+        item_fields={name: sizes[name] for name in items},
+        user_dense=user_names,
+        target_dense=target_names,
+        normalization=normalization,
+        as_of_date=as_of_date,
+    )

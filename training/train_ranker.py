@@ -1,0 +1,284 @@
+"""The recipe: from a night's examples to a trained ranker. Read it from top to bottom."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nightshelf.config import Shop
+from nightshelf.errors import EngineError, InputError
+from nightshelf.logs import get_logger
+from training.artifact import load_model, save_model
+from training.balancing import TaskBalance
+from training.base_rates import regression_scales, start_at_base_rates
+from training.batches import Batch, Dataset
+from training.data import Examples, TrainingInputs, load_examples, load_vocabulary_sizes
+from training.losses import task_losses
+from training.metrics import auc
+from training.normalization import NormalizationSpec, fit_normalization
+from training.optimizers import TABLE, make_optimizers
+from training.predict import predict
+from training.ranking_model import RankingModel
+from training.recipe import Recipe
+from training.spec import dense_names, model_spec
+from training.transfer import copy_weights, why_incompatible
+
+log = get_logger("train")
+
+_CLIP_NORM = 5.0
+_MAX_HALVINGS = 2
+_LOG_SECONDS = 10.0
+
+
+@dataclass
+class TrainingReport:
+    """What a training did. `epochs` has one row each: epoch, train_loss, validation_loss, auc_<task>, rows_per_s."""
+
+    train_rows: int
+    validation_rows: int
+    warm_started: bool
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_validation_loss: float = math.inf
+    halvings: int = 0
+    seconds: float = 0.0
+
+
+def train_ranker(
+    shop: Shop, recipe: Recipe, inputs: TrainingInputs, out: Path, parent: Path | None = None
+) -> TrainingReport:
+    """Train one model for all tasks in all scenarios and write it into the folder `out`.
+
+    The weights of the epoch with the lowest validation loss are kept (before the first epoch the parent's count too, if
+    training starts from them). A loss that is not finite takes training back to the best weights at half the rates.
+
+    Raises:
+        InputError: the inputs are missing, empty or wrong.
+        EngineError: the loss stays not finite.
+    """
+    started = time.monotonic()
+    torch.manual_seed(recipe.seed)
+    examples = load_examples(shop, inputs)
+    train_rows = int(examples.is_train.sum())
+    if train_rows in (0, len(examples)):
+        raise InputError(
+            f"training_examples of {inputs.as_of_date}: {train_rows} train and {len(examples) - train_rows} validation rows; "
+            "give the night more days of logs"
+        )
+    spec = model_spec(
+        shop, recipe, load_vocabulary_sizes(inputs.vocabularies), _fit(shop, examples), str(inputs.as_of_date)
+    )
+    dataset = Dataset(examples, spec)
+    train, validation = dataset.subset(examples.is_train), dataset.subset(~examples.is_train)
+    log.info("%d train and %d validation rows read in %.1f s", train.size, validation.size, time.monotonic() - started)
+
+    model = RankingModel(spec)
+    scales = regression_scales(train, spec)
+    model.chain.log_scale.copy_(scales.log())
+    report = TrainingReport(train.size, validation.size, warm_started=warm_start(model, recipe, parent))
+    if not report.warm_started:
+        start_at_base_rates(model, train)
+    balance = TaskBalance(recipe, spec.tasks)
+    optimizers = make_optimizers(model, balance, recipe, scale=1.0)
+    mean_weight = train.weights[examples.is_train].mean(0).clamp(min=1e-12)
+
+    best = snapshot(model)
+    if report.warm_started:
+        inherited = validation_metrics(model, validation)["validation_loss"]
+        report.best_validation_loss = inherited if math.isfinite(inherited) else math.inf
+        log.info("parent's weights: validation loss %.5f", inherited)
+    epoch, waited = 1, 0
+    with deterministic():
+        while epoch <= recipe.max_epochs and waited < recipe.patience:
+            row = train_epoch(model, balance, optimizers, train, recipe, epoch, mean_weight, scales)
+            row |= validation_metrics(model, validation)
+            if not math.isfinite(row["train_loss"]) or not math.isfinite(row["validation_loss"]):
+                report.halvings += 1
+                if report.halvings > _MAX_HALVINGS:
+                    raise EngineError(
+                        f"training loss is not finite after {_MAX_HALVINGS} halvings of the learning rates; "
+                        "lower learning_rate in the recipe"
+                    )
+                log.warning(
+                    "epoch %d: the loss is not finite; back to the best weights at half the learning rates", epoch
+                )
+                model.load_state_dict(best)
+                balance = TaskBalance(recipe, spec.tasks)
+                optimizers = make_optimizers(model, balance, recipe, scale=0.5**report.halvings)
+                continue
+            report.epochs.append(row)
+            waited += 1
+            if row["validation_loss"] < report.best_validation_loss:
+                report.best_epoch, report.best_validation_loss, waited = epoch, row["validation_loss"], 0
+                best = snapshot(model)
+            log.info(
+                "epoch %d: %s",
+                epoch,
+                ", ".join(f"{name} {value:.5g}" for name, value in row.items() if name != "epoch"),
+            )
+            epoch += 1
+
+    model.load_state_dict(best)
+    save_model(model, out)
+    report.seconds = time.monotonic() - started
+    log.info(
+        "best epoch %d, validation loss %.5f, %.1f s in all",
+        report.best_epoch,
+        report.best_validation_loss,
+        report.seconds,
+    )
+    return report
+
+
+def train_epoch(
+    model: RankingModel,
+    balance: TaskBalance,
+    optimizers: list[torch.optim.Optimizer],
+    train: Dataset,
+    recipe: Recipe,
+    epoch: int,
+    mean_weight: torch.Tensor,
+    scales: torch.Tensor,
+) -> dict[str, float]:
+    """Pass once over the train split; stop at once when the loss is not finite.
+
+    Returns:
+        epoch, train_loss (mean over impressions), rows_per_s.
+    """
+    model.train()
+    torch.manual_seed(recipe.seed * 100_003 + epoch)  # dropout's draws
+    batches = train.batches(train.shuffle(recipe.seed, epoch), recipe.batch_size)
+    started = told = time.monotonic()
+    total, rows = 0.0, 0
+    for k, chunks in enumerate(batches):
+        batch = train.batch(chunks)
+        loss = batch_loss(model, balance, batch, mean_weight, scales)
+        if not torch.isfinite(loss):
+            total = math.nan
+            break
+        step(loss, model, optimizers)
+        size = int(batch.is_row.sum())
+        total, rows = total + float(loss.detach()) * size, rows + size
+        if time.monotonic() - told > _LOG_SECONDS:
+            told = time.monotonic()
+            pace = rows / (told - started)
+            log.info(
+                "epoch %d: batch %d of %d, loss %.5f, %.0f rows/s, %.0f s left",
+                epoch,
+                k + 1,
+                len(batches),
+                total / rows,
+                pace,
+                (train.size - rows) / pace,
+            )
+    return {
+        "epoch": float(epoch),
+        "train_loss": total / max(rows, 1),
+        "rows_per_s": rows / (time.monotonic() - started),
+    }
+
+
+def batch_loss(
+    model: RankingModel, balance: TaskBalance, batch: Batch, mean_weight: torch.Tensor, scales: torch.Tensor
+) -> torch.Tensor:
+    """Return the loss of a batch: each task's mean over impressions, weighed and added up."""
+    logits, position_bias = model(batch)
+    losses = task_losses(
+        model.log_outcomes(logits + position_bias), batch.labels, batch.weights, model.spec.tasks, scales
+    )
+    return balance(losses / (batch.is_row.sum() * mean_weight))
+
+
+def step(loss: torch.Tensor, model: RankingModel, optimizers: list[torch.optim.Optimizer]) -> None:
+    """Move the weights by one batch."""
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([p for name, p in model.named_parameters() if name != TABLE], _CLIP_NORM)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def validation_metrics(model: RankingModel, validation: Dataset) -> dict[str, float]:
+    """Return validation_loss, the mean over tasks of loss ÷ loss of the base rate, and auc_<task> with position removed.
+
+    Binary tasks decide alone where there are any: the few rows with a value make a regression's loss too noisy.
+    """
+    predictions, examples = predict(model, validation), validation.examples
+    tasks = model.spec.tasks
+    ratios, row = {}, {}
+    for place, task in enumerate(tasks):
+        rows = torch.from_numpy(np.flatnonzero(~examples.is_train))
+        weights = validation.weights[rows, place : place + 1]
+        labels = validation.labels[rows, place : place + 1]
+        total = weights.sum()
+        if total == 0:
+            continue
+        mean = ((labels * weights).sum() / total).clamp(min=1e-7)
+        scale = mean.reshape(1) if task.kind == "regression" else torch.ones(1)
+        base = mean.log().expand_as(labels)
+        losses = [
+            task_losses(logs, labels, weights, [task], scale).double()
+            for logs in (predictions.log_at_position[rows, place : place + 1], base)
+        ]
+        ratios[task.name] = float(losses[0] / losses[1])
+        if task.kind == "binary":
+            counted = (weights[:, 0] > 0).numpy()
+            value = auc(labels[:, 0].numpy()[counted], predictions.at_first[rows, place].numpy()[counted])
+            row[f"auc_{task.name}"] = math.nan if value is None else value
+    deciding = [ratios[t.name] for t in tasks if t.name in ratios and t.kind == "binary"] or list(ratios.values())
+    if not deciding:
+        raise InputError(
+            "validation rows: no task has a mature label; give the night more days of logs, or shorten label_window"
+        )
+    return {"validation_loss": sum(deciding) / len(deciding), **row}
+
+
+def warm_start(model: RankingModel, recipe: Recipe, parent: Path | None) -> bool:
+    """Copy the parent's weights where the recipe asks for it and they fit; say which."""
+    if parent is None or not recipe.warm_start:
+        return False
+    try:
+        ancestor = load_model(parent)
+    except EngineError as error:
+        log.warning("fresh start: %s", error)
+        return False
+    reason = why_incompatible(ancestor.spec, model.spec)
+    if reason:
+        log.warning("fresh start: the parent of %s does not fit: %s", ancestor.spec.as_of_date, reason)
+        return False
+    log.info(
+        "warm start from the model of %s, %d new embedding rows",
+        ancestor.spec.as_of_date,
+        copy_weights(ancestor, model),
+    )
+    return True
+
+
+def snapshot(model: RankingModel) -> dict[str, torch.Tensor]:
+    """Return a copy of the weights."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Let torch use only operations that give the same bits each time, and restore its setting."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _fit(shop: Shop, examples: Examples) -> NormalizationSpec:
+    users, targets = dense_names(shop)
+    rows = examples.is_train
+    return fit_normalization(
+        np.concatenate([examples.user_dense[rows], examples.target_dense[rows]], axis=1), [*users, *targets]
+    )
