@@ -14,27 +14,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
-from simulation.truth import score_shelves
 
 from nightshelf.config import load_shop
 from nightshelf.errors import NightshelfError
 from nightshelf.identity import key_file
 from pipelines.candidate_lists import EVERYBODY
 from pipelines.warehouse import Warehouse
+from simulation.score import score_shelves
 
-COLUMNS = (
-    "random",
-    "popularity",
-    "item_knn",
-    "own_history",
-    "ours",
-    "ceiling",
-    "best",
-    "gap_closed",
-    "ceiling_share",
-    "noise",
-)
+COLUMNS = ("random", "popularity", "item_knn", "own_history", "ours", "ceiling", "best", "gap_closed", "gap_closed_stderr")
 SHELF = 10
+GENERATOR_USERS = 300
 
 
 def main() -> None:
@@ -54,15 +44,11 @@ def main() -> None:
     _print(day, scores)
     users = sorted(set(ours["user_key"].to_pylist()))
     generators = {
-        name: _mean_gap(score_shelves(shop, shelves, day, min(arguments.users, 300), key))
+        name: round(score_shelves(shop, shelves, day, min(arguments.users, GENERATOR_USERS), key)["gap_closed_mean"], 4)
         for name, shelves in generator_shelves(warehouse.read("candidates", [day]), users, list(shop.scenarios)).items()
     }
-    gaps = {name: round(row["gap_closed"], 4) for name, row in scores.items()}
-    line = {
-        "gap_closed": gaps,
-        "gap_closed_mean": round(float(np.mean(list(gaps.values()))), 4),
-        "per_generator": generators,
-    }
+    gaps = {name: round(gap, 4) for name, gap in scores["gap_closed"].items()}
+    line = {"gap_closed": gaps, "gap_closed_mean": round(scores["gap_closed_mean"], 4), "per_generator": generators}
     sys.stdout.write(json.dumps(line) + "\n")
 
 
@@ -90,16 +76,18 @@ def generator_shelves(candidates: pa.Table, users: list[str], scenarios: list[st
     return shelves
 
 
-def _mean_gap(scores: dict[str, dict[str, float]]) -> float:
-    return round(float(np.mean([row["gap_closed"] for row in scores.values()])), 4)
-
-
-def _print(day: object, scores: dict[str, dict[str, float]]) -> None:
-    names = [name for name in COLUMNS if any(name in row for row in scores.values())]
-    table = Table("scenario", *names, title=f"mean true utility of the top {SHELF} on the day after {day}")
-    for scenario, row in scores.items():
-        table.add_row(scenario, *(f"{row[name]:.4f}" if name in row else "" for name in names))
-    Console(width=160).print(table)
+def _print(day: object, scores: dict[str, dict]) -> None:  # type: ignore[type-arg]
+    table = Table("scenario", *COLUMNS, title=f"mean true utility of the top {SHELF} on the day after {day}")
+    for scenario, row in scores["scenarios"].items():
+        table.add_row(scenario, *(f"{row[name]:.4f}" for name in COLUMNS))
+    noise = Table(
+        "scenario", "click", "cart", "purchase", title="share of an outcome's variance that no model can predict"
+    )
+    for scenario, row in scores["scenarios"].items():
+        noise.add_row(
+            scenario, *(f"{row['unpredictable'].get(task, float('nan')):.3f}" for task in ("click", "cart", "purchase"))
+        )
+    Console(width=160).print(table, noise)
 
 
 if __name__ == "__main__":

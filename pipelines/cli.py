@@ -13,7 +13,7 @@ import typer
 from nightshelf.config import Shop, load_shop
 from nightshelf.dates import last_complete_day, parse_as_of_date
 from nightshelf.errors import InputError, NightshelfError
-from nightshelf.logs import configure_logging
+from nightshelf.logs import configure_logging, get_logger
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__
@@ -82,7 +82,13 @@ def simulate(
     """
     from simulation.simulate import simulate_shop
 
-    simulate_shop(load_shop(shop), parse_as_of_date(first_day), days, users, items, seed)
+    log = get_logger("simulate")
+
+    def progress(day: dt.date, done: int, impressions: int) -> None:
+        log.info("%s: day %d of %d, %s impressions so far", day, done, days, f"{impressions:,}")
+
+    made = simulate_shop(load_shop(shop), parse_as_of_date(first_day), days, users, items, seed, progress=progress)
+    log.info("the last day is %s: nightshelf run --shop %s --as-of-date %s", made["last_day"], shop, made["last_day"])
 
 
 @app.command()

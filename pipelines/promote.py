@@ -48,7 +48,10 @@ def _decide(night: Night, version: str, before: str | None) -> Decision:
     if before is not None:
         name = registered_name(night)
         found = compare(tracking.download(name, version), tracking.download(name, before), night.shop, training_inputs(night))
-        difference = (found["gauc_difference"], found["gauc_difference_lower"])
+        if found["comparable"]:
+            difference = (found["gauc_difference"], found["gauc_difference_lower"])
+        else:  # the shop file changed: the old model cannot rank the new night, so the new one must stand alone
+            get_logger("promote").warning("version %s cannot be compared with version %s: %s", version, before, found["reason"])
     return decide(of_root.get("auc", {}).get("lower"), of_root.get("pcoc", {}).get("value"), difference)
 
 

@@ -111,7 +111,8 @@ def _predictor(ranker: "Ranker", features: "ShelfFeatures", item_ids: list[str],
 
     def predict(users: np.ndarray, items: np.ndarray) -> dict[str, np.ndarray]:
         user_rows = torch.from_numpy(users.astype(np.int64) + 1)  # row 0 is the unknown user
-        scored = ranker.score_users(features, scenario, user_rows, torch.from_numpy(rows[items]))
+        item_rows = torch.from_numpy(np.where(items >= 0, rows[items], -1))
+        scored = ranker.score_users(features, scenario, user_rows, item_rows)
         return {task: values.numpy() for task, values in scored.items()}
 
     return predict

@@ -8,7 +8,8 @@ import numpy as np
 from nightshelf.config import Scenario
 from pipelines.candidate_lists import EVERYBODY, GENERATOR_ORDER, CandidateLists
 
-# predict(user numbers [B], item numbers [B, K]) → task → predictions [B, K]; user number -1 is the unknown user.
+# predict(user numbers [B], item numbers [B, K]) → task → predictions [B, K]. User number -1 is the unknown user, item
+# number -1 no item at all; what cannot be scored is NaN.
 Predict = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
@@ -53,9 +54,9 @@ def fill_shelves(
     """
     items, generators, because = _candidates(users, name, lists)
     allowed = exclusions.mask(list(scenario.exclude), users, items)
-    safe = np.where(allowed, items, 0)
-    predictions = predict(users, safe)
+    predictions = predict(users, np.where(allowed, items, -1))
     score = sum(weight * predictions[task].astype(np.float64) for task, weight in scenario.utility.items())
+    allowed &= np.isfinite(score)
     score = np.where(allowed, np.round(score, 6), -np.inf)  # rounded: ties, not the last bit, decide between equals
     top = _top(score, items, scenario.top_n)
     row = np.arange(len(users))[:, None]

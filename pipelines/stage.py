@@ -77,12 +77,12 @@ def run_stage(
     shop.home.mkdir(parents=True, exist_ok=True)
     lease = FileLock(shop.home / "night.lock")
     try:
-        lease.acquire(timeout=0)
+        held = lease.acquire(timeout=0)
     except Timeout:
         raise EngineError(
             f"another run holds {lease.lock_file}; wait for it to end, or stop it, then try again"
         ) from None
-    with lease, PeakMemory() as memory:
+    with held, PeakMemory() as memory:
         ensure_key(shop)
         night = Night(
             shop, as_of_date, Warehouse(shop), f"{as_of_date}-{name}-{uuid.uuid4().hex[:12]}", retrain, scenarios

@@ -31,7 +31,8 @@ def run(night: Night) -> StageResult:
     version = tracking.register(run_id, name, tags)
     tracking.set_alias(name, "challenger", version)
     message = f"version {version} is the challenger" + (f", warm-started from version {parent_version}" if parent else "")
-    return StageResult(report.rows, report.rows, inputs=["training_examples", "user_sequences", "vocabularies"], message=message)
+    rows = report.train_rows + report.validation_rows
+    return StageResult(rows, inputs=["training_examples", "user_sequences", "vocabularies"], message=message)
 
 
 def training_inputs(night: Night):  # type: ignore[no-untyped-def]

@@ -1,0 +1,131 @@
+"""Attribution: which impression an outcome belongs to. The last one that the user had of the item before it.
+
+Labels look in hindsight: everything that arrived by the night counts. Features must never change when more arrives, so for
+them an outcome belongs to an impression that had arrived when the outcome did. That is a condition on two times, which an
+ordered window cannot express; the join on user and item can, and keeps only pairs inside the label window.
+"""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from nightshelf.config import Shop
+from nightshelf.errors import InputError
+from nightshelf.features import outcome_events
+
+_DEFAULT_WINDOW = dt.timedelta(days=1)
+_PAIR = ["user_key", "item_id"]
+
+
+@dataclass(frozen=True)
+class TouchRule:
+    """Outcomes of type `event` count for `window` after an impression for which the rule `given` (if any) counted."""
+
+    name: str
+    event: str
+    given: str | None
+    window: dt.timedelta
+
+
+def touch_rules(shop: Shop) -> list[TouchRule]:
+    """Return one rule per task on the item, bearing its name, and one per event type that no task learns.
+
+    An event type without a task belongs to the last impression within a day.
+
+    Raises:
+        InputError: a task is `given` one that is not about the item itself.
+    """
+    rules = []
+    for name, task in shop.tasks.items():
+        if task.given and shop.tasks[task.given].on != "item":
+            raise InputError(f"tasks.{name}.given = {task.given!r} is `on: any_item`; name a task on the item itself")
+        if task.on == "item":
+            rules.append(TouchRule(name, task.event, task.given, task.window))
+    learned = {rule.event for rule in rules}
+    return rules + [TouchRule(e, e, None, _DEFAULT_WINDOW) for e in outcome_events(shop) if e not in learned]
+
+
+def attributed_outcomes(impressions: DataFrame, events: DataFrame, shop: Shop, hindsight: bool) -> DataFrame:
+    """Return one row per rule and outcome that belongs to an impression.
+
+    An outcome that carries the request of an impression belongs to that one; an outcome without `given` prefers the
+    impressions of its own scenario; else the last impression counts (last touch).
+
+    Args:
+        impressions, events: rows of all days that the night reads.
+        shop: gives the rules, see `touch_rules`.
+        hindsight: True also counts impressions that arrived later than the outcome.
+
+    Returns:
+        rule, impression_id, impression_ts, scenario and request_id (the impression's), user_key, item_id, event_ts,
+        as_of_date (the outcome's arrival), quantity, price, dwell_seconds.
+    """
+    shown = impressions.select(
+        *_PAIR, "impression_id", "impression_ts", "scenario", "request_id",
+        F.col("as_of_date").alias("known"), F.lit(None).cast("string").alias("held"),
+    )  # fmt: skip
+    rules, counted = touch_rules(shop), None
+    while rules:
+        done = {None} if counted is None else {r.name for r in touch_rules(shop)} - {r.name for r in rules}
+        ready = [rule for rule in rules if rule.given in done]
+        touched = _last_touch(shown, _outcomes(events, ready), hindsight)
+        counted = touched if counted is None else counted.unionByName(touched)
+        rules = [rule for rule in rules if rule not in ready]
+        if rules:
+            counted = counted.persist()  # read twice: here, and as a part of the result
+            shown = _holders(counted)
+    assert counted is not None
+    return counted
+
+
+def _outcomes(events: DataFrame, rules: list[TouchRule]) -> DataFrame:
+    """Repeat each outcome for every rule that it may count for; `earliest` excludes older impressions."""
+    described = F.array(
+        *(
+            F.struct(
+                F.lit(rule.event).alias("event"),
+                F.lit(rule.name).alias("rule"),
+                F.lit(rule.given).cast("string").alias("given"),
+                (F.col("event_ts") - _seconds(rule.window)).alias("earliest"),
+            )
+            for rule in rules
+        )
+    )
+    mine = F.filter(described, lambda rule: rule["event"] == F.col("event_type"))
+    return events.where(F.col("event_type").isin([rule.event for rule in rules])).select(
+        *_PAIR, "event_id", "event_ts", "as_of_date", "quantity", "price", "dwell_seconds",
+        F.col("scenario").alias("event_scenario"), F.col("request_id").alias("event_request"), F.inline(mine),
+    )  # fmt: skip
+
+
+def _last_touch(shown: DataFrame, outcomes: DataFrame, hindsight: bool) -> DataFrame:
+    """Join outcomes with the impressions that they may belong to (`held`: the rule that those must have met)."""
+    pairs = outcomes.join(shown, _PAIR).where(
+        (F.col("impression_ts") <= F.col("event_ts"))
+        & (F.col("impression_ts") > F.col("earliest"))
+        & F.col("held").eqNullSafe(F.col("given"))
+    )
+    pairs = pairs.persist()  # with and without hindsight the first round meets the same impressions
+    if not hindsight:
+        pairs = pairs.where(F.col("known") <= F.col("as_of_date"))
+    own_row = F.col("impression_id") == F.col("event_id")  # a shop without impressions: the outcome is its own positive
+    own_request = F.coalesce(F.col("request_id") == F.col("event_request"), F.lit(False))
+    own_scenario = F.col("given").isNull() & (F.col("scenario") == F.col("event_scenario"))
+    best = [own_row.desc(), own_request.desc(), own_scenario.desc(), F.desc("impression_ts"), F.desc("impression_id")]
+    place = F.row_number().over(Window.partitionBy("rule", "event_id").orderBy(*best))
+    return pairs.withColumn("place", place).where("place = 1").select(
+        "rule", "impression_id", "impression_ts", "scenario", "request_id", *_PAIR, "event_ts", "as_of_date",
+        "quantity", "price", "dwell_seconds",
+    )  # fmt: skip
+
+
+def _holders(counted: DataFrame) -> DataFrame:
+    """Return the impressions for which a rule counted, known from the day on which its first outcome arrived."""
+    columns = [*_PAIR, "impression_id", "impression_ts", "scenario", "request_id"]
+    return counted.groupBy(*columns, F.col("rule").alias("held")).agg(F.min("as_of_date").alias("known"))
+
+
+def _seconds(window: dt.timedelta) -> Column:
+    return F.expr(f"INTERVAL '{int(window.total_seconds())}' SECOND")

@@ -1,0 +1,192 @@
+"""Candidates: which items are worth ranking for whom. Each generator is one function; scores compare within one only."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from feature_jobs.schema import conform
+from feature_jobs.user_sequences import history
+from nightshelf.config import Shop
+from nightshelf.dates import day_bounds_utc
+from nightshelf.features import outcome_events
+from nightshelf.tables import table_specs
+
+EVERYBODY = "*"
+EVERYWHERE = "*"
+POPULAR_PER_SCENARIO = 100
+FRESH_ITEMS = 30
+TOP_CATEGORIES, ITEMS_PER_CATEGORY = 6, 20
+TOP_BRANDS, ITEMS_PER_BRAND = 3, 10
+RECENT_ITEMS, NEIGHBOURS_PER_ITEM, RELATED_ITEMS = 20, 15, 60
+OWN_ITEMS = 20
+# Interest in an item halves in a week.
+HALF_LIFE_DAYS = 7.0
+
+
+@dataclass(frozen=True)
+class CandidateInputs:
+    """The night's tables: `events` of the last 30 days, `items` the catalogue, the others the partition of the night."""
+
+    events: DataFrame
+    items: DataFrame
+    item_features: DataFrame
+    item_scenario_features: DataFrame
+    item_graph: DataFrame
+
+
+def candidates(inputs: CandidateInputs, shop: Shop, as_of_date: dt.date) -> DataFrame:
+    """Return the items of all generators: `popular` per scenario and `fresh` for everybody, the others per user.
+
+    All items are in the catalogue of the night; what is out of stock is left to the shelf's own rules.
+    """
+    quality = item_quality(inputs.items, inputs.item_features, shop).persist()  # both are read by several generators
+    interest = recent_interest(inputs.events, quality, shop, as_of_date).persist()
+    frames = [
+        popular(inputs.item_scenario_features, quality, shop),
+        fresh(quality),
+        own_history(interest),
+        affinity(interest, quality, "category_3", "affinity", TOP_CATEGORIES, ITEMS_PER_CATEGORY),
+        affinity(interest, quality, "brand", "brand", TOP_BRANDS, ITEMS_PER_BRAND),
+        related(interest, inputs.item_graph, quality),
+    ]
+    every = frames[0]
+    for frame in frames[1:]:
+        every = every.unionByName(frame)
+    return conform(every.withColumn("as_of_date", F.lit(as_of_date)), table_specs(shop)["candidates"])
+
+
+def item_quality(items: DataFrame, item_features: DataFrame, shop: Shop) -> DataFrame:
+    """Return item_id, category_3, brand, age, rates, price of the catalogue, and `utility`: expected, of an impression.
+
+    The rates are the items' own over all scenarios; the weights are the mean of the scenarios'.
+    """
+    rates = {event: f"item_{event}_rate_30d" for event in outcome_events(shop)}
+    known = item_features.select("item_id", "item_age_days", "item_log_price", *rates.values())
+    rows = items.select("item_id", "category_3", "brand").join(known, "item_id")
+    parts = [expected_utility(name, shop, rates) for name in shop.scenarios]
+    return rows.withColumn("utility", sum(parts[1:], parts[0]) / len(parts))
+
+
+def expected_utility(scenario: str, shop: Shop, rates: dict[str, str]) -> Column:
+    """Return the scenario's utility of an impression: weight × rate of each task on the item, × price for a value in money.
+
+    Args:
+        scenario: its name.
+        shop: gives the weights.
+        rates: event type → column of its rate.
+    """
+    total = F.lit(0.0)
+    for name, weight in shop.scenarios[scenario].utility.items():
+        task = shop.tasks[name]
+        if task.on == "item":
+            worth = F.expm1("item_log_price") if task.value in ("amount", "price") else F.lit(1.0)
+            total = total + weight * F.col(rates[task.event]) * worth
+    return total
+
+
+def popular(item_scenario_features: DataFrame, quality: DataFrame, shop: Shop) -> DataFrame:
+    """Return each scenario's items of highest expected utility there; an item never shown there has its own rate."""
+    shown = {event: f"item_scenario_{event}_rate_30d" for event in outcome_events(shop)}
+    there = item_scenario_features.select("scenario", "item_id", *shown.values())
+    rows = quality.withColumn("scenario", F.explode(F.array(*(F.lit(name) for name in shop.scenarios))))
+    rows = rows.join(there, ["scenario", "item_id"], "left")
+    rows = rows.withColumns({c: F.coalesce(c, f"item_{event}_rate_30d") for event, c in shown.items()})
+    score = F.lit(0.0)
+    for name in shop.scenarios:
+        score = F.when(F.col("scenario") == name, expected_utility(name, shop, shown)).otherwise(score)
+    best = _top(rows.withColumn("score", score), ["scenario"], POPULAR_PER_SCENARIO)
+    return _shape(best.withColumn("user_key", F.lit(EVERYBODY)), "popular")
+
+
+def fresh(quality: DataFrame) -> DataFrame:
+    """Return the newest items."""
+    newest = quality.withColumn("score", -F.col("item_age_days")).orderBy(F.desc("score"), "item_id").limit(FRESH_ITEMS)
+    return _shape(newest.withColumns({"user_key": F.lit(EVERYBODY), "scenario": F.lit(EVERYWHERE)}), "fresh")
+
+
+def recent_interest(events: DataFrame, quality: DataFrame, shop: Shop, as_of_date: dt.date) -> DataFrame:
+    """Return per user and catalogue item the decayed weight of the user's events on it.
+
+    Returns:
+        user_key, item_id, category_3, brand, weight (all events), outcome_weight (without `searched`; 0 if none).
+    """
+    _, end = day_bounds_utc(as_of_date, shop.timezone)
+    age_days = (F.lit(end).cast("long") - F.col("event_ts").cast("long")) / 86400.0
+    # Whole millionths, so that the order of adding leaves no trace.
+    decayed = F.round(_event_weight(shop) * F.pow(F.lit(0.5), age_days / HALF_LIFE_DAYS) * 1e6).cast("long")
+    rows = history(events).select("user_key", "item_id", "event_type", decayed.alias("decayed"))
+    outcome = F.when(F.col("event_type") != "searched", F.col("decayed")).otherwise(0)
+    sums = rows.groupBy("user_key", "item_id").agg(
+        (F.sum("decayed") / 1e6).alias("weight"), (F.sum(outcome) / 1e6).alias("outcome_weight")
+    )
+    return sums.join(F.broadcast(quality.select("item_id", "category_3", "brand")), "item_id")
+
+
+def own_history(interest: DataFrame) -> DataFrame:
+    """Return the items of the user's own outcomes."""
+    own = interest.where("outcome_weight > 0").withColumn("score", F.col("outcome_weight"))
+    return _shape(_top(own, ["user_key"], OWN_ITEMS).withColumn("scenario", F.lit(EVERYWHERE)), "own_history")
+
+
+def affinity(
+    interest: DataFrame, quality: DataFrame, group: str, generator: str, groups_per_user: int, items_per_group: int
+) -> DataFrame:
+    """Return the best items of the groups (category or brand) that the user's weight lies in."""
+    liked = interest.where(F.col(group).isNotNull()).groupBy("user_key", group)
+    liked = liked.agg(F.sum("weight").alias("liking"))
+    first = Window.partitionBy("user_key").orderBy(F.desc(F.round("liking", 6)), group)
+    liked = liked.withColumn("place", F.row_number().over(first)).where(F.col("place") <= groups_per_user)
+    best = _top(quality.where(F.col(group).isNotNull()).withColumn("score", F.col("utility")), [group], items_per_group)
+    rows = liked.drop("place").join(F.broadcast(best.select(group, "item_id", "utility")), group)
+    rows = rows.withColumns({"score": F.col("liking") * F.col("utility"), "because": F.col(group)})
+    return _shape(rows.withColumn("scenario", F.lit(EVERYWHERE)), generator)
+
+
+def related(interest: DataFrame, item_graph: DataFrame, quality: DataFrame) -> DataFrame:
+    """Return the items that the graph ties to the user's strongest recent items; `because` is the strongest of those."""
+    ties = item_graph.join(F.broadcast(quality.select(F.col("item_id").alias("tail"))), "tail")
+    ties = ties.groupBy("head", "tail").agg(F.sum(F.round(F.col("weight") * 1e6).cast("long")).alias("score"))
+    ties = _top(ties, ["head"], NEIGHBOURS_PER_ITEM, tie="tail")
+    own = interest.where("outcome_weight > 0").withColumn("score", F.col("outcome_weight"))
+    own = _top(own, ["user_key"], RECENT_ITEMS).select("user_key", F.col("item_id").alias("head"), "outcome_weight")
+    paths = own.join(F.broadcast(ties), "head")
+    paths = paths.withColumn("pull", F.round(F.col("outcome_weight") * F.col("score")).cast("long"))
+    rows = paths.groupBy("user_key", F.col("tail").alias("item_id")).agg(
+        (F.sum("pull") / 1e6).alias("score"), F.max(F.struct("pull", "head"))["head"].alias("because")
+    )
+    return _shape(_top(rows, ["user_key"], RELATED_ITEMS).withColumn("scenario", F.lit(EVERYWHERE)), "related")
+
+
+def _event_weight(shop: Shop) -> Column:
+    """Return log2(1 + the mean utility of the event over the scenarios); at least 0.5, and 0.5 for `searched`."""
+    weight = F.lit(0.5)
+    for event in outcome_events(shop):
+        worth = [
+            sum(
+                w
+                for name, w in s.utility.items()
+                if shop.tasks[name].event == event and shop.tasks[name].kind == "binary"
+            )
+            for s in shop.scenarios.values()
+        ]
+        mean = sum(worth) / len(worth)
+        weight = F.when(F.col("event_type") == event, F.greatest(F.log2(F.lit(1.0 + mean)), F.lit(0.5))).otherwise(
+            weight
+        )
+    return weight
+
+
+def _top(rows: DataFrame, keys: list[str], n: int, tie: str = "item_id") -> DataFrame:
+    """Return the n rows of highest `score` per key; ties break by item."""
+    place = F.row_number().over(Window.partitionBy(*keys).orderBy(F.desc("score"), tie))
+    return rows.withColumn("place", place).where(F.col("place") <= n).drop("place")
+
+
+def _shape(rows: DataFrame, generator: str) -> DataFrame:
+    because = F.col("because") if "because" in rows.columns else F.lit(None).cast("string")
+    return rows.select(
+        "user_key", "scenario", "item_id", F.lit(generator).alias("generator"),
+        F.col("score").cast("float").alias("generator_score"), because.alias("because"),
+    )  # fmt: skip

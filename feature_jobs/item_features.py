@@ -1,0 +1,98 @@
+"""Item features: what was done with an item of late, and what it is, known at the end of a day."""
+
+import datetime as dt
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from feature_jobs.exposure import exposure
+from feature_jobs.rates import mean_rates, shrunk_rate
+from feature_jobs.schema import conform
+from feature_jobs.vocabularies import add_index, item_columns
+from feature_jobs.windows import LONGEST_WINDOW, daily_counts, spread_over_dates, window_counts
+from nightshelf.config import Shop
+from nightshelf.features import PRICE_BANDS, WINDOWS, outcome_events
+from nightshelf.tables import table_specs
+
+_MAX_AGE_DAYS = 365
+
+
+def item_features(
+    events: DataFrame,
+    impressions: DataFrame,
+    items: DataFrame,
+    vocabularies: DataFrame,
+    shop: Shop,
+    dates: list[dt.date],
+) -> DataFrame:
+    """Return one row per as_of_date of `dates` and item of the latest catalogue up to it or of its last 30 days.
+
+    An item that left the catalogue keeps its last known attributes for as long as the window holds them.
+
+    Args:
+        events, impressions: rows that arrived in the 30 days up to each of `dates`.
+        items: the catalogues of the same days.
+        vocabularies: the night's.
+        shop: gives event types and attributes.
+        dates: the wanted days.
+    """
+    kinds = ["impression", *outcome_events(shop)]
+    activity = exposure(events, impressions)
+    daily = activity.groupBy("item_id", F.col("as_of_date").alias("day"))
+    counts = spread_over_dates(daily.agg(*daily_counts(kinds), F.min("event_date").alias("first_seen")), dates)
+    counts = counts.groupBy("as_of_date", "item_id").agg(*window_counts(kinds), F.min("first_seen").alias("first_seen"))
+    rows = counts.join(_known_items(items, shop, dates), ["as_of_date", "item_id"], "full")
+    rows = rows.where(F.col(f"impression_{LONGEST_WINDOW}").isNotNull() | F.col("in_catalogue"))
+    rows = rows.na.fill(0, [f"{kind}_{days}" for kind in kinds for days in WINDOWS])
+    rows = rows.join(F.broadcast(mean_rates(activity, outcome_events(shop), dates)), "as_of_date")
+    rows = rows.withColumns(_columns(shop, kinds))
+    rows = rows.withColumn("price_band", _price_band())
+    for name in item_columns(shop):
+        rows = add_index(rows, vocabularies, name, "item_id" if name == "item" else name, f"{name}_index")
+    return conform(rows, table_specs(shop)["item_features"])
+
+
+def _known_items(items: DataFrame, shop: Shop, dates: list[dt.date]) -> DataFrame:
+    """Return per as_of_date and item: the last known attributes, the highest price, whether it is still on sale."""
+    named = ["price", "launch_date", *(name for name in item_columns(shop) if name != "item")]
+    items = items.withColumnRenamed("as_of_date", "day")
+    latest = F.max_by(F.struct(*named), "day").alias("latest")
+    known = (
+        spread_over_dates(items, dates)
+        .groupBy("as_of_date", "item_id")
+        .agg(latest, F.max("price").alias("highest_price"), F.max("day").alias("last_day"))
+    )
+    days = spread_over_dates(items.select("day").distinct(), dates)
+    newest = days.groupBy("as_of_date").agg(F.max("day").alias("newest"))
+    known = known.join(F.broadcast(newest), "as_of_date")
+    return known.select(
+        "as_of_date",
+        "item_id",
+        "highest_price",
+        (F.col("last_day") == F.col("newest")).alias("in_catalogue"),
+        "latest.*",
+    )
+
+
+def _price_band() -> Column:
+    """Return the decile of the price inside the second-level category of that day; equal prices share a band."""
+    rank = F.percent_rank().over(
+        Window.partitionBy("as_of_date", "category_2", F.col("price").isNull()).orderBy("price")
+    )
+    band = F.least(F.floor(rank * PRICE_BANDS) + 1, F.lit(PRICE_BANDS))
+    return F.when(F.col("price").isNull(), 0).otherwise(band)
+
+
+def _columns(shop: Shop, kinds: list[str]) -> dict[str, Column]:
+    longest = LONGEST_WINDOW
+    columns = {f"item_{kind}_count_{days}d": F.col(f"{kind}_{days}") for kind in kinds for days in WINDOWS}
+    shown = F.col(f"impression_{longest}")
+    for kind in outcome_events(shop):
+        rate = shrunk_rate(F.col(f"{kind}_{longest}"), shown, F.col(f"mean_{kind}"))
+        columns[f"item_{kind}_rate_30d"] = rate
+    columns["item_log_price"] = F.coalesce(F.log1p("price"), F.lit(0.0))
+    discount = F.when(F.col("highest_price") > 0, 1 - F.col("price") / F.col("highest_price"))
+    columns["item_discount"] = F.coalesce(discount, F.lit(0.0))
+    age = F.datediff("as_of_date", F.coalesce("launch_date", "first_seen"))
+    columns["item_age_days"] = F.coalesce(F.least(F.greatest(age, F.lit(0)), F.lit(_MAX_AGE_DAYS)), F.lit(0))
+    return columns

@@ -1,0 +1,86 @@
+"""Labels: what came of each impression within the label window of each task, and whether the window is over."""
+
+import datetime as dt
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from nightshelf.config import Sampled, Shop, Task
+from nightshelf.dates import day_bounds_utc, parse_duration
+
+
+def labels(
+    impressions: DataFrame, events: DataFrame, attributed: DataFrame, shop: Shop, as_of_date: dt.date
+) -> DataFrame:
+    """Add the float32 columns label_<task> and mask_<task> to the impressions.
+
+    A label is 1 (or the summed value, for a regression) if an outcome of the task belongs to the impression. A mask is 1
+    if the label window was over at the end of as_of_date; the label is 0 where the mask is. With `given`, the label is
+    that of both happening (CTCVR in Ma 2018, arXiv:1804.07931), defined on every logged impression; drawn negatives and
+    tasks on any item are defined only where `given` happened.
+
+    Args:
+        impressions: those to be labelled.
+        events: everything that arrived by as_of_date.
+        attributed: `attributed_outcomes` of both, in hindsight.
+        shop: gives the tasks.
+        as_of_date: the night.
+    """
+    on_item = {name: task for name, task in shop.tasks.items() if task.on == "item"}
+    outcomes = attributed.groupBy("impression_id").agg(*(_label(name, task) for name, task in on_item.items()))
+    rows = impressions.join(outcomes, "impression_id", "left")
+    rows = rows.withColumns({_name("label", task): F.coalesce(_name("label", task), F.lit(0.0)) for task in on_item})
+    for name, task in shop.tasks.items():
+        if task.on == "any_item":
+            rows = _label_next_event(rows, events, name, task)
+    _, end = day_bounds_utc(as_of_date, shop.timezone)
+    rows = rows.withColumns({_name("mask", name): _mask(task, shop, end) for name, task in shop.tasks.items()})
+    masked = {_name("label", name): F.col(_name("label", name)) * F.col(_name("mask", name)) for name in shop.tasks}
+    return rows.withColumns({column: value.cast("float") for column, value in masked.items()})
+
+
+def is_mature(task: Task, end: dt.datetime) -> Column:
+    """Say whether the label window of an impression is over at `end` (UTC)."""
+    return F.col("impression_ts") <= F.lit(end - task.window)
+
+
+def _name(kind: str, task: str) -> str:
+    return f"{kind}_{task}"
+
+
+def _label(name: str, task: Task) -> Column:
+    mine = F.col("rule") == name
+    if task.kind == "binary":
+        return F.max(F.when(mine, 1.0).otherwise(0.0)).alias(_name("label", name))
+    pieces = F.coalesce(F.col("quantity"), F.lit(1)).cast("double")
+    values = {"amount": F.col("price") * pieces, "quantity": pieces}
+    value = values.get(str(task.value), F.col(str(task.value)).cast("double"))
+    # Rounded before the sum, so that the order of adding leaves no trace.
+    summed = F.sum(F.when(mine, F.round(F.coalesce(value, F.lit(0.0)) * 1e4).cast("long")))
+    return (F.coalesce(summed, F.lit(0)) / 1e4).alias(_name("label", name))
+
+
+def _mask(task: Task, shop: Shop, end: dt.datetime) -> Column:
+    defined = F.lit(True)
+    if task.given and (task.on == "any_item" or isinstance(shop.negatives, Sampled)):
+        defined = F.col(_name("label", task.given)) > 0
+    return (is_mature(task, end) & defined).cast("float")
+
+
+def _label_next_event(rows: DataFrame, events: DataFrame, name: str, task: Task) -> DataFrame:
+    """Label 1 where the user's first event after the impression comes inside the window, not before `not_before`."""
+    label = _name("label", name)
+    asked = rows.where(F.col(_name("label", task.given)) > 0) if task.given else rows
+    asked = asked.select("user_key", "impression_id", F.col("impression_ts").alias("ts"))
+    later = events.where(F.col("event_type") == task.event)
+    later = later.select("user_key", F.lit(None).cast("string").alias("impression_id"), F.col("event_ts").alias("ts"))
+    # From the latest to the earliest: the events strictly after a row are the preceding rows with a greater time.
+    micros = F.unix_micros("ts")
+    after = Window.partitionBy("user_key").orderBy(micros.desc()).rangeBetween(Window.unboundedPreceding, -1)
+    following = F.min(F.when(F.col("impression_id").isNull(), micros)).over(after)
+    wait = asked.unionByName(later).withColumn("wait", following - micros).where("impression_id is not null")
+    soonest = int(parse_duration(task.not_before).total_seconds() * 1e6) if task.not_before else 0
+    longest = int(task.window.total_seconds() * 1e6)
+    in_time = (F.col("wait") >= soonest) & (F.col("wait") < longest)
+    wait = wait.select("impression_id", in_time.cast("double").alias(label))
+    return rows.join(wait, "impression_id", "left").withColumn(label, F.coalesce(label, F.lit(0.0)))

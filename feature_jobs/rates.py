@@ -1,0 +1,31 @@
+"""Rates: outcomes per impression, pulled towards a mean where the impressions are few (empirical Bayes)."""
+
+import datetime as dt
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from feature_jobs.windows import daily_counts, spread_over_dates
+
+# The pull is as strong as the impressions that bring this many outcomes on average: a rare outcome needs more evidence.
+PRIOR_OUTCOMES = 2
+MIN_PRIOR_IMPRESSIONS, MAX_PRIOR_IMPRESSIONS = 20, 1000
+
+
+def mean_rates(activity: DataFrame, outcomes: list[str], dates: list[dt.date]) -> DataFrame:
+    """Return `mean_<event>` per as_of_date of `dates`: all outcomes per impression of the 30 days of arrival up to it."""
+    kinds = ["impression", *outcomes]
+    daily = activity.groupBy(F.col("as_of_date").alias("day")).agg(*daily_counts(kinds))
+    totals = (
+        spread_over_dates(daily, dates).groupBy("as_of_date").agg(*(F.sum(f"n_{kind}").alias(kind) for kind in kinds))
+    )
+    shown = F.col("impression")
+    means = [F.when(shown > 0, F.col(kind) / shown).otherwise(0.0).alias(f"mean_{kind}") for kind in outcomes]
+    return totals.select("as_of_date", *means)
+
+
+def shrunk_rate(outcomes: Column, shown: Column, mean: Column) -> Column:
+    """Return (outcomes + m · mean) / (shown + m), with m = PRIOR_OUTCOMES / mean impressions inside its bounds."""
+    wanted = F.when(mean > 0, PRIOR_OUTCOMES / mean).otherwise(F.lit(float(MAX_PRIOR_IMPRESSIONS)))
+    m = F.greatest(F.least(wanted, F.lit(float(MAX_PRIOR_IMPRESSIONS))), F.lit(float(MIN_PRIOR_IMPRESSIONS)))
+    return (outcomes + m * mean) / (shown + m)

@@ -1,0 +1,126 @@
+"""Which raw files there are, and which columns their first lines or footers name."""
+
+import csv
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Literal, Protocol
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, SparkSession
+from pyspark.sql import functions as F
+
+from feature_jobs.storage import literal_path
+from nightshelf.config import Csv
+from nightshelf.errors import InputError
+
+
+class RawTable(Protocol):
+    """What a source, the items, the users and the graph of a shop file have in common."""
+
+    @property
+    def path(self) -> str:
+        """Return the path pattern."""
+
+    @property
+    def format(self) -> Literal["jsonl", "csv", "parquet"]:
+        """Return the format."""
+
+    @property
+    def csv(self) -> Csv:
+        """Return how a CSV file of it is written."""
+
+
+def find_files(spark: SparkSession, pattern: str) -> list[str]:
+    """Return the files that match a path pattern, sorted; a folder stands for its files, hidden names are skipped.
+
+    Patterns with a scheme (s3a://, hdfs://, gs:// …) are listed by Spark.
+    """
+    if "://" in pattern and not pattern.startswith("file://"):
+        try:
+            listed = spark.read.format("binaryFile").load(pattern).select("path").collect()
+        except AnalysisException as error:
+            if error.getCondition() == "PATH_NOT_FOUND":
+                return []
+            raise
+        return sorted(row.path for row in listed)
+    path = Path(pattern.removeprefix("file://")).absolute()
+    found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+    files = [file for place in found for file in (place.iterdir() if place.is_dir() else [place]) if file.is_file()]
+    return sorted({str(file) for file in files if not file.name.startswith((".", "_"))})
+
+
+def event_date_of(pattern: str, file_path: Column) -> Column:
+    """Return the {event_date} of a file's path (Spark writes such paths percent-encoded), or null."""
+    text = pattern.split("://", 1)[-1]
+    parts = [_path_regex(part) for part in text.split("{event_date}")]
+    regex = parts[0] + r"(\d{4}-\d{2}-\d{2})" + r"\d{4}-\d{2}-\d{2}".join(parts[1:]) + "(?:/[^/]*)?$"
+    return F.to_date(F.nullif(F.regexp_extract(file_path, regex, 1), F.lit("")))
+
+
+def _path_regex(glob_part: str) -> str:
+    wild = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+    pieces = re.split(r"(\*\*|\*|\?|\[[^\]]*\])", glob_part)
+    return "".join(wild.get(p, p if p.startswith("[") else re.escape(quote(p, safe="/:=,;@&+$!~'()"))) for p in pieces)
+
+
+def first_line(spark: SparkSession, file: str, encoding: str) -> str | None:
+    """Return the first line of a text file without its line break or byte order mark; None if the file is empty.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if "://" in file:
+        row = spark.read.text(literal_path(file)).head()
+        return row[0].lstrip("\ufeff") if row else None
+    try:
+        with (gzip.open if file.endswith(".gz") else open)(file, "rb") as lines:
+            line: bytes = lines.readline()
+    except (OSError, EOFError) as error:
+        raise InputError(f"{file}: cannot be read ({error}); bring the file again") from None
+    return line.decode(encoding, "replace").rstrip("\r\n").lstrip("\ufeff") if line else None
+
+
+def csv_fields(line: str, delimiter: str) -> list[str]:
+    """Split one line of a CSV file, with quotes where the delimiter is one character."""
+    fields = next(csv.reader([line], delimiter=delimiter), [""]) if len(delimiter) == 1 else line.split(delimiter)
+    return [field.strip() for field in fields]
+
+
+def parquet_schema(spark: SparkSession, file: str) -> pa.Schema:
+    """Return the Arrow schema of a Parquet file, from its footer.
+
+    Raises:
+        InputError: the file is no Parquet, or a part of it is missing.
+    """
+    if "://" in file:
+        return spark.read.parquet(literal_path(file)).limit(0).toArrow().schema
+    try:
+        return pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{file}: is no whole Parquet file ({reason}); bring the file again") from None
+
+
+def unnamed_columns(spark: SparkSession, file: str, table: RawTable, named: set[str]) -> list[str]:
+    """Return the columns (JSON: the keys of the first line) of a file that the shop file does not name."""
+    if table.format == "parquet":
+        present = parquet_schema(spark, file).names
+    else:
+        line = first_line(spark, file, table.csv.encoding) or ""
+        present = csv_fields(line, table.csv.delimiter) if table.csv.header else []
+        if table.format == "jsonl":
+            present = list(_json_object(line))
+    return sorted(set(present) - named)
+
+
+def _json_object(line: str) -> dict[str, object]:
+    try:
+        content = json.loads(line)
+    except ValueError:  # a broken line is the cleaning's matter
+        return {}
+    return content if isinstance(content, dict) else {}

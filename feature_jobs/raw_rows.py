@@ -1,0 +1,154 @@
+"""Raw files → one row per raw line, with the wanted columns beside the text.
+
+Text is read as lines and parsed by from_json / from_csv, so that a broken line costs itself alone. Blank lines and
+headers are no rows.
+"""
+
+from collections import defaultdict
+from functools import reduce
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType, StructField, StructType
+
+from feature_jobs.raw_files import RawTable, csv_fields, first_line, parquet_schema
+from feature_jobs.storage import literal_path
+from nightshelf.errors import InputError
+
+
+def read_raw_rows(
+    spark: SparkSession, files: list[str], table: RawTable, columns: dict[str, str], place: str
+) -> list[DataFrame]:
+    """Return frames (one per layout of the files) with `file_path`, `raw`, `is_parsable` and the wanted columns.
+
+    Args:
+        spark: the session.
+        files: existing files of the table.
+        table: format and CSV layout.
+        columns: our name → the file's name. CSV and JSON values come as text, Parquet's in their own types (times with
+            nanoseconds as timestamps); a CSV without a header names its columns _c0, _c1, …
+        place: where the table stands in the shop file, for errors, e.g. `sources.search_log`.
+
+    Raises:
+        InputError: a file lacks a wanted column or cannot be read.
+    """
+    if table.format == "jsonl":
+        return [_json_rows(spark, files, columns)] if files else []
+    read = _csv_groups if table.format == "csv" else _parquet_groups
+    return read(spark, files, table, columns, place)
+
+
+def _read_lines(spark: SparkSession, files: list[str], encoding: str) -> DataFrame:
+    lines = spark.read.text([literal_path(file) for file in files])
+    if encoding.upper().replace("-", "") == "UTF8":
+        text = F.make_valid_utf8("value")  # a broken byte in a table would stop every reader
+    else:
+        text = F.decode(F.col("value").cast("binary"), encoding)
+    rows = lines.select(F.col("_metadata.file_path").alias("file_path"), text.alias("raw"))
+    return rows.where(F.trim("raw") != "")
+
+
+def _json_rows(spark: SparkSession, files: list[str], columns: dict[str, str]) -> DataFrame:
+    names = sorted(set(columns.values()))
+    rows = _read_lines(spark, files, "UTF-8")
+    parsed = rows.withColumn("row", F.from_json("raw", StructType([StructField(name, StringType()) for name in names])))
+    values = {ours: F.col("row").getField(theirs) for ours, theirs in columns.items()}
+    # from_json gives nulls for broken text, reads on after a closing brace, and takes an array for its first object
+    text = F.trim("raw")
+    is_object = text.startswith("{") & text.endswith("}") & ~text.contains("}{")
+    has_value = F.coalesce(*values.values()).isNotNull()
+    is_parsable = is_object & (has_value | F.get_json_object("raw", "$").isNotNull())
+    return parsed.select("file_path", "raw", is_parsable.alias("is_parsable"), *_named(values))
+
+
+def _csv_groups(
+    spark: SparkSession, files: list[str], table: RawTable, columns: dict[str, str], place: str
+) -> list[DataFrame]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        line = first_line(spark, file, table.csv.encoding)
+        if line is not None:
+            groups[line if table.csv.header else f"{len(csv_fields(line, table.csv.delimiter))}"].append(file)
+    return [_csv_rows(spark, members, table, columns, place, head) for head, members in sorted(groups.items())]
+
+
+def _csv_rows(
+    spark: SparkSession, files: list[str], table: RawTable, columns: dict[str, str], place: str, head: str
+) -> DataFrame:
+    layout = table.csv
+    header = csv_fields(head, layout.delimiter) if layout.header else [f"_c{n}" for n in range(int(head))]
+    _check_columns(columns, header, files[0], place)
+    rows = _read_lines(spark, files, layout.encoding)
+    if layout.header:
+        rows = rows.where(F.ltrim("raw", F.lit("\ufeff")) != head)
+    # From_csv fills up short lines and cuts long ones, so the fields are counted apart from it
+    has_quote = F.col("raw").contains('"')
+    unquoted = F.when(has_quote, F.regexp_replace("raw", '"(?:[^"]|"")*"', "")).otherwise(F.col("raw"))
+    width = (F.length(unquoted) - F.length(F.replace(unquoted, F.lit(layout.delimiter), F.lit("")))) / len(
+        layout.delimiter
+    )
+    is_parsable = (width == len(header) - 1) & ~unquoted.contains('"')
+    schema = ", ".join(f"f{n} string" for n in range(len(header)))
+    options = {"sep": layout.delimiter, "quote": '"', "escape": '"'}
+    parsed = rows.withColumn("row", F.from_csv("raw", schema, options))
+    values = {ours: F.col("row").getField(f"f{header.index(theirs)}") for ours, theirs in columns.items()}
+    return parsed.select("file_path", "raw", is_parsable.alias("is_parsable"), *_named(values))
+
+
+def _parquet_groups(
+    spark: SparkSession, files: list[str], table: RawTable, columns: dict[str, str], place: str
+) -> list[DataFrame]:
+    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    schemas: dict[tuple[str, ...], pa.Schema] = {}
+    for file in files:
+        schema = parquet_schema(spark, file)
+        _check_columns(columns, schema.names, file, place)
+        layout = tuple(str(schema.field(name).type) for name in columns.values())
+        groups[layout].append(file)
+        schemas[layout] = schema
+    return [_parquet_rows(spark, members, columns, schemas[layout]) for layout, members in sorted(groups.items())]
+
+
+def _parquet_rows(spark: SparkSession, files: list[str], columns: dict[str, str], schema: pa.Schema) -> DataFrame:
+    rows = spark.read.parquet(*(literal_path(file) for file in files))
+    values = {ours: _native(theirs, schema.field(theirs).type) for ours, theirs in columns.items()}
+    raw = F.to_json(F.struct(*(F.col(_quoted(name)) for name in dict.fromkeys(columns.values()))))
+    return rows.select(
+        F.col("_metadata.file_path").alias("file_path"),
+        raw.alias("raw"),
+        F.lit(True).alias("is_parsable"),
+        *_named(values),
+    )
+
+
+def _native(name: str, kind: pa.DataType) -> Column:
+    column = F.col(_quoted(name))
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":  # the session reads these as nanoseconds since 1970
+        moment = F.timestamp_micros(F.floor(column / 1000))
+        return moment if kind.tz else moment.cast("timestamp_ntz")
+    if pa.types.is_dictionary(kind):
+        return column.cast("string")
+    return column
+
+
+def _quoted(name: str) -> str:
+    return f"`{name.replace('`', '``')}`"
+
+
+def _named(values: dict[str, Column]) -> list[Column]:
+    return [value.alias(name) for name, value in values.items()]
+
+
+def _check_columns(columns: dict[str, str], present: list[str], file: str, place: str) -> None:
+    for ours, theirs in columns.items():
+        if theirs not in present:
+            raise InputError(
+                f"{file}: no column {theirs!r}, which {place} names for {ours}; "
+                f"columns there: {', '.join(present)}; correct the log or the shop file"
+            )
+
+
+def union(frames: list[DataFrame]) -> DataFrame:
+    """Return the rows of all frames (at least one), matched by column name."""
+    return reduce(lambda left, right: left.unionByName(right), frames)

@@ -1,0 +1,64 @@
+"""Training examples: labelled impressions with what was known the day before."""
+
+import datetime as dt
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from feature_jobs.impressions import root_task
+from feature_jobs.labels import is_mature
+from feature_jobs.schema import conform
+from nightshelf.config import Shop
+from nightshelf.dates import day_bounds_utc
+from nightshelf.tables import table_specs
+
+
+def training_examples(
+    labelled: DataFrame,
+    user_features: DataFrame,
+    item_features: DataFrame,
+    item_scenario_features: DataFrame,
+    shop: Shop,
+    as_of_date: dt.date,
+) -> DataFrame:
+    """Return the impressions whose root task is mature, each joined with the features of the day before its own.
+
+    The first day of the window has no day before it and gives no examples. Features that are missing there are 0.
+
+    Args:
+        labelled: the impressions of the history window with their labels.
+        user_features, item_features, item_scenario_features: of every day of the window.
+        shop: gives the window and the tasks.
+        as_of_date: the night.
+    """
+    first = as_of_date - dt.timedelta(days=shop.history_days - 1)
+    _, end = day_bounds_utc(as_of_date, shop.timezone)
+    rows = labelled.where((F.col("event_date") > F.lit(first)) & is_mature(shop.tasks[root_task(shop)], end))
+    rows = rows.withColumn("feature_date", F.date_sub("event_date", 1)).drop("as_of_date")
+    for features, keys in (
+        (item_scenario_features, ["scenario", "item_id"]),
+        (item_features, ["item_id"]),
+        (user_features, ["user_key"]),
+    ):
+        rows = rows.join(features.withColumnRenamed("as_of_date", "feature_date"), ["feature_date", *keys], "left")
+    spec = table_specs(shop)["training_examples"]
+    computed = {
+        "as_of_date": F.lit(as_of_date),
+        "split": F.when(F.col("event_date") < F.lit(validation_start(shop, as_of_date)), "train").otherwise(
+            "validation"
+        ),
+        "sample_weight": 1 / F.col("sampling_rate"),
+    }
+    numeric = [c.name for c in spec.columns if c.type in ("int32", "float32") and c.name not in computed]
+    zeros = {name: F.coalesce(F.col(name), F.lit(0)) for name in numeric}
+    return conform(rows.withColumns({**zeros, **computed}), spec)
+
+
+def validation_start(shop: Shop, as_of_date: dt.date) -> dt.date:
+    """Return the first day of validation: the last one on which every task is mature; all later days belong to it too.
+
+    So each task can be validated, and nothing later than a validated impression is trained on. Half of the window is
+    always left for training.
+    """
+    widest = max(task.window for task in shop.tasks.values())
+    return as_of_date - dt.timedelta(days=min(widest.days, shop.history_days // 2))

@@ -1,0 +1,60 @@
+"""Windows that end on many days, from daily totals in one pass.
+
+A feature of day T knows the T-w+1..T days of arrival. Each daily total is sent to every wanted T whose longest window
+holds it; a sum by T under a condition on the distance then gives all windows of all days at once. One day at a time or a
+whole history at a time, the sums are the same.
+"""
+
+import datetime as dt
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from nightshelf.features import WINDOWS
+
+LONGEST_WINDOW = max(WINDOWS)
+
+
+def spread_over_dates(daily: DataFrame, dates: list[dt.date], days: int = LONGEST_WINDOW) -> DataFrame:
+    """Repeat each row, known on `day`, for every as_of_date of `dates` in day..day+days-1; adds the column `distance`.
+
+    Args:
+        daily: rows with the date column `day`.
+        dates: the wanted days.
+        days: the longest window.
+    """
+    first, last = F.lit(min(dates)), F.lit(max(dates))
+    start = F.greatest(F.col("day"), first)
+    end = F.least(F.date_add("day", days - 1), last)
+    every = F.when(start <= end, F.sequence(start, end))
+    spread = daily.select("*", F.explode(every).alias("as_of_date")).where(F.col("as_of_date").isin(dates))
+    return spread.withColumn("distance", F.datediff("as_of_date", "day"))
+
+
+def within(days: int, value: Column) -> Column:
+    """Return the value of a spread row if its day lies in the window of `days` days, else 0."""
+    return F.when(F.col("distance") < days, value).otherwise(F.lit(0))
+
+
+def window_counts(event_types: list[str]) -> list[Column]:
+    """Return the aggregates `<event>_<days>` over spread rows that have a column `n_<event>` per event type."""
+    return [
+        F.sum(within(days, F.col(f"n_{event}"))).cast("double").alias(f"{event}_{days}")
+        for event in event_types
+        for days in WINDOWS
+    ]
+
+
+def daily_counts(event_types: list[str]) -> list[Column]:
+    """Return the aggregates `n_<event>`: rows per event type."""
+    return [F.count_if(F.col("event_type") == event).alias(f"n_{event}") for event in event_types]
+
+
+def carry_forward(snapshots: DataFrame, known: list[dt.date], dates: list[dt.date]) -> DataFrame:
+    """Give each day of `dates` the snapshot of the latest day of `known` up to it (a closed day has none of its own)."""
+    latest = [(max(day for day in known if day <= date), date) for date in dates if any(day <= date for day in known)]
+    if not latest:
+        return snapshots.limit(0)
+    targets = snapshots.sparkSession.createDataFrame(latest, "as_of_date date, target date")
+    joined = snapshots.join(F.broadcast(targets), "as_of_date")
+    return joined.withColumn("as_of_date", F.col("target")).drop("target")

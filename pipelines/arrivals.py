@@ -1,0 +1,101 @@
+"""Which days' logs a night must clean, and which raw files they are: plain rules over dates and lists of files."""
+
+import datetime as dt
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from nightshelf.config import Dimension, Shop
+from nightshelf.dates import days_back
+from nightshelf.errors import InputError
+from nightshelf.logs import get_logger
+from nightshelf.paths import source_path
+
+ListFiles = Callable[[str], list[str]]
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """The days to write, oldest first, and the files of each source (of all these days together)."""
+
+    days: list[dt.date]
+    files: dict[str, list[str]]
+
+
+def find_arrivals(shop: Shop, as_of_date: dt.date, done: Collection[dt.date], list_files: ListFiles) -> Arrivals:
+    """Return as_of_date and the days of the history before it that are not `done`, with their files.
+
+    Days before the first one that has a log are left out. Sources without {event_date} hold all days.
+
+    Raises:
+        InputError: a source has no file for a day on which the shop was not closed.
+    """
+    todo = [day for day in days_back(as_of_date, shop.history_days) if day == as_of_date or day not in done]
+    found: dict[str, dict[dt.date, list[str]]] = {}
+    files: dict[str, list[str]] = {}
+    for source in shop.sources:
+        if source.is_dated:
+            found[source.name] = {day: list_files(source_path(shop, source.path, day)) for day in todo}
+        else:
+            files[source.name] = list_files(source_path(shop, source.path))
+            _check(
+                bool(files[source.name]),
+                f"log of {source.name}",
+                source_path(shop, source.path),
+                f"sources.{source.name}.path",
+            )
+    with_logs = [day for day in todo if any(of_source[day] for of_source in found.values())]
+    first = min([*with_logs, *(day for day in done if day >= todo[0]), as_of_date]) if found else todo[0]
+    skipped = [day for day in todo if day < first]
+    if skipped:
+        get_logger("clean").info("no logs before %s: %d days of history are left out", first, len(skipped))
+    days = [day for day in todo if day >= first]
+    for source in shop.sources:
+        if source.is_dated:
+            files[source.name] = [
+                file for day in days for file in _of_day(shop, source.name, source.path, found[source.name], day)
+            ]
+    return Arrivals(days, files)
+
+
+def _of_day(shop: Shop, name: str, pattern: str, found: dict[dt.date, list[str]], day: dt.date) -> list[str]:
+    if not shop.is_closed(day):
+        _check(
+            bool(found[day]), f"log of {name} for {day}", source_path(shop, pattern, day), f"sources.{name}.path", day
+        )
+    return found[day]
+
+
+def find_listings(
+    shop: Shop, dimension: Dimension, name: str, days: list[dt.date], list_files: ListFiles
+) -> tuple[dict[dt.date, dt.date | None], dict[dt.date | None, list[str]]]:
+    """Return for each day the day whose catalogue (or user table) counts, and the files of every such day.
+
+    A dated catalogue of a closed day may be missing: the one before it then counts. The files include those of the
+    history before `days`. A dimension without {event_date} has one listing, None.
+
+    Raises:
+        InputError: there is no file, or none for a day on which the shop was not closed.
+    """
+    if "{event_date}" not in dimension.path:
+        path = source_path(shop, dimension.path)
+        files = list_files(path)
+        _check(bool(files), f"{name} file", path, f"{name}.path")
+        return dict.fromkeys(days), {None: files}
+    window = days_back(days[-1], (days[-1] - days[0]).days + shop.history_days)
+    found = {day: list_files(source_path(shop, dimension.path, day)) for day in window}
+    listings: dict[dt.date, dt.date | None] = {}
+    for day in days:
+        if not shop.is_closed(day):
+            _check(
+                bool(found[day]), f"{name} file for {day}", source_path(shop, dimension.path, day), f"{name}.path", day
+            )
+        earlier = [other for other in window if other <= day and found[other]]
+        if earlier:
+            listings[day] = earlier[-1]
+    return listings, {day: files for day, files in found.items() if files}
+
+
+def _check(is_there: bool, what: str, path: str, key: str, day: dt.date | None = None) -> None:
+    if not is_there:
+        closed = f", or list {day} under `closed`" if day else ""
+        raise InputError(f"no {what}: nothing matches {path}; bring the file, correct {key}{closed}")

@@ -1,0 +1,227 @@
+"""Stage `clean`: raw logs → events, quarantine, items, users, and the books that prove that no row was lost.
+
+A night cleans as_of_date and, once, the days of history before it that have not been cleaned yet. Everything is written
+and checked before anything is published; source_counts come last, so that a day is done only when all of it is there.
+"""
+
+import datetime as dt
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nightshelf.config import Shop, ValueMap
+from nightshelf.features import attribute_columns
+from nightshelf.identity import ensure_key
+from nightshelf.logs import get_logger
+from pipelines.arrivals import Arrivals, find_arrivals, find_listings
+from pipelines.source_counts import as_table, check_books, count_rows
+from pipelines.stage import Night, StageResult
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_TABLES = ("events", "quarantine", "items", "users")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every step of the cleaning needs."""
+
+    night: Night
+    spark: "SparkSession"
+    arrivals: Arrivals
+    folders: dict[str, Path]
+    judged: Path
+    key_path: Path
+
+    @property
+    def shop(self) -> Shop:
+        return self.night.shop
+
+    @property
+    def days(self) -> list[dt.date]:
+        return self.arrivals.days
+
+    def list_files(self, pattern: str) -> list[str]:
+        from feature_jobs.raw_files import find_files
+
+        return find_files(self.spark, pattern)
+
+    def published(self, table: str, days: set[dt.date]) -> "DataFrame":
+        from feature_jobs.storage import read_table
+
+        warehouse = self.night.warehouse
+        return read_table(self.spark, warehouse.specs[table], warehouse.files(table, days) if days else [])
+
+
+def run(night: Night) -> StageResult:
+    """Clean the logs that arrived on as_of_date and on the uncleaned days of the history before it.
+
+    Raises:
+        InputError: a file or column is missing, a day is empty, or too many rows would be set aside; nothing is published.
+        EngineError: rows were lost or invented.
+    """
+    from feature_jobs.raw_files import find_files
+    from feature_jobs.session import spark_session
+
+    warehouse = night.warehouse
+    spark = spark_session(night.shop)
+    arrivals = find_arrivals(
+        night.shop, night.as_of_date, warehouse.partitions("source_counts"), lambda pattern: find_files(spark, pattern)
+    )
+    _log_unnamed_columns(night.shop, arrivals, spark)
+    folders = {table: warehouse.new_run_dir(table, night.run_id) for table in _TABLES}
+    scratch = night.shop.home / "tmp" / "clean"
+    shutil.rmtree(scratch, ignore_errors=True)
+    job = _Job(night, spark, arrivals, folders, scratch / "judged", ensure_key(night.shop))
+    try:
+        return _clean(job)
+    except BaseException:
+        for folder in folders.values():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _clean(job: _Job) -> StageResult:
+    warehouse, night = job.night.warehouse, job.night
+    known = _write_items_of_catalogue(job) if job.shop.items else None
+    _write_judged(job, known)
+    _write_events_and_quarantine(job)
+    events = job.folders["events"]
+    kept, duplicates = events / "is_duplicate=false", events / "is_duplicate=true"
+    books = count_rows(job.judged, kept, duplicates, job.folders["quarantine"], job.shop, job.days)
+    check_books(books, job.shop, night.as_of_date)
+    if not job.shop.items:
+        _write_items_of_events(job, kept)
+    _write_users(job, kept)
+    for table in _TABLES:
+        warehouse.publish(table, kept if table == "events" else job.folders[table], job.days, night.summary)
+    warehouse.publish_arrow("source_counts", as_table(books), job.days, night.run_id)
+    total = {
+        name: sum(getattr(rows, name) for rows in books.values())
+        for name in ("rows_read", "kept", "quarantined", "duplicates")
+    }
+    shutil.rmtree(duplicates, ignore_errors=True)
+    message = f"{len(job.days)} days, {total['duplicates']} duplicates"
+    return StageResult(total["rows_read"], total["kept"], total["quarantined"], [], message)
+
+
+def _log_unnamed_columns(shop: Shop, arrivals: Arrivals, spark: "SparkSession") -> None:
+    from feature_jobs.raw_files import unnamed_columns
+
+    for source in shop.sources:
+        named = {
+            *source.columns.values(),
+            *(v.column for v in (source.event_type, source.scenario) if isinstance(v, ValueMap)),
+        }
+        extra = (
+            unnamed_columns(spark, arrivals.files[source.name][-1], source, named)
+            if arrivals.files[source.name]
+            else []
+        )
+        if extra:
+            get_logger("clean").warning("%s: the shop file does not name %s; ignored", source.name, ", ".join(extra))
+
+
+def _write_items_of_catalogue(job: _Job) -> "DataFrame | None":
+    """Write the items of each day; return which items the catalogues of the window knew."""
+    from feature_jobs.items import items, known_items, read_catalogue
+    from feature_jobs.storage import write_table
+
+    assert job.shop.items is not None
+    listings, files = find_listings(job.shop, job.shop.items, "items", job.days, job.list_files)
+    if not files:
+        return None
+    catalogue = read_catalogue(job.spark, job.shop.items, [file for of_day in files.values() for file in of_day])
+    spec = job.night.warehouse.specs["items"]
+    write_table(items(catalogue, listings), spec, job.folders["items"], ["item_id"])
+    return known_items(catalogue, job.days, job.shop.history_days)
+
+
+def _write_judged(job: _Job, known: "DataFrame | None") -> None:
+    """Write every raw row with its verdict: the one pass over the raw text."""
+    from feature_jobs.events import complete_verdicts, read_events
+    from feature_jobs.raw_rows import union
+
+    read = [
+        rows
+        for source in job.shop.sources
+        for rows in read_events(job.spark, job.shop, source, job.arrivals.files[source.name], job.days)
+    ]
+    if read:
+        complete_verdicts(union(read), known, job.shop, job.key_path).write.parquet(str(job.judged))
+
+
+def _write_events_and_quarantine(job: _Job) -> None:
+    from feature_jobs.events import mark_duplicates
+    from feature_jobs.quarantine import find_bots, quarantine
+    from feature_jobs.storage import write_table
+
+    if not job.judged.exists():
+        return
+    judged = job.spark.read.parquet(str(job.judged))
+    found = find_bots(judged, job.shop.quarantine.max_clicks_per_day)
+    bots = job.spark.createDataFrame(found.collect(), found.schema)
+    specs = job.night.warehouse.specs
+    write_table(quarantine(judged, bots), specs["quarantine"], job.folders["quarantine"], ["source", "reason"])
+    good = judged.where("reason is null").join(bots.hint("broadcast"), ["user_key", "as_of_date"], "left_anti")
+    marked = mark_duplicates(good, _earlier_events(job))
+    # The tasks of the comparison write a file a day each: another shuffle would only cost
+    write_table(
+        marked, specs["events"], job.folders["events"], ["user_key", "event_ts", "event_id"], None, "is_duplicate"
+    )
+
+
+def _earlier_events(job: _Job) -> "DataFrame | None":
+    """Return the ids of published events that a late row of these days could repeat, or None."""
+    late = max(source.late_by_days for source in job.shop.sources)
+    first, last = job.days[0] - dt.timedelta(days=late), job.days[-1]
+    days = {day for day in job.night.warehouse.partitions("events") if first <= day < last and day not in job.days}
+    return job.published("events", days).select("event_id", "as_of_date") if days else None
+
+
+def _write_items_of_events(job: _Job, kept: Path) -> None:
+    """Write the items that events of the window name, where the shop has no catalogue."""
+    from pyspark.sql.functions import lit
+
+    from feature_jobs.items import items_from_events
+    from feature_jobs.storage import write_table
+
+    window = job.shop.history_days
+    first = job.days[0] - dt.timedelta(days=window - 1)
+    earlier = {
+        day for day in job.night.warehouse.partitions("events") if first <= day < job.days[-1] and day not in job.days
+    }
+    events = _written_events(job, kept).unionByName(job.published("events", earlier))
+    spec = job.night.warehouse.specs["items"]
+    lacking = [name for name in spec.column_names if name not in ("as_of_date", "item_id", "price")]
+    found = items_from_events(events, job.days, window)
+    write_table(found.withColumns({name: lit(None) for name in lacking}), spec, job.folders["items"], ["item_id"])
+
+
+def _written_events(job: _Job, kept: Path) -> "DataFrame":
+    from feature_jobs.storage import read_table
+
+    return read_table(job.spark, job.night.warehouse.specs["events"], [str(file) for file in kept.rglob("*.parquet")])
+
+
+def _write_users(job: _Job, kept: Path) -> None:
+    """Write the users known at the end of each day: the user table's, earlier nights', and those whom the logs show."""
+    from feature_jobs.storage import write_table
+    from feature_jobs.users import read_members, users
+
+    shop, members = job.shop, None
+    if shop.users:
+        _, files = find_listings(shop, shop.users, "users", job.days, job.list_files)
+        of_days = [file for day, files in files.items() if day is None or day >= job.days[0] for file in files]
+        members = (
+            read_members(job.spark, shop.users, of_days, job.key_path, shop.quarantine.test_users) if of_days else None
+        )
+    written = [day for day in job.night.warehouse.partitions("users") if day not in job.days]
+    latest = {max(before) for day in job.days if (before := [other for other in written if other < day])}
+    attributes = [f"user_{name}" for name in attribute_columns(shop)]
+    known = users(members, _written_events(job, kept), job.published("users", latest), job.days, attributes)
+    write_table(known, job.night.warehouse.specs["users"], job.folders["users"], ["user_key"])

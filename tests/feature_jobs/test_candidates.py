@@ -1,0 +1,66 @@
+"""Candidates: each generator proposes what it should, of the catalogue only, with what ties it to the user."""
+
+import datetime as dt
+
+import pytest
+
+from feature_jobs.candidates import EVERYBODY, EVERYWHERE, CandidateInputs, candidates
+
+pytestmark = pytest.mark.spark
+
+NIGHT = dt.date(2026, 2, 10)
+
+
+@pytest.fixture
+def found(tiny_shop, frame, event):
+    shop = tiny_shop(days=0)
+    items = [("a", "c/x", "B1"), ("b", "c/x", "B2"), ("c", "c/y", "B2"), ("d", "c/y", None), ("e", None, None)]
+    catalogue = [{"as_of_date": NIGHT, "item_id": i, "category_3": c, "brand": b} for i, c, b in items]
+    rate = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4, "e": 0.05, "gone": 0.9}
+    features = [
+        {"item_id": i, "item_click_rate_30d": r, "item_age_days": float(n)} for n, (i, r) in enumerate(rate.items())
+    ]
+    there = [{"scenario": "search", "item_id": "a", "item_scenario_click_rate_30d": 0.8}]
+    graph = [
+        ("a", "co_click", "e", 0.5),
+        ("a", "co_cart", "e", 0.25),
+        ("b", "co_click", "c", 0.3),
+        ("a", "co_click", "gone", 1.0),
+    ]
+    edges = [dict(zip(("head", "relation", "tail", "weight"), edge, strict=True)) for edge in graph]
+    log = [event("click", "u", "a", 9), event("purchase", "u", "b", 8), event("click", "u", "gone", 9)]
+    log += [event("impression", "v", "c", 9, query="q", position=1)]
+    inputs = CandidateInputs(
+        frame(shop, "events", log),
+        frame(shop, "items", catalogue),
+        frame(shop, "item_features", features),
+        frame(shop, "item_scenario_features", there),
+        frame(shop, "item_graph", edges),
+    )
+    return [row.asDict() for row in candidates(inputs, shop, NIGHT).collect()]
+
+
+def _of(rows, generator, user="u"):
+    mine = [row for row in rows if (row["generator"], row["user_key"]) == (generator, user)]
+    return sorted(mine, key=lambda row: (row["scenario"], -row["generator_score"], row["item_id"]))
+
+
+def test_each_generator_proposes_what_it_should(found):
+    shown = _of(found, "popular", EVERYBODY)  # by the utility of each scenario
+    assert [row["item_id"] for row in shown if row["scenario"] == "home_feed"] == ["d", "c", "b", "a", "e"]
+    assert [row["item_id"] for row in shown if row["scenario"] == "search"] == ["a", "d", "c", "b", "e"]
+    newest = _of(found, "fresh", EVERYBODY)
+    assert [row["item_id"] for row in newest] == ["a", "b", "c", "d", "e"]
+    assert {row["scenario"] for row in newest} == {EVERYWHERE}
+    assert [row["item_id"] for row in _of(found, "own_history")] == ["b", "a"]  # the purchase weighs more
+    assert _of(found, "own_history", "v") == []  # a search is no outcome
+    liked = [(row["item_id"], row["because"]) for row in _of(found, "affinity")]
+    assert liked == [("b", "c/x"), ("a", "c/x")]
+    assert [(row["item_id"], row["because"]) for row in _of(found, "affinity", "v")] == [("d", "c/y"), ("c", "c/y")]
+    assert {row["because"] for row in _of(found, "brand")} == {"B1", "B2"}
+    assert {(row["item_id"], row["because"]) for row in _of(found, "related")} == {("e", "a"), ("c", "b")}
+    # Only the catalogue is proposed, and nothing twice.
+    assert {row["item_id"] for row in found} == set("abcde")
+    keys = [tuple(row[k] for k in ("user_key", "scenario", "item_id", "generator")) for row in found]
+    assert len(keys) == len(set(keys))
+    assert {row["as_of_date"] for row in found} == {NIGHT}

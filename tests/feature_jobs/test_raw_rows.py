@@ -1,0 +1,133 @@
+"""Raw files in every form that the shop file allows, and lines in every form that logs have."""
+
+import datetime as dt
+import gzip
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import functions as F
+
+from feature_jobs.raw_files import csv_fields, event_date_of, find_files, first_line, unnamed_columns
+from feature_jobs.raw_rows import read_raw_rows, union
+from nightshelf.config import Csv, Dimension
+from nightshelf.errors import InputError
+
+pytestmark = pytest.mark.spark
+
+
+def table(format, **csv):
+    return Dimension(path="x", format=format, csv=Csv(**csv), columns={})
+
+
+def rows_of(spark, files, layout, columns):
+    read = union(read_raw_rows(spark, [str(f) for f in files], layout, columns, "sources.x"))
+    return {row["raw"]: row for row in read.collect()}
+
+
+def test_json_lines_tell_broken_ones_apart(spark, tmp_path):
+    file = tmp_path / "a.jsonl.gz"
+    good = ['{"uid":"a","n":1}', '{"other":1}', ' {"uid":"ü"}', '{"uid":null}', '{"uid":12345678901234567890}']
+    broken = ['{"uid":"a', "nope", '[{"uid":"a"}]', '{"uid":"a"}{"uid":"b"}', '{"uid":"a"} x', '{"uid" "a"}']
+    file.write_bytes(gzip.compress("\n".join([*good, "", *broken]).encode()))
+    rows = rows_of(spark, [file], table("jsonl"), {"user_id": "uid", "n": "n"})
+    assert {raw for raw, row in rows.items() if row["is_parsable"]} == set(good)
+    assert set(rows) == {*good, *broken}
+    assert rows['{"uid":12345678901234567890}']["user_id"] == "12345678901234567890"
+    assert rows[' {"uid":"ü"}']["user_id"] == "ü"
+
+
+def test_a_broken_byte_becomes_a_character(spark, tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"uid":"\xff\xfe"}\n')
+    (row,) = rows_of(spark, [tmp_path / "a.jsonl"], table("jsonl"), {"user_id": "uid"}).values()
+    assert row["user_id"] == "��"
+
+
+def test_csv_finds_columns_by_each_files_own_header(spark, tmp_path):
+    (tmp_path / "a.csv").write_text('id;name\n1;"a;""b"""\n2;b;c\n3\n4;"x\n;\n')
+    (tmp_path / "b.csv").write_text("\ufeffname;more;id\nz;;9\n")
+    rows = rows_of(
+        spark, [tmp_path / "a.csv", tmp_path / "b.csv"], table("csv", delimiter=";"), {"id": "id", "title": "name"}
+    )
+    assert {raw: row["is_parsable"] for raw, row in rows.items()} == {
+        '1;"a;""b"""': True, "2;b;c": False, "3": False, '4;"x': False, ";": True, "z;;9": True,
+    }  # fmt: skip
+    assert rows['1;"a;""b"""']["title"] == 'a;"b"'
+    assert rows["z;;9"]["id"] == "9"
+
+
+def test_csv_without_header_with_long_delimiter_and_encoding(spark, tmp_path):
+    (tmp_path / "a.dat").write_bytes("1::Café\n2::x::y\n".encode("latin-1"))
+    layout = table("csv", delimiter="::", header=False, encoding="ISO-8859-1")
+    rows = rows_of(spark, [tmp_path / "a.dat"], layout, {"id": "_c0", "title": "_c1"})
+    assert rows["1::Café"]["title"] == "Café"
+    assert not rows["2::x::y"]["is_parsable"]
+
+
+def test_parquet_keeps_types_and_reads_every_timestamp(spark, tmp_path):
+    moment = dt.datetime(2026, 2, 1, 3, 4, 5)
+    for name, kind in (("ns", pa.timestamp("ns")), ("us", pa.timestamp("us", "UTC")), ("text", pa.string())):
+        values = [str(moment)] if name == "text" else [moment]
+        pq.write_table(pa.table({"id": [7], "at": pa.array(values, kind)}), tmp_path / f"{name}.parquet")
+        (frame,) = read_raw_rows(
+            spark, [str(tmp_path / f"{name}.parquet")], table("parquet"), {"id": "id", "at": "at"}, "x"
+        )
+        assert frame.selectExpr("cast(at as string) at", "raw").first()["at"] == "2026-02-01 03:04:05"
+    files = [str(tmp_path / "ns.parquet"), str(tmp_path / "us.parquet")]
+    assert len(read_raw_rows(spark, files, table("parquet"), {"at": "at"}, "x")) == 2
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_a_missing_column_names_file_and_columns(spark, tmp_path, format):
+    file = tmp_path / f"a.{format}"
+    if format == "csv":
+        file.write_text("uid,sku\n1,2\n")
+    else:
+        pq.write_table(pa.table({"uid": [1], "sku": [2]}), file)
+    with pytest.raises(
+        InputError,
+        match=rf"a\.{format}: no column 'ts', which sources.x names for event_ts; columns there: uid, sku; correct",
+    ):
+        read_raw_rows(spark, [str(file)], table(format), {"user_id": "uid", "event_ts": "ts"}, "sources.x")
+
+
+def test_a_truncated_parquet_file_is_told(spark, tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 half")
+    with pytest.raises(InputError, match=r"a\.parquet: is no whole Parquet file"):
+        read_raw_rows(spark, [str(tmp_path / "a.parquet")], table("parquet"), {"id": "id"}, "x")
+
+
+def test_files_are_found_by_pattern_folder_and_scheme(spark, tmp_path):
+    for name in ("d/b.csv", "d/a.csv", "d/.hidden.csv", "d/_tmp.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x\n1\n")
+    expected = [str(tmp_path / "d" / name) for name in ("a.csv", "b.csv")]
+    assert find_files(spark, f"{tmp_path}/d/*.csv") == expected
+    assert find_files(spark, f"{tmp_path}/d") == expected
+    assert find_files(spark, f"file://{tmp_path}/*/a.csv") == expected[:1]
+    assert find_files(spark, f"{tmp_path}/none/*") == []
+
+
+def test_the_day_of_a_file_comes_from_its_path(spark):
+    def day(pattern, path):
+        return spark.range(1).select(event_date_of(pattern, F.lit(path))).first()[0]
+
+    assert day("raw/{event_date}/*.gz", "file:///a%20b/raw/2026-02-01/x.gz") == dt.date(2026, 2, 1)
+    assert day("/a b/{event_date}.csv", "file:///a%20b/2026-02-01.csv") == dt.date(2026, 2, 1)
+    assert day("s3a://bucket/{event_date}/v{event_date}", "s3a://bucket/2026-02-01/v2026-02-01/part") == dt.date(
+        2026, 2, 1
+    )
+    assert day("raw/{event_date}/*.gz", "file:///raw/other/x.gz") is None
+
+
+def test_first_lines_and_columns_without_a_name(spark, tmp_path):
+    (tmp_path / "empty.csv").write_text("")
+    assert first_line(spark, str(tmp_path / "empty.csv"), "UTF-8") is None
+    assert csv_fields('a,"b,c"', ",") == ["a", "b,c"]
+    (tmp_path / "a.jsonl").write_text('{"uid":1,"new":2}\n')
+    assert unnamed_columns(spark, str(tmp_path / "a.jsonl"), table("jsonl"), {"uid"}) == ["new"]
+    (tmp_path / "bad.jsonl").write_text("nope\n")
+    assert unnamed_columns(spark, str(tmp_path / "bad.jsonl"), table("jsonl"), {"uid"}) == []
+    (tmp_path / "half.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n")[:12])
+    with pytest.raises(InputError, match=r"half\.csv\.gz: cannot be read"):
+        first_line(spark, str(tmp_path / "half.csv.gz"), "UTF-8")

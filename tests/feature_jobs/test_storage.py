@@ -1,0 +1,57 @@
+"""Schema and storage: what is written is read back equal, by Spark and by the warehouse."""
+
+import datetime as dt
+
+import pytest
+
+from feature_jobs.schema import conform, spark_schema
+from feature_jobs.storage import literal_path, read_table, write_table
+from nightshelf.tables import table_specs
+from pipelines.warehouse import Warehouse, arrow_schema
+
+pytestmark = pytest.mark.spark
+
+
+def test_every_table_survives_the_way_through_spark_and_the_warehouse(spark, tiny_shop):
+    warehouse = Warehouse(tiny_shop(days=0))
+    spec = warehouse.specs["user_sequences"]
+    day = dt.date(2026, 2, 2)
+    rows = [(day, "k2", 2, [1, 2], [1, 1], [1, 2], [0.5, 0.25]), (dt.date(2026, 2, 1), "k1", 1, [], [], [], [])]
+    folder = warehouse.new_run_dir(spec.name, "a")
+    write_table(spark.createDataFrame(rows, spark_schema(spec)), spec, folder, ["user_key"])
+    assert warehouse.publish(spec.name, folder, [r[0] for r in rows], {"run_id": "a"}) == 2
+    files = warehouse.files(spec.name, [day])
+    assert [tuple(r) for r in read_table(spark, spec, files).collect()] == [rows[0]]
+    assert warehouse.read(spec.name).schema.names == arrow_schema(spec).names
+
+
+def test_files_per_day_bounds_the_files(spark, tiny_shop, tmp_path):
+    spec = table_specs(tiny_shop(days=0))["users"]
+    frame = spark.range(100).selectExpr(
+        "date'2026-02-01' + cast(id % 2 as int) as as_of_date", "cast(id as string) as user_key", "'x' as user_age_band"
+    )
+    write_table(frame, spec, tmp_path / "out", ["user_key"], files_per_day=2)
+    found = [
+        len(list(folder.glob("*.parquet"))) for folder in (tmp_path / "out").iterdir() if folder.name.startswith("_day")
+    ]
+    assert len(found) == 2
+    assert max(found) <= 2
+
+
+def test_no_files_are_no_rows(spark, tiny_shop):
+    spec = table_specs(tiny_shop(days=0))["events"]
+    frame = read_table(spark, spec, [])
+    assert frame.count() == 0
+    assert frame.columns == spec.column_names
+
+
+def test_conform_casts_orders_and_drops(spark, tiny_shop):
+    spec = table_specs(tiny_shop(days=0))["users"]
+    frame = spark.createDataFrame(
+        [("x", 7, "k", "2026-02-01")], "extra string, user_age_band int, user_key string, as_of_date string"
+    )
+    assert conform(frame, spec).schema == spark_schema(spec)
+
+
+def test_literal_path_escapes_globs():
+    assert literal_path("/a[b]/c*") == "/a\\[b\\]/c\\*"

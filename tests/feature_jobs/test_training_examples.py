@@ -1,0 +1,54 @@
+"""Training examples: yesterday's features, a split by time, missing features 0, weights of drawn rows."""
+
+import datetime as dt
+
+import pytest
+from pyspark.sql import functions as F
+
+from feature_jobs.impressions import impressions
+from feature_jobs.labels import labels
+from feature_jobs.training_examples import training_examples, validation_start
+
+NIGHT = dt.date(2026, 2, 10)
+
+
+@pytest.mark.spark
+def test_examples_carry_the_features_of_the_day_before(tiny_shop, frame, event):
+    shop = tiny_shop(days=0)
+    log = [event("impression", user, "i", day, position=None) for user in ("u", "v") for day in range(10)]
+    log += [event("impression", "u", "i", 9, 23.5)]  # immature for a click
+    events = frame(shop, "events", log)
+    shown = impressions(events, shop).withColumn("sampling_rate", F.lit(0.25))
+    no_outcome = frame(shop, "events", []).selectExpr("event_id impression_id", "event_id rule", "quantity", "price")
+    labelled = labels(shown, events, no_outcome, shop, NIGHT)
+    dates = [NIGHT - dt.timedelta(days=n) for n in range(10)]
+    of_users = [{"as_of_date": d, "user_key": "u", "user_index": 5, "user_click_count_1d": float(d.day)} for d in dates]
+    of_items = [{"as_of_date": d, "item_id": "i", "item_index": 6, "item_click_count_7d": 10.0 + d.day} for d in dates]
+    there = [{"as_of_date": NIGHT, "scenario": "home_feed", "item_id": "i", "item_scenario_impression_count_30d": 1.0}]
+    snapshots = [
+        frame(shop, table, rows)
+        for table, rows in [("user_features", of_users), ("item_features", of_items), ("item_scenario_features", there)]
+    ]
+    rows = training_examples(labelled, *snapshots, shop, NIGHT).collect()
+    # Ten days of events: the first one has no day before it.
+    assert sorted((row["user_key"], row["event_date"].day) for row in rows) == [
+        (u, d) for u in "uv" for d in range(2, 11)
+    ]
+    for row in rows:
+        known = row["event_date"].day - 1
+        assert row["feature_date"] == row["event_date"] - dt.timedelta(days=1)
+        assert row["item_click_count_7d"] == 10 + known
+        assert (row["user_index"], row["user_click_count_1d"]) == ((5, known) if row["user_key"] == "u" else (0, 0))
+        assert row["item_scenario_impression_count_30d"] == 0  # known on the night alone: after every impression
+        assert (row["position"], row["sample_weight"], row["as_of_date"]) == (0, 4.0, NIGHT)
+        assert row["split"] == ("validation" if row["event_date"].day >= 8 else "train")
+
+
+def test_validation_starts_where_every_task_is_mature(tiny_shop):
+    shop = tiny_shop(days=0)
+    assert validation_start(shop, NIGHT) == dt.date(2026, 2, 8)
+    short = {"click": {"event": "click", "label_window": "1h"}}
+    scenarios = {name: {"utility": {"click": 1}} for name in ("home_feed", "search")}
+    assert validation_start(tiny_shop(days=0, tasks=short, scenarios=scenarios), NIGHT) == NIGHT
+    long = {"click": {"event": "click", "label_window": "30d"}}
+    assert validation_start(tiny_shop(days=0, tasks=long, scenarios=scenarios), NIGHT) == dt.date(2026, 2, 5)

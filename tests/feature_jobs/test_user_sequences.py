@@ -1,0 +1,57 @@
+"""User sequences: oldest first, the last 50, known by the day, aged to its end."""
+
+import datetime as dt
+
+import pytest
+
+from feature_jobs.user_sequences import user_sequences
+from nightshelf.features import SEQUENCE_LENGTH, sequence_events
+
+pytestmark = pytest.mark.spark
+
+DAYS = [dt.date(2026, 2, day) for day in (2, 3, 4)]
+
+
+@pytest.fixture
+def words(frame):
+    def make(shop):
+        values = [("user", "u", 7), ("item", "i1", 1), ("item", "i2", 2)]
+        return frame(shop, "vocabularies", [{"feature": f, "value": v, "index": n} for f, v, n in values])
+
+    return make
+
+
+def test_events_are_taken_in_order_up_to_the_day(tiny_shop, frame, event, words):
+    shop = tiny_shop(days=0)
+    log = [
+        event("cart", "u", "i2", 2, 0.5),
+        event("click", "u", "i1", 1, 12),
+        event("click", "u", "i2", 1, 13, as_of_date=DAYS[2]),  # arrived two days late
+        event("impression", "u", "i1", 2, 23, scenario="search", query="q", position=1),
+        event("impression", "u", "i2", 2, 23, scenario="search", query="q", position=2),
+        event("impression", "u", "i2", 2, 23, position=1),
+        event("click", "new", "unknown", 3, 12),
+    ]
+    rows = user_sequences(frame(shop, "events", log), words(shop), shop, DAYS).collect()
+    found = {(row["user_key"], row["as_of_date"]): row for row in rows}
+    assert set(found) == {("u", day) for day in DAYS} | {("new", DAYS[2])}
+    place = {name: 1 + n for n, name in enumerate(sequence_events(shop))}
+    last = found["u", DAYS[2]]
+    assert last["user_index"] == 7
+    assert last["item_indexes"] == [1, 2, 2, 1]
+    assert last["event_type_indexes"] == [place[n] for n in ("click", "click", "cart", "searched")]
+    assert last["scenario_indexes"] == [1, 1, 1, 2]
+    assert last["age_days"] == pytest.approx([2.5, 2 + 11 / 24, 1 + 23.5 / 24, 1 + 1 / 24])
+    assert found["u", DAYS[0]]["item_indexes"] == [1]
+    assert found["u", DAYS[1]]["item_indexes"] == [1, 2, 1]
+    assert found["new", DAYS[2]]["item_indexes"] == [0]
+
+
+def test_the_last_events_are_kept(tiny_shop, frame, event, words):
+    shop = tiny_shop(days=0)
+    log = [event("click", "u", f"i{1 + (n == 0)}", 1, 1 + n / 60) for n in range(SEQUENCE_LENGTH + 1)]
+    rows = user_sequences(
+        frame(shop, "events", log), words(shop), shop, [DAYS[0], DAYS[0] + dt.timedelta(days=30)]
+    ).collect()
+    assert len(rows) == 1  # after 30 days of arrival nothing is left
+    assert rows[0]["item_indexes"] == [1] * SEQUENCE_LENGTH

@@ -1,0 +1,40 @@
+"""Windows: each daily total counts in exactly the days whose window holds it."""
+
+import datetime as dt
+
+import pytest
+from pyspark.sql import functions as F
+
+from feature_jobs.windows import carry_forward, spread_over_dates, window_counts
+
+pytestmark = pytest.mark.spark
+
+DAY = dt.date(2026, 2, 28)
+
+
+def _days_later(days: int) -> dt.date:
+    return DAY + dt.timedelta(days=days)
+
+
+def test_a_total_counts_in_each_window_that_holds_its_day(spark):
+    daily = spark.createDataFrame([(DAY, 5)], "day date, n_click long")
+    dates = [_days_later(n) for n in (-1, 0, 1, 6, 7, 29, 30)]
+    rows = spread_over_dates(daily, dates).groupBy("as_of_date").agg(*window_counts(["click"])).orderBy("as_of_date")
+    found = {row[0]: tuple(row[1:]) for row in rows.collect()}
+    assert found == {
+        _days_later(0): (5, 5, 5),
+        _days_later(1): (0, 5, 5),
+        _days_later(6): (0, 5, 5),
+        _days_later(7): (0, 0, 5),
+        _days_later(29): (0, 0, 5),
+    }
+
+
+def test_a_day_without_a_snapshot_takes_the_one_before(spark):
+    known = [_days_later(0), _days_later(2)]
+    snapshots = spark.createDataFrame([(day, f"of {day.day}") for day in known], "as_of_date date, name string")
+    carried = carry_forward(snapshots, known, [_days_later(n) for n in (-1, 0, 1, 2, 4)])
+    found = {row["as_of_date"]: row["name"] for row in carried.collect()}
+    first, second = f"of {known[0].day}", f"of {known[1].day}"
+    assert found == {_days_later(0): first, _days_later(1): first, _days_later(2): second, _days_later(4): second}
+    assert carry_forward(snapshots, known, [_days_later(-1)]).agg(F.count("*")).head()[0] == 0

@@ -1,0 +1,166 @@
+"""One whole night of a small simulated shop, all stages, twice; and what a night must refuse."""
+
+import datetime as dt
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nightshelf.config import Shop, load_shop
+from nightshelf.errors import GateError, InputError
+from nightshelf.paths import report_file, truth_dir
+from pipelines.night import run_night
+from pipelines.publish import content_hash
+from pipelines.sql import connect
+from pipelines.warehouse import Warehouse
+from simulation.simulate import simulate_shop
+
+ROOT = Path(__file__).resolve().parents[2]
+FIRST, NIGHT = dt.date(2026, 2, 9), dt.date(2026, 2, 13)
+pytestmark = pytest.mark.night
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, spark) -> Iterator[Shop]:  # type: ignore[no-untyped-def]
+    """The demo shop, small, after one night."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTSHELF_HOME", str(tmp_path_factory.mktemp("night")))
+        patch.delenv("NIGHTSHELF_ID_KEY", raising=False)
+        shop = load_shop(ROOT / "conf/shops/demo.yaml")
+        simulate_shop(shop, FIRST, 6, 150, 120, 3)
+        run_night(shop, NIGHT)
+        yield shop
+
+
+def ask(shop: Shop, query: str) -> list[tuple]:  # type: ignore[type-arg]
+    return connect(Warehouse(shop)).execute(query).fetchall()
+
+
+def test_every_known_user_has_a_shelf_without_gap_or_repeat_in_every_scenario(shop: Shop) -> None:
+    served = ask(
+        shop, "SELECT scenario, count(DISTINCT user_key), max(rank) FROM recommendations GROUP BY 1 ORDER BY 1"
+    )
+    known = ask(shop, f"SELECT count(*) FROM users WHERE as_of_date = DATE '{NIGHT}'")[0][0]
+    assert [(name, users) for name, users, _ in served] == [(name, known) for name in sorted(shop.scenarios)]
+    assert all(longest <= shop.scenarios[name].top_n for name, _, longest in served)
+    seen = ask(
+        shop,
+        "SELECT count(*) FROM (SELECT DISTINCT user_key FROM events) e ANTI JOIN recommendations r USING (user_key)",
+    )
+    assert seen == [(0,)]
+    shelves = """SELECT user_key, scenario, count(*) n, max(rank) top, min(rank) low, count(DISTINCT item_id) items
+                 FROM recommendations GROUP BY ALL"""
+    assert ask(shop, f"SELECT count(*) FROM ({shelves}) WHERE n != top OR low != 1 OR items != n") == [(0,)]
+    falls = (
+        "SELECT score - lag(score) OVER (PARTITION BY user_key, scenario ORDER BY rank) AS rise FROM recommendations"
+    )
+    assert ask(shop, f"SELECT count(*) FROM ({falls}) WHERE rise > 1e-9") == [(0,)]
+
+
+def test_no_shelf_shows_what_its_scenario_excludes(shop: Shop) -> None:
+    sold_out = "SELECT count(*) FROM recommendations JOIN items USING (as_of_date, item_id) WHERE stock = 0"
+    assert ask(shop, sold_out) == [(0,)]
+    names = ", ".join(f"'{name}'" for name, s in shop.scenarios.items() if "purchased_30d" in s.exclude)
+    bought = f"""SELECT count(*) FROM recommendations r JOIN events e USING (user_key, item_id)
+                 WHERE e.event_type = 'purchase' AND r.scenario IN ({names})"""
+    assert ask(shop, bought) == [(0,)]
+
+
+def test_rows_are_conserved_for_every_source_on_every_day(shop: Shop) -> None:
+    rows = ask(
+        shop, "SELECT as_of_date, source, rows_read, kept + quarantined + duplicates + other_days FROM source_counts"
+    )
+    assert len(rows) == len(shop.sources) * 5
+    assert all(read == accounted for _, _, read, accounted in rows)
+    assert sum(read for _, _, read, _ in rows) > 0
+
+
+def test_each_planted_kind_of_dirt_ends_under_its_own_reason(shop: Shop) -> None:
+    import pyarrow.parquet as pq
+
+    planted = pq.read_table(truth_dir(shop) / "dirt.parquet").to_pylist()
+    reasons = {row["reason"] for row in planted} - {"duplicate", "kept"}
+    counted = dict(ask(shop, "SELECT reason, count(*) FROM quarantine GROUP BY 1"))
+    assert set(counted) <= reasons
+    assert len(counted) >= 6
+
+
+def test_reasons_are_true_of_their_rows(shop: Shop) -> None:
+    wrong = """SELECT count(*) FROM recommendations JOIN items USING (as_of_date, item_id)
+               WHERE source = 'affinity' AND NOT contains(category_3, replace(reason, 'You often choose ', ''))"""
+    assert ask(shop, wrong) == [(0,)]
+    wrong = """SELECT count(*) FROM recommendations JOIN items USING (as_of_date, item_id)
+               WHERE source = 'brand' AND NOT contains(reason, brand)"""
+    assert ask(shop, wrong) == [(0,)]
+
+
+def test_the_first_challenger_is_champion_and_every_stage_left_its_row(shop: Shop) -> None:
+    promoted, evidence = ask(shop, "SELECT promoted, evidence FROM promotions")[0]
+    assert promoted
+    assert all(check["passed"] for check in json.loads(evidence))
+    stages = ask(shop, "SELECT count(DISTINCT stage) FROM stage_runs WHERE status = 'done' AND peak_memory_mb > 0")
+    assert stages == [(10,)]
+    assert report_file(shop, NIGHT).stat().st_size > 10_000
+
+
+def test_no_raw_user_id_leaves_the_logs(shop: Shop) -> None:
+    import csv
+
+    with (shop.home / "raw/users.csv").open() as file:
+        ids = [row["user_id"].encode() for row in csv.DictReader(file)][:40]
+    written = [path for path in (shop.home / "warehouse").rglob("*") if path.is_file()] + [report_file(shop, NIGHT)]
+    for path in written:
+        content = path.read_bytes()
+        assert not [user for user in ids if b'"' + user + b'"' in content or b">" + user + b"<" in content], path
+
+
+def test_the_same_night_again_gives_the_same_rows(shop: Shop) -> None:
+    before = content_hash(Warehouse(shop).files("recommendations", [NIGHT]))
+    run_night(shop, NIGHT)
+    assert content_hash(Warehouse(shop).files("recommendations", [NIGHT])) == before
+    assert ask(shop, "SELECT count(*) FROM promotions") == [(1,)]
+
+
+def test_the_next_night_starts_from_the_champion_and_leaves_the_old_shelves(shop: Shop) -> None:
+    before = content_hash(Warehouse(shop).files("recommendations", [NIGHT]))
+    tomorrow = NIGHT + dt.timedelta(days=1)
+    run_night(shop, tomorrow)
+    parent = ask(shop, f"SELECT message FROM stage_runs WHERE stage = 'train' AND as_of_date = DATE '{tomorrow}'")[0][0]
+    assert "warm-started from version" in parent
+    assert content_hash(Warehouse(shop).files("recommendations", [NIGHT])) == before
+    assert Warehouse(shop).partitions("recommendations") == [NIGHT, tomorrow]
+
+
+def test_one_scenario_without_retraining_leaves_the_others_as_they_were(shop: Shop) -> None:
+    others = (
+        "SELECT scenario, user_key, rank, item_id, run_id FROM recommendations WHERE scenario != 'search' ORDER BY ALL"
+    )
+    before, models = ask(shop, others), ask(shop, "SELECT count(*) FROM model_metrics")
+    run_night(shop, NIGHT, "train", "publish", retrain=False, scenarios=("search",))
+    assert ask(shop, others) == before
+    assert ask(shop, "SELECT count(*) FROM model_metrics") == models
+
+
+def test_drafts_that_the_audit_refuses_are_not_published(shop: Shop) -> None:
+    warehouse = Warehouse(shop)
+    before = content_hash(warehouse.files("recommendations", [NIGHT]))
+    drafts = warehouse.read("shelf_drafts", [NIGHT])
+    warehouse.publish_arrow("shelf_drafts", drafts.slice(1), [NIGHT], "a-row-is-missing")
+    with pytest.raises(GateError, match=r"rank|shelf"):
+        run_night(shop, NIGHT, "publish", "publish")
+    assert content_hash(warehouse.files("recommendations", [NIGHT])) == before
+
+
+def test_a_night_that_fails_leaves_the_old_shelves_readable(shop: Shop) -> None:
+    before = ask(shop, "SELECT count(*) FROM recommendations")
+    shutil.move(shop.home / "raw/search/2026-02-14", shop.home / "hidden")
+    try:
+        with pytest.raises(InputError, match="search"):
+            run_night(shop, dt.date(2026, 2, 14), "clean", "clean")
+    finally:
+        shutil.move(shop.home / "hidden", shop.home / "raw/search/2026-02-14")
+    assert ask(shop, "SELECT count(*) FROM recommendations") == before
+    failed = ask(shop, "SELECT message FROM stage_runs WHERE status = 'failed' AND stage = 'clean'")
+    assert len(failed) == 1

@@ -1,0 +1,75 @@
+"""The books of the cleaning: what is refused, and what the refusal says."""
+
+import datetime as dt
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nightshelf.errors import EngineError, InputError
+from pipelines.source_counts import SourceDay, as_table, check_books, count_rows
+
+DAY = dt.date(2026, 2, 2)
+
+
+def books(**rows):
+    return {(DAY, "home_log"): SourceDay(**{"rows_read": 10, "kept": 10, **rows})}
+
+
+@pytest.fixture
+def shop(tiny_shop):
+    return tiny_shop(days=0)
+
+
+def test_books_that_agree_pass(shop):
+    check_books(books(kept=7, quarantined=1, duplicates=1, other_days=1, reasons={"bot": 1}), shop, DAY)
+
+
+def test_a_lost_row_is_an_engines_fault(shop):
+    with pytest.raises(EngineError, match="home_log 2026-02-02: 10 rows read but 9 accounted for"):
+        check_books(books(kept=9), shop, DAY)
+
+
+def test_too_many_set_aside_names_the_most_frequent_reason(shop):
+    bad = books(kept=7, quarantined=3, reasons={"too_late": 2, "bot": 1}, examples={"too_late": "{a}", "bot": "{b}"})
+    with pytest.raises(
+        InputError, match=r"3 of 10 rows .*max_share = 0.2; most often too_late \(2 rows\), e.g. '\{a\}'"
+    ):
+        check_books(bad, shop, DAY)
+
+
+def test_a_column_that_every_readable_row_lacks_is_told(shop):
+    bad = books(kept=0, quarantined=10, reasons={"missing_key_field": 9, "unparsable": 1}, absent={"uid": 9})
+    with pytest.raises(InputError, match="column 'uid' is absent in every row"):
+        check_books(bad, shop, DAY)
+
+
+def test_an_empty_day_is_told_unless_the_shop_was_closed(tiny_shop):
+    empty = books(kept=0, rows_read=0)
+    with pytest.raises(InputError, match="empty day: the logs of 2026-02-02 hold no usable event"):
+        check_books(empty, tiny_shop(days=0), DAY)
+    check_books(empty, tiny_shop(days=0, closed={"dates": [DAY]}), DAY)
+
+
+def test_counts_come_from_the_files(shop, tmp_path):
+    def write(name, **columns):
+        (tmp_path / name / "_day=x").mkdir(parents=True)
+        pq.write_table(
+            pa.table({"as_of_date": [DAY] * len(columns["source"]), **columns}),
+            tmp_path / name / "_day=x" / "a.parquet",
+        )
+        return tmp_path / name
+
+    home = "home_log"
+    judged = write("judged", source=[home] * 5, reason=pa.array([None, None, None, "other_days", "bot"]))
+    kept = write("kept", source=[home])
+    again = write("again", source=[home] * 2)
+    aside = write("aside", source=[home], reason=["bot"], evidence=pa.array([None], pa.string()), raw=["x"])
+    found = count_rows(judged, kept, again, aside, shop, [DAY])
+    assert found[DAY, home] == SourceDay(5, 1, 1, 2, 1, {"bot": 1}, {"bot": "x"}, {})
+    assert found[DAY, "order_log"] == SourceDay()
+    assert as_table(found).num_rows == 3
+    assert (
+        count_rows(tmp_path / "no", tmp_path / "no", tmp_path / "no", tmp_path / "no", shop, [DAY])[DAY, home].rows_read
+        == 0
+    )
