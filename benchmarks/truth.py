@@ -22,7 +22,17 @@ from pipelines.candidate_lists import EVERYBODY
 from pipelines.warehouse import Warehouse
 from simulation.score import score_shelves
 
-COLUMNS = ("random", "popularity", "item_knn", "own_history", "ours", "ceiling", "best", "gap_closed", "gap_closed_stderr")
+COLUMNS = (
+    "random",
+    "popularity",
+    "item_knn",
+    "own_history",
+    "ours",
+    "ceiling",
+    "best",
+    "gap_closed",
+    "gap_closed_stderr",
+)
 SHELF = 10
 GENERATOR_USERS = 300
 

@@ -30,7 +30,7 @@ class TouchRule:
 
 
 def touch_rules(shop: Shop) -> list[TouchRule]:
-    """Return one rule per task on the item, bearing its name, and one per event type that no task learns.
+    """Return one rule per task on the item, bearing its name, and one per event type that no task learns (`event <type>`).
 
     An event type without a task belongs to the last impression within a day.
 
@@ -44,7 +44,7 @@ def touch_rules(shop: Shop) -> list[TouchRule]:
         if task.on == "item":
             rules.append(TouchRule(name, task.event, task.given, task.window))
     learned = {rule.event for rule in rules}
-    return rules + [TouchRule(e, e, None, _DEFAULT_WINDOW) for e in outcome_events(shop) if e not in learned]
+    return rules + [TouchRule(f"event {e}", e, None, _DEFAULT_WINDOW) for e in outcome_events(shop) if e not in learned]
 
 
 def attributed_outcomes(impressions: DataFrame, events: DataFrame, shop: Shop, hindsight: bool) -> DataFrame:

@@ -134,8 +134,8 @@ def affinity(
     interest: DataFrame, quality: DataFrame, group: str, generator: str, groups_per_user: int, items_per_group: int
 ) -> DataFrame:
     """Return the best items of the groups (category or brand) that the user's weight lies in."""
-    liked = interest.where(F.col(group).isNotNull()).groupBy("user_key", group)
-    liked = liked.agg(F.sum("weight").alias("liking"))
+    known = interest.where(F.col(group).isNotNull())
+    liked = known.groupBy("user_key", group).agg(F.sum("weight").alias("liking"))
     first = Window.partitionBy("user_key").orderBy(F.desc(F.round("liking", 6)), group)
     liked = liked.withColumn("place", F.row_number().over(first)).where(F.col("place") <= groups_per_user)
     best = _top(quality.where(F.col(group).isNotNull()).withColumn("score", F.col("utility")), [group], items_per_group)

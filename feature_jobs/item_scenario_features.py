@@ -13,6 +13,8 @@ from nightshelf.config import Shop
 from nightshelf.features import outcome_events
 from nightshelf.tables import table_specs
 
+_SHOWN = "an impression"  # no rule bears such a name
+
 
 def item_scenario_features(
     impressions: DataFrame, attributed: DataFrame, item_features: DataFrame, shop: Shop, dates: list[dt.date]
@@ -32,10 +34,10 @@ def item_scenario_features(
     rules: dict[str, str] = {}
     for rule in touch_rules(shop):
         rules.setdefault(rule.event, rule.name)
-    keys = ["scenario", "item_id", F.col("as_of_date").alias("day")]
-    shown = impressions.select(*keys, F.lit("impression").alias("kind"))
+    keys = [F.col("scenario"), F.col("item_id"), F.col("as_of_date").alias("day")]
+    shown = impressions.select(*keys, F.lit(_SHOWN).alias("kind"))
     daily = shown.unionByName(attributed.select(*keys, F.col("rule").alias("kind")))
-    kinds = {"impression": "impression", **rules}
+    kinds = {"impression": _SHOWN, **rules}
     totals = daily.groupBy("scenario", "item_id", "day").agg(
         *(F.count_if(F.col("kind") == name).alias(event) for event, name in kinds.items())
     )

@@ -13,6 +13,11 @@ from nightshelf.config import Shop
 from nightshelf.errors import EngineError, InputError
 
 MIN_JAVA = 17
+# Spark's generated code is new in every query: compiling it to the last costs a short night more than it saves.
+_PATIENT_COMPILER = (
+    "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000 "
+    "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000"
+)
 # Spark writes one method for a table's whole row; beyond 8,000 bytes Java would interpret it, four times as slow.
 _WIDE_ROWS = "-XX:-DontCompileHugeMethods"
 

@@ -19,21 +19,22 @@ def training_examples(
     item_features: DataFrame,
     item_scenario_features: DataFrame,
     shop: Shop,
+    first_date: dt.date,
     as_of_date: dt.date,
 ) -> DataFrame:
     """Return the impressions whose root task is mature, each joined with the features of the day before its own.
 
-    The first day of the window has no day before it and gives no examples. Features that are missing there are 0.
+    Features that are missing there are 0.
 
     Args:
         labelled: the impressions of the history window with their labels.
         user_features, item_features, item_scenario_features: of every day of the window.
-        shop: gives the window and the tasks.
+        shop: gives the tasks.
+        first_date: the first day of the window that has features; impressions count from the day after it.
         as_of_date: the night.
     """
-    first = as_of_date - dt.timedelta(days=shop.history_days - 1)
     _, end = day_bounds_utc(as_of_date, shop.timezone)
-    rows = labelled.where((F.col("event_date") > F.lit(first)) & is_mature(shop.tasks[root_task(shop)], end))
+    rows = labelled.where((F.col("event_date") > F.lit(first_date)) & is_mature(shop.tasks[root_task(shop)], end))
     rows = rows.withColumn("feature_date", F.date_sub("event_date", 1)).drop("as_of_date")
     for features, keys in (
         (item_scenario_features, ["scenario", "item_id"]),
@@ -44,7 +45,7 @@ def training_examples(
     spec = table_specs(shop)["training_examples"]
     computed = {
         "as_of_date": F.lit(as_of_date),
-        "split": F.when(F.col("event_date") < F.lit(validation_start(shop, as_of_date)), "train").otherwise(
+        "split": F.when(F.col("event_date") < F.lit(validation_start(shop, first_date, as_of_date)), "train").otherwise(
             "validation"
         ),
         "sample_weight": 1 / F.col("sampling_rate"),
@@ -54,11 +55,11 @@ def training_examples(
     return conform(rows.withColumns({**zeros, **computed}), spec)
 
 
-def validation_start(shop: Shop, as_of_date: dt.date) -> dt.date:
+def validation_start(shop: Shop, first_date: dt.date, as_of_date: dt.date) -> dt.date:
     """Return the first day of validation: the last one on which every task is mature; all later days belong to it too.
 
-    So each task can be validated, and nothing later than a validated impression is trained on. Half of the window is
-    always left for training.
+    So each task can be validated, and nothing later than a validated impression is trained on. Half of the days after
+    first_date are always left for training.
     """
     widest = max(task.window for task in shop.tasks.values())
-    return as_of_date - dt.timedelta(days=min(widest.days, shop.history_days // 2))
+    return as_of_date - dt.timedelta(days=min(widest.days, max((as_of_date - first_date).days - 1, 0) // 2))

@@ -25,6 +25,7 @@ def read_triples(spark: SparkSession, shop: Shop, as_of_date: dt.date) -> DataFr
     files = find_files(spark, pattern)
     if not files:
         raise InputError(f"graph: no file at {pattern}; bring it, or take `graph` out of the shop file")
-    for rows in read_raw_rows(spark, files, shop.graph, dict(shop.graph.columns), "graph"):
+    names: dict[str, str] = dict(shop.graph.columns.items())
+    for rows in read_raw_rows(spark, files, shop.graph, names, "graph"):
         empty = empty.unionByName(rows.where("is_parsable").select(*columns).dropna())
     return empty

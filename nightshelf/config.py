@@ -119,12 +119,19 @@ class Dimension(Strict):
 
 
 class Graph(Strict):
-    """Extra triples of the shop's own."""
+    """Extra triples of the shop's own; `columns` names those of head, relation and tail."""
 
     path: str
     format: Literal["jsonl", "csv", "parquet"]
     csv: Csv = Csv()
-    columns: dict[Literal["head", "relation", "tail"], str]
+    columns: dict[str, str]
+
+    @field_validator("columns")
+    @classmethod
+    def _three(cls, columns: dict[str, str]) -> dict[str, str]:
+        if set(columns) != {"head", "relation", "tail"}:
+            raise ValueError(f"has {', '.join(sorted(columns)) or 'nothing'}; name the columns of head, relation and tail")
+        return columns
 
 
 class Sampled(Strict):

@@ -106,7 +106,7 @@ def _write_all(tables: "_Tables", shop: Shop, day: dt.date, dates: list[dt.date]
     seen_now.count()
     labelled = labels(recent, acts, seen_now, shop, day)
     snapshots = [tables.read(name, days_back(day, shop.history_days)) for name in SNAPSHOTS[:3]]
-    examples = training_examples(labelled, snapshots[0], snapshots[1], snapshots[2], shop, day)
+    examples = training_examples(labelled, snapshots[0], snapshots[1], snapshots[2], shop, window[0], day)
     tables.write_night("training_examples", examples)
     recently = acts.where(acts.as_of_date.isin(window))
     graph = item_graph(recently, read_triples(tables.spark, shop, day), words, shop, day)

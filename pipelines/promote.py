@@ -28,7 +28,9 @@ def run(night: Night) -> StageResult:
         "challenger": version,
         "champion": before or "",
         "promoted": decision.promoted,
-        "reason": decision.reason if moves or not decision.promoted else f"{decision.reason}; a later night holds the alias",
+        "reason": decision.reason
+        if moves or not decision.promoted
+        else f"{decision.reason}; a later night holds the alias",
         "evidence": json.dumps(decision.evidence()),
     }
     table = pa.Table.from_pylist([row], schema=arrow_schema(night.warehouse.specs["promotions"]))
@@ -43,15 +45,21 @@ def _decide(night: Night, version: str, before: str | None) -> Decision:
 
     metrics = night.warehouse.read("model_metrics", [night.as_of_date]).to_pylist()
     root = next(name for name, task in night.shop.tasks.items() if task.given is None)
-    of_root = {m["metric"]: m for m in metrics if (m["model_version"], m["scenario"], m["task"]) == (version, "*", root)}
-    difference = None
+    of_root = {
+        m["metric"]: m for m in metrics if (m["model_version"], m["scenario"], m["task"]) == (version, "*", root)
+    }
+    difference: tuple[float | None, float | None] | None = None
     if before is not None:
         name = registered_name(night)
-        found = compare(tracking.download(name, version), tracking.download(name, before), night.shop, training_inputs(night))
+        found = compare(
+            tracking.download(name, version), tracking.download(name, before), night.shop, training_inputs(night)
+        )
         if found["comparable"]:
-            difference = (found["gauc_difference"], found["gauc_difference_lower"])
+            difference = (found["gauc_difference"], found["gauc_difference_lower"])  # type: ignore[assignment]
         else:  # the shop file changed: the old model cannot rank the new night, so the new one must stand alone
-            get_logger("promote").warning("version %s cannot be compared with version %s: %s", version, before, found["reason"])
+            get_logger("promote").warning(
+                "version %s cannot be compared with version %s: %s", version, before, found["reason"]
+            )
     return decide(of_root.get("auc", {}).get("lower"), of_root.get("pcoc", {}).get("value"), difference)
 
 
@@ -61,4 +69,6 @@ def _move_alias(night: Night, version: str) -> None:
     name = registered_name(night)
     tracking.set_alias(name, "champion", version)
     if (seen := tracking.get_alias(name, "champion")) != version:  # the registry's last writer wins: look again
-        raise EngineError(f"the alias champion of {name} is {seen}, not {version}: another process moved it; run promote again")
+        raise EngineError(
+            f"the alias champion of {name} is {seen}, not {version}: another process moved it; run promote again"
+        )

@@ -1,5 +1,6 @@
 """Stage `recommend`: the champion ranks every known user's candidates in every scenario; cold users get the fallback."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +17,7 @@ from nightshelf.errors import InputError
 from nightshelf.logs import get_logger
 from pipelines.candidate_lists import GENERATOR_ORDER, CandidateLists, pack_candidates
 from pipelines.models import champion_of, registered_name
-from pipelines.shelves import Exclusions, Predict, Shelves, fill_shelves, reason_texts
+from pipelines.shelves import Exclusions, Predict, Shelves, fill_shelves, preselect, reason_texts
 from pipelines.stage import Night, StageResult
 from pipelines.warehouse import DAY_FOLDER, arrow_schema
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from training.score import Ranker, ShelfFeatures
 
 BLOCK = 512
+LOG_SECONDS = 10.0
 _UNKNOWN_USER = np.array([-1])
 
 
@@ -50,14 +52,13 @@ def run(night: Night) -> StageResult:
     folder = night.warehouse.new_run_dir("shelf_drafts", night.run_id)
     (folder / f"{DAY_FOLDER}={night.as_of_date}").mkdir()
     chosen = night.scenarios or tuple(night.shop.scenarios)
-    for name in chosen:
-        predict = _predictor(ranker, features, catalogue.item_ids, name)
-        blocks = _rank(night, name, warm, lists, exclusions, predict)
-        tables = [_rows(night, name, version, shelves, warm, catalogue, lists) for shelves in blocks]
-        fallback = fill_shelves(_UNKNOWN_USER, name, night.shop.scenarios[name], lists, exclusions, predict)
-        tables.append(_for_cold(_rows(night, name, version, fallback, [""], catalogue, lists), cold))
-        pq.write_table(pa.concat_tables(tables), _draft_file(night, folder, name), compression="zstd")
-        get_logger("recommend").info("%s: %d users with a history, %d by the fallback", name, len(warm), len(cold))
+    predictors = {name: _predictor(ranker, features, catalogue.item_ids, name) for name in chosen}
+    tables: dict[str, list[pa.Table]] = {name: [] for name in chosen}
+    for name, is_fallback, shelves in _rank(night, warm, lists, exclusions, predictors):
+        table = _rows(night, name, version, shelves, warm or [""], catalogue, lists)
+        tables[name].append(_for_cold(table, cold) if is_fallback else table)
+    for name, parts in tables.items():
+        pq.write_table(pa.concat_tables(parts), _draft_file(night, folder, name), compression="zstd")
     _keep_other_scenarios(night, folder, chosen)
     rows = night.warehouse.publish("shelf_drafts", folder, [night.as_of_date], night.summary)
     return StageResult(
@@ -69,14 +70,14 @@ def run(night: Night) -> StageResult:
 
 
 def _load(night: Night) -> tuple[str, "Ranker", "ShelfFeatures"]:
+    from nightshelf.paths import artifact_dir, tracking_uri
+    from training.artifact import SERVING
     from training.score import Ranker, ShelfFeatures
     from training.tracking import download, ensure_tracker
 
-    from nightshelf.paths import artifact_dir, tracking_uri
-
     ensure_tracker(tracking_uri(night.shop), artifact_dir(night.shop))
     version = champion_of(night)
-    ranker = Ranker.load(download(registered_name(night), version))
+    ranker = Ranker.load(download(registered_name(night), version) / SERVING)
     day = [night.as_of_date]
     tables = ("user_features", "item_features", "item_scenario_features", "user_sequences")
     features = ShelfFeatures.load(
@@ -119,11 +120,24 @@ def _predictor(ranker: "Ranker", features: "ShelfFeatures", item_ids: list[str],
 
 
 def _rank(
-    night: Night, name: str, users: list[str], lists: CandidateLists, exclusions: Exclusions, predict: Predict
-) -> Iterator[Shelves]:
-    bounds = [*range(0, len(users), BLOCK), len(users)]
-    for start, end in pairwise(bounds):
-        yield fill_shelves(np.arange(start, end), name, night.shop.scenarios[name], lists, exclusions, predict)
+    night: Night, users: list[str], lists: CandidateLists, exclusions: Exclusions, predictors: dict[str, Predict]
+) -> Iterator[tuple[str, bool, Shelves]]:
+    """Yield scenario, whether the shelves are those of the unknown user, and the shelves of a block of users.
+
+    The first scenario takes a first look at all candidates of a block; every scenario then scores the best of them.
+    """
+    scenarios, names = night.shop.scenarios, list(predictors)
+    told = time.monotonic()
+    for start, end in pairwise([*range(0, len(users), BLOCK), len(users)]):
+        block = np.arange(start, end)
+        first_look = preselect(block, names, scenarios[names[0]], lists, predictors[names[0]])
+        for name, predict in predictors.items():
+            yield name, False, fill_shelves(block, name, scenarios[name], lists, exclusions, predict, first_look)
+        if time.monotonic() - told > LOG_SECONDS:
+            told = time.monotonic()
+            get_logger("recommend").info("%d of %d users with a history are served", end, len(users))
+    for name, predict in predictors.items():
+        yield name, True, fill_shelves(_UNKNOWN_USER, name, scenarios[name], lists, exclusions, predict)
 
 
 def _rows(

@@ -13,6 +13,10 @@ from pipelines.candidate_lists import EVERYBODY, GENERATOR_ORDER, CandidateLists
 Predict = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
+# How many candidates a place on the shelf gets the full look, and the least that any shelf chooses from.
+PRESELECTED, PRESELECTED_LEAST = 2, 40
+
+
 @dataclass(frozen=True)
 class Exclusions:
     """What must not be shown: items that are out of stock, and what a user bought of late (sorted user × items + item)."""
@@ -45,17 +49,51 @@ class Shelves:
     because: np.ndarray
 
 
+def preselect(
+    users: np.ndarray, names: list[str], scenario: Scenario, lists: CandidateLists, predict: Predict
+) -> np.ndarray:
+    """Score all candidates of a block of users in one scenario, as a first look that the others share.
+
+    Args:
+        users: numbers [B].
+        names: the scenarios whose candidates are looked at.
+        scenario: the one whose utility is taken; `predict` predicts in it.
+
+    Returns:
+        [B, items] expected utility; -inf where an item is no candidate.
+    """
+    items = _candidates(users, names, lists)[0]
+    score = _utility(scenario, predict(users, items))
+    first_look = np.full((len(users), int(items.max(initial=0)) + 2), -np.inf, np.float32)
+    first_look[np.arange(len(users))[:, None], items] = np.where(np.isfinite(score), score, -np.inf)
+    first_look[:, -1] = -np.inf  # where -1, no item at all, was written
+    return first_look
+
+
 def fill_shelves(
-    users: np.ndarray, name: str, scenario: Scenario, lists: CandidateLists, exclusions: Exclusions, predict: Predict
+    users: np.ndarray,
+    name: str,
+    scenario: Scenario,
+    lists: CandidateLists,
+    exclusions: Exclusions,
+    predict: Predict,
+    first_look: np.ndarray | None = None,
 ) -> Shelves:
     """Rank the candidates of a block of users (numbers [B], or [-1] for the unknown user) in one scenario.
 
     The score is the expected utility: the sum of weight × prediction over the scenario's tasks. Ties break by item id.
+    With a first look, only the PRESELECTED × top_n best of it (but PRESELECTED_LEAST at least) are scored.
     """
-    items, generators, because = _candidates(users, name, lists)
+    items, generators, because = _candidates(users, [name], lists)
     allowed = exclusions.mask(list(scenario.exclude), users, items)
+    if first_look is not None:
+        seen = np.where(allowed, np.take_along_axis(first_look, items, axis=1), -np.inf)
+        best = _top(seen, items, max(PRESELECTED_LEAST, PRESELECTED * scenario.top_n))
+        items, generators, because, allowed = (
+            np.take_along_axis(a, best, 1) for a in (items, generators, because, allowed)
+        )
     predictions = predict(users, np.where(allowed, items, -1))
-    score = sum(weight * predictions[task].astype(np.float64) for task, weight in scenario.utility.items())
+    score = _utility(scenario, predictions)
     allowed &= np.isfinite(score)
     score = np.where(allowed, np.round(score, 6), -np.inf)  # rounded: ties, not the last bit, decide between equals
     top = _top(score, items, scenario.top_n)
@@ -74,9 +112,15 @@ def fill_shelves(
     )
 
 
-def _candidates(users: np.ndarray, name: str, lists: CandidateLists) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _utility(scenario: Scenario, predictions: dict[str, np.ndarray]) -> np.ndarray:
+    return np.asarray(sum(weight * predictions[task].astype(np.float64) for task, weight in scenario.utility.items()))
+
+
+def _candidates(
+    users: np.ndarray, names: list[str], lists: CandidateLists
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the block's own candidates followed by those for everybody, each item once a user."""
-    shared = [lists.everybody[key] for key in (name, EVERYBODY) if key in lists.everybody]
+    shared = [lists.everybody[key] for key in (*names, EVERYBODY) if key in lists.everybody]
     shared_items = np.concatenate([part[0] for part in shared]) if shared else np.zeros(0, np.int32)
     shared_generators = np.concatenate([part[1] for part in shared]) if shared else np.zeros(0, np.int8)
     _, first = np.unique(shared_items, return_index=True)

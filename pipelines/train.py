@@ -26,11 +26,18 @@ def run(night: Night) -> StageResult:
     recipe = load_recipe(night.shop.model)
     inputs = training_inputs(night)
     report = train_ranker(night.shop, recipe, inputs, folder, parent)
-    tags = {"as_of_date": str(night.as_of_date), "run_id": night.run_id, "parent": parent_version or "", "code_version": code_version()}
+    tags = {
+        "as_of_date": str(night.as_of_date),
+        "run_id": night.run_id,
+        "parent": parent_version or "",
+        "code_version": code_version(),
+    }
     run_id = tracking.log_training(name, report, recipe, folder, tags)
     version = tracking.register(run_id, name, tags)
     tracking.set_alias(name, "challenger", version)
-    message = f"version {version} is the challenger" + (f", warm-started from version {parent_version}" if parent else "")
+    message = f"version {version} is the challenger" + (
+        f", warm-started from version {parent_version}" if parent else ""
+    )
     rows = report.train_rows + report.validation_rows
     return StageResult(rows, inputs=["training_examples", "user_sequences", "vocabularies"], message=message)
 

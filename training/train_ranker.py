@@ -13,7 +13,7 @@ import torch
 from nightshelf.config import Shop
 from nightshelf.errors import EngineError, InputError
 from nightshelf.logs import get_logger
-from training.artifact import load_model, save_model
+from training.artifact import SERVING, load_model, save_model
 from training.balancing import TaskBalance
 from training.base_rates import regression_scales, start_at_base_rates
 from training.batches import Batch, Dataset
@@ -21,7 +21,7 @@ from training.data import Examples, TrainingInputs, load_examples, load_vocabula
 from training.losses import task_losses
 from training.metrics import auc
 from training.normalization import NormalizationSpec, fit_normalization
-from training.optimizers import TABLE, make_optimizers
+from training.optimizers import TABLE, make_optimizers, set_rates
 from training.predict import predict
 from training.ranking_model import RankingModel
 from training.recipe import Recipe
@@ -52,7 +52,7 @@ class TrainingReport:
 def train_ranker(
     shop: Shop, recipe: Recipe, inputs: TrainingInputs, out: Path, parent: Path | None = None
 ) -> TrainingReport:
-    """Train one model for all tasks in all scenarios and write it into the folder `out`.
+    """Train one model for all tasks in all scenarios and write it into the folder `out`, and into `out`/serving for use.
 
     The weights of the epoch with the lowest validation loss are kept (before the first epoch the parent's count too, if
     training starts from them). A loss that is not finite takes training back to the best weights at half the rates.
@@ -95,7 +95,9 @@ def train_ranker(
     epoch, waited = 1, 0
     with deterministic():
         while epoch <= recipe.max_epochs and waited < recipe.patience:
-            row = train_epoch(model, balance, optimizers, train, recipe, epoch, mean_weight, scales)
+            row = train_epoch(
+                model, balance, optimizers, train, recipe, epoch, mean_weight, scales, 0.5**report.halvings
+            )
             row |= validation_metrics(model, validation)
             if not math.isfinite(row["train_loss"]) or not math.isfinite(row["validation_loss"]):
                 report.halvings += 1
@@ -125,6 +127,15 @@ def train_ranker(
 
     model.load_state_dict(best)
     save_model(model, out)
+    # What serves also learns the newest days. What is measured, and what the next night starts from, never saw them.
+    with deterministic():
+        row = train_epoch(
+            model, balance, optimizers, validation, recipe, epoch, mean_weight, scales, 0.5**report.halvings
+        )
+    if not math.isfinite(row["train_loss"]):
+        log.warning("the newest days give a loss that is not finite: the measured weights serve")
+        model.load_state_dict(best)
+    save_model(model, out / SERVING)
     report.seconds = time.monotonic() - started
     log.info(
         "best epoch %d, validation loss %.5f, %.1f s in all",
@@ -144,8 +155,9 @@ def train_epoch(
     epoch: int,
     mean_weight: torch.Tensor,
     scales: torch.Tensor,
+    scale: float,
 ) -> dict[str, float]:
-    """Pass once over the train split; stop at once when the loss is not finite.
+    """Pass once over the rows; stop at once when the loss is not finite.
 
     Returns:
         epoch, train_loss (mean over impressions), rows_per_s.
@@ -156,6 +168,7 @@ def train_epoch(
     started = told = time.monotonic()
     total, rows = 0.0, 0
     for k, chunks in enumerate(batches):
+        set_rates(optimizers, recipe, scale, min(1.0, (epoch - 1 + k / len(batches)) / recipe.max_epochs))
         batch = train.batch(chunks)
         loss = batch_loss(model, balance, batch, mean_weight, scales)
         if not torch.isfinite(loss):

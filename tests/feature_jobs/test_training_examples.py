@@ -29,7 +29,7 @@ def test_examples_carry_the_features_of_the_day_before(tiny_shop, frame, event):
         frame(shop, table, rows)
         for table, rows in [("user_features", of_users), ("item_features", of_items), ("item_scenario_features", there)]
     ]
-    rows = training_examples(labelled, *snapshots, shop, NIGHT).collect()
+    rows = training_examples(labelled, *snapshots, shop, dt.date(2026, 2, 1), NIGHT).collect()
     # Ten days of events: the first one has no day before it.
     assert sorted((row["user_key"], row["event_date"].day) for row in rows) == [
         (u, d) for u in "uv" for d in range(2, 11)
@@ -45,10 +45,11 @@ def test_examples_carry_the_features_of_the_day_before(tiny_shop, frame, event):
 
 
 def test_validation_starts_where_every_task_is_mature(tiny_shop):
-    shop = tiny_shop(days=0)
-    assert validation_start(shop, NIGHT) == dt.date(2026, 2, 8)
+    shop, first = tiny_shop(days=0), dt.date(2026, 2, 1)
+    assert validation_start(shop, first, NIGHT) == dt.date(2026, 2, 8)
     short = {"click": {"event": "click", "label_window": "1h"}}
     scenarios = {name: {"utility": {"click": 1}} for name in ("home_feed", "search")}
-    assert validation_start(tiny_shop(days=0, tasks=short, scenarios=scenarios), NIGHT) == NIGHT
+    assert validation_start(tiny_shop(days=0, tasks=short, scenarios=scenarios), first, NIGHT) == NIGHT
     long = {"click": {"event": "click", "label_window": "30d"}}
-    assert validation_start(tiny_shop(days=0, tasks=long, scenarios=scenarios), NIGHT) == dt.date(2026, 2, 5)
+    assert validation_start(tiny_shop(days=0, tasks=long, scenarios=scenarios), first, NIGHT) == dt.date(2026, 2, 6)
+    assert validation_start(shop, dt.date(2026, 2, 8), NIGHT) == NIGHT

@@ -27,7 +27,7 @@ def put_days(warehouse: Warehouse, days: list[dt.date]) -> None:
             late = dt.timedelta(days=chance.random() < 0.1)
             kind = chance.choice(["impression"] * 5 + ["click"] * 3 + ["cart", "purchase"])
             rows.append({
-                "as_of_date": day, "event_id": f"{day}-{n}", "event_date": day - late, "source": "log",
+                "event_id": f"{day}-{n}", "event_date": day - late, "source": "log",
                 "event_ts": noon - late + dt.timedelta(minutes=chance.randrange(300)), "event_type": kind,
                 "scenario": chance.choice(["home_feed", "search"]), "user_key": f"u{chance.randrange(5)}",
                 "item_id": f"i{chance.randrange(6)}", "price": 5.0 if kind == "purchase" else None,
@@ -43,11 +43,16 @@ def put_days(warehouse: Warehouse, days: list[dt.date]) -> None:
             }
             for n in range(7)
         ]
-        users = [{"as_of_date": day, "user_key": f"u{n}", "user_age_band": "young"} for n in range(6)]
+        users = [{"user_key": f"u{n}", "user_age_band": "young"} for n in range(6)]
         for table, content in (("events", rows), ("items", items), ("users", users)):
-            full = [{name: row.get(name) for name in warehouse.specs[table].column_names} for row in content]
-            arrow = pa.Table.from_pylist(full, arrow_schema(warehouse.specs[table]))
-            warehouse.publish_arrow(table, arrow, [day], f"put-{day}")
+            put_rows(warehouse, table, day, content)
+
+
+def put_rows(warehouse: Warehouse, table: str, day: dt.date, rows: list[dict]) -> None:
+    """Publish one partition; columns that a row lacks are null."""
+    spec = warehouse.specs[table]
+    full = [{**{name: row.get(name) for name in spec.column_names}, "as_of_date": day} for row in rows]
+    warehouse.publish_arrow(table, pa.Table.from_pylist(full, arrow_schema(spec)), [day], f"put-{day}")
 
 
 def night_of(shop, day, name):
@@ -94,6 +99,41 @@ def _check_vocabularies_grow(warehouse):
 
 def rows_of_day(warehouse, day):
     return {(row["feature"], row["value"], row["index"]) for row in warehouse.read("vocabularies", [day]).to_pylist()}
+
+
+def test_a_shop_with_orders_alone_gets_every_table(spark, tiny_shop):
+    orders = {
+        "name": "order_log", "path": "raw/orders/*.csv", "format": "csv", "scenario": "home_feed", "event_type": "purchase",
+        "columns": {"user_id": "u", "item_id": "i", "event_ts": "t"},
+    }  # fmt: skip
+    shop = tiny_shop(
+        days=0,
+        sources=[orders],
+        items=None,
+        users=None,
+        negatives={"sampled": 2},
+        tasks={"purchase": {"event": "purchase", "label_window": "1h"}},
+        scenarios={"home_feed": {"utility": {"purchase": 1}}},
+    )
+    warehouse = Warehouse(shop)
+    for day in DAYS[:2]:
+        start = dt.datetime.combine(day, dt.time(4), dt.UTC)
+        bought = [(f"u{n % 7}", f"i{n * 7 % 11}", start + dt.timedelta(minutes=n)) for n in range(40)]
+        log = [
+            {"event_id": f"{day}-{n}", "event_date": day, "event_ts": ts, "source": "order_log", "scenario": "home_feed",
+             "event_type": "purchase", "user_key": user, "item_id": item}
+            for n, (user, item, ts) in enumerate(bought)
+        ]  # fmt: skip
+        put_rows(warehouse, "events", day, log)
+        put_rows(warehouse, "items", day, [{"item_id": f"i{n}", "price": None} for n in range(11)])
+        put_rows(warehouse, "users", day, [{"user_key": f"u{n}"} for n in range(7)])
+    run(night_of(shop, DAYS[1], "a"))
+    assert {table for table in (*SNAPSHOTS, *NIGHTLY) if warehouse.read(table).num_rows == 0} == set()
+    examples = warehouse.read("training_examples").to_pandas()
+    assert examples.groupby("label_purchase").size().to_dict() == {0.0: 80, 1.0: 40}
+    assert (examples["mask_purchase"] == 1).all()
+    assert (examples.loc[examples["label_purchase"] == 0, "sample_weight"] > 1).all()
+    assert examples["item_purchase_rate_30d"].between(0, 1).all()
 
 
 def test_no_events_in_the_window_is_told(spark, tiny_shop):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from nightshelf.config import Scenario
 from pipelines.candidate_lists import GENERATOR_ORDER, pack_candidates
-from pipelines.shelves import Exclusions, fill_shelves, reason_texts
+from pipelines.shelves import Exclusions, fill_shelves, preselect, reason_texts
 
 USERS, ITEMS = [f"u{n}" for n in range(6)], [f"i{n:02}" for n in range(30)]
 
@@ -116,3 +116,45 @@ def test_no_candidates_at_all_give_no_rows() -> None:
         np.arange(6), "cart", Scenario(utility={"click": 1}), lists, exclusions, lambda u, i: {"click": i.astype(float)}
     )
     assert len(shelves.ranks) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(own | shared, max_size=80))
+def test_a_first_look_that_keeps_everything_changes_nothing(rows) -> None:  # type: ignore[no-untyped-def]
+    worth = np.random.default_rng(1).random((7, 30))
+    scenario = Scenario(top_n=20, utility={"click": 1})  # 2 x 20 places: more than the 30 items that there are
+    lists = pack_candidates(candidate_table(rows), USERS, ITEMS)
+    exclusions = Exclusions(np.arange(30) % 7 == 0, np.zeros(0, np.int64))
+
+    def predict(users, items):  # type: ignore[no-untyped-def]
+        return {"click": np.where(items >= 0, worth[users[:, None], items], np.nan)}
+
+    users = np.arange(6)
+    first_look = preselect(users, ["search", "cart"], scenario, lists, predict)
+    whole = fill_shelves(users, "search", scenario, lists, exclusions, predict)
+    chosen = fill_shelves(users, "search", scenario, lists, exclusions, predict, first_look)
+    for one, other in zip(vars(whole).values(), vars(chosen).values(), strict=True):
+        assert (
+            np.array_equal(one, other)
+            if isinstance(one, np.ndarray)
+            else all(np.array_equal(one[k], other[k]) for k in one)
+        )
+
+
+def test_a_first_look_spares_the_model_the_worst_candidates() -> None:
+    rows = [("u0", "*", item, "related", 1.0) for item in ITEMS] + [("u1", "*", "i00", "related", 1.0)]
+    many = [f"i{n:03}" for n in range(200)]
+    table = candidate_table([("u0", "*", item, "related", 1.0) for item in many] + rows[-1:])
+    lists = pack_candidates(table, USERS, many)
+    exclusions = Exclusions(np.zeros(200, bool), np.zeros(0, np.int64))
+    widths = []
+
+    def predict(users, items):  # type: ignore[no-untyped-def]
+        widths.append(items.shape[1])
+        return {"click": np.where(items >= 0, items / 200, np.nan)}
+
+    scenario = Scenario(top_n=5, utility={"click": 1})
+    first_look = preselect(np.arange(6), ["search"], scenario, lists, predict)
+    shelves = fill_shelves(np.arange(6), "search", scenario, lists, exclusions, predict, first_look)
+    assert widths == [200, 40]
+    assert shelves.items[shelves.users == 0].tolist() == [199, 198, 197, 196, 195]
