@@ -130,7 +130,9 @@ class Graph(Strict):
     @classmethod
     def _three(cls, columns: dict[str, str]) -> dict[str, str]:
         if set(columns) != {"head", "relation", "tail"}:
-            raise ValueError(f"has {', '.join(sorted(columns)) or 'nothing'}; name the columns of head, relation and tail")
+            raise ValueError(
+                f"has {', '.join(sorted(columns)) or 'nothing'}; name the columns of head, relation and tail"
+            )
         return columns
 
 

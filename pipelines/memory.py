@@ -17,6 +17,7 @@ class PeakMemory:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "PeakMemory":
+        self._sample()
         self._thread.start()
         return self
 

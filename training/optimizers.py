@@ -40,11 +40,3 @@ def make_optimizers(model: nn.Module, balance: nn.Module, recipe: Recipe, scale:
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
     dense = torch.optim.AdamW(groups, lr=recipe.learning_rate.dense * scale)
     return [dense, RowwiseAdagrad(table, recipe.learning_rate.embedding * scale, recipe.l2_embedding)]
-
-
-def set_rates(optimizers: list[torch.optim.Optimizer], recipe: Recipe, scale: float, progress: float) -> None:
-    """Let the rates fall in a straight line, from `scale` times the recipe's to its `final` share at progress 1."""
-    share = scale * (1.0 - (1.0 - recipe.learning_rate.final) * min(1.0, progress))
-    for optimizer, rate in zip(optimizers, (recipe.learning_rate.dense, recipe.learning_rate.embedding), strict=True):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * share

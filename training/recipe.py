@@ -28,11 +28,10 @@ class PLESizes(Strict):
 
 
 class LearningRates(Strict):
-    """Learning rates: AdamW moves the dense weights, Adagrad the table; both fall to `final` of it over the epochs."""
+    """Learning rates: AdamW moves the dense weights, Adagrad the embedding table."""
 
     dense: Rate = 0.002
     embedding: Rate = 0.05
-    final: float = Field(1.0, ge=0, le=1)
 
 
 class Recipe(Strict):

@@ -21,7 +21,7 @@ from training.data import Examples, TrainingInputs, load_examples, load_vocabula
 from training.losses import task_losses
 from training.metrics import auc
 from training.normalization import NormalizationSpec, fit_normalization
-from training.optimizers import TABLE, make_optimizers, set_rates
+from training.optimizers import TABLE, make_optimizers
 from training.predict import predict
 from training.ranking_model import RankingModel
 from training.recipe import Recipe
@@ -95,9 +95,7 @@ def train_ranker(
     epoch, waited = 1, 0
     with deterministic():
         while epoch <= recipe.max_epochs and waited < recipe.patience:
-            row = train_epoch(
-                model, balance, optimizers, train, recipe, epoch, mean_weight, scales, 0.5**report.halvings
-            )
+            row = train_epoch(model, balance, optimizers, train, recipe, epoch, mean_weight, scales)
             row |= validation_metrics(model, validation)
             if not math.isfinite(row["train_loss"]) or not math.isfinite(row["validation_loss"]):
                 report.halvings += 1
@@ -129,9 +127,7 @@ def train_ranker(
     save_model(model, out)
     # What serves also learns the newest days. What is measured, and what the next night starts from, never saw them.
     with deterministic():
-        row = train_epoch(
-            model, balance, optimizers, validation, recipe, epoch, mean_weight, scales, 0.5**report.halvings
-        )
+        row = train_epoch(model, balance, optimizers, validation, recipe, epoch, mean_weight, scales)
     if not math.isfinite(row["train_loss"]):
         log.warning("the newest days give a loss that is not finite: the measured weights serve")
         model.load_state_dict(best)
@@ -155,7 +151,6 @@ def train_epoch(
     epoch: int,
     mean_weight: torch.Tensor,
     scales: torch.Tensor,
-    scale: float,
 ) -> dict[str, float]:
     """Pass once over the rows; stop at once when the loss is not finite.
 
@@ -168,7 +163,6 @@ def train_epoch(
     started = told = time.monotonic()
     total, rows = 0.0, 0
     for k, chunks in enumerate(batches):
-        set_rates(optimizers, recipe, scale, min(1.0, (epoch - 1 + k / len(batches)) / recipe.max_epochs))
         batch = train.batch(chunks)
         loss = batch_loss(model, balance, batch, mean_weight, scales)
         if not torch.isfinite(loss):

@@ -15,7 +15,7 @@ from training.base_rates import regression_scales, start_at_base_rates
 from training.batches import Dataset
 from training.data import load_examples, load_vocabulary_sizes
 from training.normalization import fit_normalization
-from training.optimizers import make_optimizers, set_rates
+from training.optimizers import make_optimizers
 from training.predict import predict
 from training.ranking_model import RankingModel
 from training.spec import dense_names, model_spec
@@ -205,7 +205,9 @@ def test_without_validation_rows_nothing_is_trained(demo_shop, night, recipe, tm
         train_ranker(demo_shop, recipe(), dataclasses.replace(night.inputs, training_examples=[file]), tmp_path / "out")
 
 
-def test_what_serves_has_learnt_the_validation_days_and_what_is_measured_has_not(demo_shop, night, trained, example_night):
+def test_what_serves_has_learnt_the_validation_days_and_what_is_measured_has_not(
+    demo_shop, night, trained, example_night
+):
     measured, serving = load_model(trained.folder), load_model(trained.folder / SERVING)
     assert serving.spec == measured.spec
     validation = Dataset(example_night, measured.spec).subset(~example_night.is_train)
@@ -214,16 +216,3 @@ def test_what_serves_has_learnt_the_validation_days_and_what_is_measured_has_not
     balance = TaskBalance(measured.spec.recipe, measured.spec.tasks)
     losses = [batch_loss(model, balance, batch, ones, scales).item() for model in (measured, serving)]
     assert losses[1] < losses[0]
-
-
-def test_rates_fall_in_a_straight_line(demo_shop, night, example_night, recipe):
-    falling = recipe(max_epochs=2, learning_rate={"dense": 0.1, "embedding": 0.4, "final": 0.5})
-    model, _ = build(demo_shop, night, example_night, falling)
-    optimizers = make_optimizers(model, TaskBalance(falling, model.spec.tasks), falling, 1.0)
-    rates = []
-    for progress in (0.0, 0.5, 1.0, 1.5):
-        set_rates(optimizers, falling, 0.5, progress)
-        rates.append([group["lr"] for optimizer in optimizers for group in optimizer.param_groups])
-    assert rates[0] == pytest.approx([0.05, 0.05, 0.2])
-    assert rates[1] == pytest.approx([0.0375, 0.0375, 0.15])
-    assert rates[2] == rates[3] == pytest.approx([0.025, 0.025, 0.1])
