@@ -3,7 +3,7 @@ SHELL := /bin/sh
 JOBS := .venv/jobs/bin
 AIRFLOW := .venv/airflow/bin
 .DEFAULT_GOAL := help
-.PHONY: help env lock night up down doctor test lint format bench-night bench-truth docs
+.PHONY: help env lock night up down doctor test lint format bench-night bench-truth chaos docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench-night: env ## time one demo night through the DAG; last line JSON
 
 bench-truth: env ## the published shelves against the simulated truth; last line JSON
 	@$(JOBS)/python benchmarks/truth.py
+
+chaos: env ## kill -9 each stage at random moments and compare; last line JSON
+	@$(JOBS)/python benchmarks/chaos.py
 
 docs: env ## renew docs/tables.md
 	@$(JOBS)/python -m pipelines.table_docs > docs/tables.md
