@@ -33,6 +33,7 @@ log = get_logger("train")
 _CLIP_NORM = 5.0
 _MAX_HALVINGS = 2
 _LOG_SECONDS = 10.0
+_LEAST_STEPS, _LEAST_BATCH = 64, 128
 
 
 @dataclass
@@ -159,7 +160,9 @@ def train_epoch(
     """
     model.train()
     torch.manual_seed(recipe.seed * 100_003 + epoch)  # dropout's draws
-    batches = train.batches(train.shuffle(recipe.seed, epoch), recipe.batch_size)
+    # A small shop gets smaller batches, so that an epoch has enough steps to learn from.
+    batch_size = min(recipe.batch_size, max(_LEAST_BATCH, train.size // _LEAST_STEPS))
+    batches = train.batches(train.shuffle(recipe.seed, epoch), batch_size)
     started = told = time.monotonic()
     total, rows = 0.0, 0
     for k, chunks in enumerate(batches):

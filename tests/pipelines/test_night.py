@@ -29,7 +29,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, spark) -> Iterator[Shop]:  # 
         patch.setenv("NIGHTSHELF_HOME", str(tmp_path_factory.mktemp("night")))
         patch.delenv("NIGHTSHELF_ID_KEY", raising=False)
         shop = load_shop(ROOT / "conf/shops/demo.yaml")
-        simulate_shop(shop, FIRST, 6, 250, 150, 3)
+        simulate_shop(shop, FIRST, 6, 400, 150, 3)
         run_night(shop, NIGHT)
         yield shop
 
