@@ -110,14 +110,14 @@ def recent_interest(events: DataFrame, quality: DataFrame, shop: Shop, as_of_dat
     """Return per user and catalogue item the decayed weight of the user's events on it.
 
     Returns:
-        user_key, item_id, category_3, brand, weight (all events), outcome_weight (without `searched`; 0 if none).
+        user_key, item_id, category_3, brand, weight (all events), outcome_weight (without `searched` and `viewed`; 0 if none).
     """
     _, end = day_bounds_utc(as_of_date, shop.timezone)
     age_days = (F.lit(end).cast("long") - F.col("event_ts").cast("long")) / 86400.0
     # Whole millionths, so that the order of adding leaves no trace.
     decayed = F.round(_event_weight(shop) * F.pow(F.lit(0.5), age_days / HALF_LIFE_DAYS) * 1e6).cast("long")
     rows = history(events).select("user_key", "item_id", "event_type", decayed.alias("decayed"))
-    outcome = F.when(F.col("event_type") != "searched", F.col("decayed")).otherwise(0)
+    outcome = F.when(F.col("event_type").isin(outcome_events(shop)), F.col("decayed")).otherwise(0)
     sums = rows.groupBy("user_key", "item_id").agg(
         (F.sum("decayed") / 1e6).alias("weight"), (F.sum(outcome) / 1e6).alias("outcome_weight")
     )
@@ -160,7 +160,7 @@ def related(interest: DataFrame, item_graph: DataFrame, quality: DataFrame) -> D
 
 
 def _event_weight(shop: Shop) -> Column:
-    """Return log2(1 + the mean utility of the event over the scenarios); at least 0.5, and 0.5 for `searched`."""
+    """Return log2(1 + the mean utility of the event over the scenarios); at least 0.5, and 0.5 for `searched` and `viewed`."""
     weight = F.lit(0.5)
     for event in outcome_events(shop):
         worth = [

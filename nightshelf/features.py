@@ -11,6 +11,8 @@ from nightshelf.config import Shop
 
 WINDOWS = (1, 7, 30)
 SEQUENCE_LENGTH = 50
+# Pairs of day and category in a user's exposure.
+EXPOSURE_LENGTH = 64
 # Price bands and age are quantised alike in every shop; 0 is unknown.
 PRICE_BANDS = 10
 
@@ -27,8 +29,11 @@ class Feature:
 
 
 def sequence_events(shop: Shop) -> list[str]:
-    """Return the event types kept in user sequences: every outcome, and `searched`, the first result of an own query."""
-    return [*outcome_events(shop), "searched"]
+    """Return the event types kept in user sequences: every outcome, and what requests tell of the user's wish.
+
+    `searched` is the first result of an own query, `viewed` the item on whose page a request was made.
+    """
+    return [*outcome_events(shop), "searched", "viewed"]
 
 
 def outcome_events(shop: Shop) -> list[str]:

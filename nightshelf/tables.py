@@ -230,7 +230,7 @@ def _feature_tables(shop: Shop) -> list[TableSpec]:
         ),
         TableSpec(
             "user_sequences",
-            "user with events up to that day; the lists run from the oldest to the newest event",
+            "user with events up to that day; the lists run from the oldest to the newest event, or exposure",
             ("user_key",),
             (
                 AS_OF_DATE,
@@ -240,6 +240,11 @@ def _feature_tables(shop: Shop) -> list[TableSpec]:
                 Column("event_type_indexes", "list<int32>", "1 + place of the event type in features.sequence_events"),
                 Column("scenario_indexes", "list<int32>", "1 + place of the scenario in the shop file"),
                 Column("age_days", "list<float32>", "days from the event to the end of as_of_date"),
+                Column(
+                    "shown_category_indexes", "list<int32>", "vocabulary ids of third-level categories shown in a day"
+                ),
+                Column("shown_counts", "list<int32>", "impressions of that category on that day of arrival"),
+                Column("shown_age_days", "list<float32>", "days from that day to as_of_date"),
             ),
         ),
         TableSpec(

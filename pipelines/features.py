@@ -139,9 +139,10 @@ class _Writer:
 
     @cached_property
     def acts(self) -> "DataFrame":
-        """Outcomes and own searches: a tenth of the log, and all that the tables read of it beside impressions."""
-        events = self.tables.read("events", self.known)
-        return events.where("event_type <> 'impression' or (query is not null and position = 1)").persist()
+        """What users did themselves: a tenth of the log, and all that the tables read of it beside impressions."""
+        from feature_jobs.user_sequences import is_act
+
+        return self.tables.read("events", self.known).where(is_act()).persist()
 
     def keep_acts(self) -> None:
         """Bring the acts into memory: there their size is known, and joins are planned by it."""
@@ -206,7 +207,7 @@ class _Writer:
     def user_sequences(self) -> None:
         from feature_jobs.user_sequences import user_sequences
 
-        rows = user_sequences(self.acts, self.words, self.shop, self.dates)
+        rows = user_sequences(self.acts, self.shown, self.items, self.words, self.shop, self.dates)
         self.tables.write("user_sequences", rows, self.dates, ["user_key"])
 
     def item_graph(self) -> None:

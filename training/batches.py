@@ -18,7 +18,7 @@ ROWS = 4
 
 @dataclass(frozen=True)
 class UserBatch:
-    """G users with their histories of L events."""
+    """G users with their histories of L events and exposures of E pairs of day and category."""
 
     fields: torch.Tensor  # int64 [G, user fields]
     dense: torch.Tensor  # float32 [G, user features], normalised
@@ -27,6 +27,9 @@ class UserBatch:
     events: torch.Tensor  # int64 [G, L], 0 = padding
     scenarios: torch.Tensor  # int64 [G, L]
     ages: torch.Tensor  # float32 [G, L], days
+    shown: torch.Tensor  # int32 [G, E], categories that the user was shown, 0 = padding
+    shown_counts: torch.Tensor  # float32 [G, E]
+    shown_ages: torch.Tensor  # float32 [G, E], days
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Dataset:
             torch.from_numpy(a[:, -spec.recipe.history_length :])
             for a in (stored.items, stored.events, stored.scenarios, stored.ages)
         ]
+        self.exposure = [torch.from_numpy(a) for a in (stored.shown, stored.shown_counts, stored.shown_ages)]
 
     def subset(self, chosen: np.ndarray) -> "Dataset":
         """Return a view of the rows where `chosen` [n] is true; the columns are shared."""
@@ -101,6 +105,7 @@ class Dataset:
             events.long(),
             scenarios.long(),
             ages,
+            *(column[self.history[first]] for column in self.exposure),
         )
         return Batch(
             users=users,

@@ -7,9 +7,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from nightshelf.features import EXPOSURE_LENGTH
 from training.columns import day_numbers, read_columns, to_numpy
 
-_LISTS = ["item_indexes", "event_type_indexes", "scenario_indexes", "age_days"]
+_EVENTS = {
+    "item_indexes": np.int32,
+    "event_type_indexes": np.int8,
+    "scenario_indexes": np.int16,
+    "age_days": np.float32,
+}
+_SHOWN = {"shown_category_indexes": np.int32, "shown_counts": np.float32, "shown_age_days": np.float32}
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,9 @@ class Histories:
     events: np.ndarray  # int8, 0 = padding
     scenarios: np.ndarray  # int16
     ages: np.ndarray  # float32, days
+    shown: np.ndarray  # int32 [rows + 1, exposure length], ids of third-level categories, 0 = padding
+    shown_counts: np.ndarray  # float32, impressions of that category on one day
+    shown_ages: np.ndarray  # float32, days
 
     def rows_of(self, users: np.ndarray, days: np.ndarray) -> np.ndarray:
         """Return the history row of each (user_index, day since 1970); 0 where there is none."""
@@ -45,29 +55,32 @@ def load_histories(files: Sequence[str | Path], length: int) -> Histories:
 
 def read_histories(files: Sequence[str | Path]) -> pa.Table:
     """Read the columns of user_sequences that a history is made of."""
-    return read_columns("user_sequences", files, ["as_of_date", "user_index", *_LISTS])
+    return read_columns("user_sequences", files, ["as_of_date", "user_index", *_EVENTS, *_SHOWN])
 
 
 def padded_histories(table: pa.Table, length: int) -> Histories:
     """Pad the lists of user_sequences rows; rows of unknown users (index 0) are found by nobody."""
     keys = _key(to_numpy(table["user_index"], np.int64), day_numbers(table["as_of_date"]))
     order = np.argsort(keys, kind="stable")
-    lists = [table[name].combine_chunks() for name in _LISTS]
-    sizes = np.diff(lists[0].offsets.to_numpy())[order]
-    starts = lists[0].offsets.to_numpy()[:-1][order]
+    events = _padded(table, _EVENTS, order, length)
+    return Histories(keys[order], *events, *_padded(table, _SHOWN, order, EXPOSURE_LENGTH))
+
+
+def _padded(table: pa.Table, columns: dict[str, type], order: np.ndarray, length: int) -> list[np.ndarray]:
+    """Return the newest `length` entries of parallel lists, right-aligned, with an empty row before the others."""
+    lists = [table[name].combine_chunks() for name in columns]
+    offsets = lists[0].offsets.to_numpy()
+    sizes, starts = np.diff(offsets)[order], offsets[:-1][order]
     kept = np.minimum(sizes, length)
     slot = np.arange(length)
     filled = slot >= length - kept[:, None]
     source = ((starts + sizes - length)[:, None] + slot)[filled]
-    dtypes = (np.int32, np.int8, np.int16, np.float32)
-    padded = [_pad(values, source, filled, dtype) for values, dtype in zip(lists, dtypes, strict=True)]
-    return Histories(keys[order], *padded)
-
-
-def _pad(values: pa.ListArray, source: np.ndarray, filled: np.ndarray, dtype: type) -> np.ndarray:
-    rows = np.zeros((filled.shape[0] + 1, filled.shape[1]), dtype)
-    rows[1:][filled] = values.values.to_numpy()[source]
-    return rows
+    padded = []
+    for values, dtype in zip(lists, columns.values(), strict=True):
+        rows = np.zeros((len(order) + 1, length), dtype)
+        rows[1:][filled] = values.values.to_numpy()[source]
+        padded.append(rows)
+    return padded
 
 
 def _key(users: np.ndarray, days: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from training.backbones import PLE
 from training.batches import Batch, UserBatch
-from training.encoders import FieldEmbedding, HistoryMatch, TargetAttention
+from training.encoders import ExposureMatch, FieldEmbedding, HistoryMatch, PriceFit, TargetAttention
 from training.heads import OutcomeChain, PositionBias, Towers
 from training.spec import ModelSpec
 
@@ -50,6 +50,9 @@ class UserSide:
     keys: torch.Tensor  # [G, L, D]
     values: torch.Tensor  # [G, L, D]
     is_event: torch.Tensor  # bool [G, L]
+    price_level: torch.Tensor  # [G]
+    shown: torch.Tensor  # int32 [G, E]
+    exposure: torch.Tensor  # [G, E, memories]
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,13 @@ class RankingModel(nn.Module):
         self.item_vector = nn.Linear(len(spec.item_fields) * width, size)
         self.attention = TargetAttention(size, size, events, scenarios)
         self.matching = HistoryMatch(events, recipe.match_decay_days)
-        matched = [place for place, name in enumerate(spec.item_fields) if name not in _NOT_MATCHED]
+        fields = list(spec.item_fields)
+        matched = [place for place, name in enumerate(fields) if name not in _NOT_MATCHED]
         self.register_buffer("matched", torch.tensor(matched), persistent=False)
         user_inputs = len(spec.user_fields) * width + len(spec.user_dense)
-        explicit = self.matching.width(len(matched)) + 3
+        self.category, self.band = (matched.index(fields.index(name)) for name in ("category_3_index", "price_band"))
+        self.exposure, self.price_fit = ExposureMatch(recipe.match_decay_days), PriceFit(events)
+        explicit = self.matching.width(len(matched)) + len(recipe.match_decay_days) + 5
         self.backbone = PLE(tasks, recipe.ple, recipe.dropout)
         first = self.backbone.hidden_width + self.backbone.gate_width
         self.taste = nn.Linear(user_inputs, size)
@@ -123,16 +129,20 @@ class RankingModel(nn.Module):
         """Encode users and their histories, whose events are rows of `items`."""
         known = torch.cat([self.fields(users.fields, 0), users.dense], dim=-1)
         flat, shape = users.items.reshape(-1), (*users.items.shape, -1)
+        match = items.match.index_select(0, flat).view(shape)
         context = self.attention.context(users.events, users.scenarios, users.ages)
         return UserSide(
             hidden=self.user_layer(known),
             taste=self.taste(known),
             log_price=users.log_price,
-            match=items.match.index_select(0, flat).view(shape),
+            match=match,
             memory=self.matching.memory(users.events, users.ages),
             keys=items.keys.index_select(0, flat).view(shape) + context,
             values=items.values.index_select(0, flat).view(shape) + context,
             is_event=users.events > 0,
+            price_level=self.price_fit.level(match[..., self.band], users.events),
+            shown=users.shown,
+            exposure=self.exposure.memory(users.shown_counts, users.shown_ages),
         )
 
     def target_side(self, batch: Batch, items: ItemSide) -> TargetSide:
@@ -155,6 +165,8 @@ class RankingModel(nn.Module):
         explicit = torch.cat(
             [
                 self.matching(targets.match, users.match, users.memory),
+                self.exposure(targets.match[..., self.category], users.shown, users.exposure),
+                self.price_fit(targets.match[..., self.band], users.price_level),
                 _price_gap(users, targets),
                 _affinity(queries, users),
             ],

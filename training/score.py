@@ -191,6 +191,7 @@ class _PreparedShelf:
         length = spec.recipe.history_length
         stored = features.histories
         self.items, self.ages = (torch.from_numpy(a[:, -length:]) for a in (stored.items, stored.ages))
+        self.exposure = [torch.from_numpy(a) for a in (stored.shown, stored.shown_counts, stored.shown_ages)]
         self.events = _renumber(stored.events[:, -length:], features.events, spec.events)
         self.event_scenarios = _renumber(stored.scenarios[:, -length:], features.scenarios, spec.scenarios)
         self.item_index = torch.from_numpy(features.item_fields[:, 0]).long()
@@ -209,6 +210,7 @@ class _PreparedShelf:
             self.events[history],
             self.event_scenarios[history],
             self.ages[history],
+            *(column[history] for column in self.exposure),
         )
 
     def targets(self, scenario: str) -> tuple[ItemSide, TargetSide]:

@@ -37,6 +37,7 @@ def world(tiny_shop, frame, random_log):
             {"as_of_date": day, "user_key": f"u{n}", "user_age_band": "ab"[n % 2]} for day in days for n in range(3)
         ]
         names = [("item", f"i{n}") for n in range(6)] + [("user", f"u{n}") for n in range(4)]
+        names += [("category_3", f"c{n}") for n in range(2)]
         names += [("category_2", "c0"), ("category_2", "c1"), ("user_age_band", "a"), ("user_age_band", "b")]
         words = [{"feature": f, "value": v, "index": n + 1} for n, (f, v) in enumerate(names)]
         events = frame(shop, "events", log)
@@ -58,7 +59,7 @@ def compute(w, dates):
         "user": user_features(events, shown, w["items"], w["users"], words, shop, dates),
         "item": of_items,
         "item_scenario": item_scenario_features(shown, outcomes, of_items, shop, dates),
-        "sequence": user_sequences(events, words, shop, dates),
+        "sequence": user_sequences(events, shown, w["items"], words, shop, dates),
     }
     return {name: sorted(map(tuple, table.collect()), key=str) for name, table in tables.items()}
 
@@ -98,6 +99,27 @@ def test_user_features_agree_with_sql(world, seed):
                coalesce(min(t - event_date::date) filter (kind <> 'impression'), 30) user_recency_days
         from acts join prior using (t) group by t, user_key, m, mean order by 1, 2""").df()
     _assert_equal(found, expected, ["as_of_date", "user_key"])
+
+
+@pytest.mark.parametrize("seed", [5])
+def test_exposure_agrees_with_sql(world, seed):
+    w = world(seed)
+    found = user_sequences(w["events"], w["impressions"], w["items"], w["vocabularies"], w["shop"], DAYS)
+    log, items, words = w["log"], w["item_rows"], w["vocabularies"].toPandas()  # noqa: F841
+    days = pd.DataFrame({"t": DAYS})  # noqa: F841 (DuckDB reads them by name)
+    expected = duckdb.sql("""
+        with daily as (
+            select user_key, a.as_of_date::date d, index category, count(*) n
+            from log a join items i on i.as_of_date = a.as_of_date and i.item_id = a.item_id
+            join words on feature = 'category_3' and value = i.category_3
+            where event_type = 'impression' group by all)
+        select t::date as_of_date, user_key, list(category order by d, category) shown_category_indexes,
+               list(n order by d, category) shown_counts, list(t::date - d order by d, category) shown_age_days
+        from daily join days on d <= t::date and t::date - d < 30 group by all order by 1, 2""").df()
+    shown = found.where("size(shown_counts) > 0").toPandas().sort_values(["as_of_date", "user_key"])
+    assert len(expected) == len(shown) > 0
+    for name in expected.columns[1:]:
+        assert [list(v) for v in shown[name]] == [list(v) for v in expected[name]], name
 
 
 @pytest.mark.parametrize("seed", [4])

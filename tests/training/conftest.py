@@ -69,6 +69,7 @@ def write_inputs(
                 "event_type_indexes": rng.integers(1, len(sequence_events(shop)) + 1, n).tolist(),
                 "scenario_indexes": rng.integers(1, len(scenarios) + 1, n).tolist(),
                 "age_days": np.sort(rng.random(n) * 10)[::-1].tolist(),
+                "shown_category_indexes": [int(taste[u]), 1 + u % 8], "shown_counts": [u % 5, 1], "shown_age_days": [2.0, 0.0],
             })  # fmt: skip
             liked.append(n > 0)
     liked = np.array(liked).reshape(days, users)
@@ -117,6 +118,9 @@ def write_inputs(
         "event_type_indexes": pa.list_(pa.int32()),
         "scenario_indexes": pa.list_(pa.int32()),
         "age_days": pa.list_(pa.float32()),
+        "shown_category_indexes": pa.list_(pa.int32()),
+        "shown_counts": pa.list_(pa.int32()),
+        "shown_age_days": pa.list_(pa.float32()),
     }
     sequence_schema = pa.schema(
         [("as_of_date", pa.date32()), ("user_key", pa.string()), ("user_index", pa.int32()), *list_type.items()]

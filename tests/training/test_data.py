@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nightshelf.errors import EngineError, InputError
+from nightshelf.features import EXPOSURE_LENGTH
 from training.batches import ROWS, chunk_rows
 from training.data import load_examples, load_vocabulary_sizes
 from training.histories import padded_histories
@@ -28,17 +29,20 @@ def test_histories_are_found_by_user_and_day_and_keep_the_newest():
     table = pa.table({
         "as_of_date": [day, day, day + dt.timedelta(days=1)], "user_index": [7, 5, 7],
         **lists, "event_type_indexes": [[1, 2, 1], [], [2]], "scenario_indexes": [[1, 1, 1], [], [2]],
+        "shown_category_indexes": [[4], [], []], "shown_counts": [[3], [], []], "shown_age_days": [[1.0], [], []],
     })  # fmt: skip
     table = table.set_column(
         2, "item_indexes", pa.chunked_array([pa.array(lists["item_indexes"], pa.list_(pa.int32()))])
     )
-    for name in ("event_type_indexes", "scenario_indexes"):
+    for name in ("event_type_indexes", "scenario_indexes", "shown_category_indexes", "shown_counts"):
         table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.list_(pa.int32())))
     found = padded_histories(table, 2)
     number = (day - dt.date(1970, 1, 1)).days
     rows = found.rows_of(np.array([7, 7, 5, 8, 0]), np.array([number, number + 1, number, number, number]))
     assert found.items[rows].tolist() == [[2, 3], [0, 9], [0, 0], [0, 0], [0, 0]]
     assert found.ages[rows[:2]].tolist() == [[2.0, 1.0], [0.0, 0.5]]
+    assert found.shown[rows[0]].tolist() == [0] * (EXPOSURE_LENGTH - 1) + [4]
+    assert found.shown_counts[rows[0], -1] == 3
     assert rows[3] == rows[4] == 0
 
 
