@@ -1,6 +1,6 @@
 """Users' histories as padded arrays; row 0 is the empty history of whoever has none."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def padded_histories(table: pa.Table, length: int) -> Histories:
     return Histories(keys[order], *events, *_padded(table, _SHOWN, order, EXPOSURE_LENGTH))
 
 
-def _padded(table: pa.Table, columns: dict[str, type], order: np.ndarray, length: int) -> list[np.ndarray]:
+def _padded(table: pa.Table, columns: Mapping[str, type], order: np.ndarray, length: int) -> list[np.ndarray]:
     """Return the newest `length` entries of parallel lists, right-aligned, with an empty row before the others."""
     lists = [table[name].combine_chunks() for name in columns]
     offsets = lists[0].offsets.to_numpy()
@@ -75,9 +75,9 @@ def _padded(table: pa.Table, columns: dict[str, type], order: np.ndarray, length
     slot = np.arange(length)
     filled = slot >= length - kept[:, None]
     source = ((starts + sizes - length)[:, None] + slot)[filled]
-    padded = []
+    padded: list[np.ndarray] = []
     for values, dtype in zip(lists, columns.values(), strict=True):
-        rows = np.zeros((len(order) + 1, length), dtype)
+        rows: np.ndarray = np.zeros((len(order) + 1, length), dtype)
         rows[1:][filled] = values.values.to_numpy()[source]
         padded.append(rows)
     return padded
