@@ -27,8 +27,8 @@ stages of a night are in `nightshelf sql "select * from stage_runs"`. More in do
   source late?
 - `promote`: Makes the challenger champion if the gate says so; a no leaves the champion and is not red. *Red:* MLflow
   is away: nothing was promoted; clear the task when it is back.
-- `recommend`: Gathers candidates, scores and ranks them for every user and scenario. *Red:* no champion yet: run a
-  night with `retrain: yes`.
+- `recommend`: Gathers candidates, scores and ranks them for every user and scenario. Without a champion by
+  popularity. *Red:* features or model cannot be read: the log names the file.
 - `publish`: Audits the shelves and moves `recommendations` to them in one commit. *Red:* the audit said no: the old
   shelves stay up; `data_checks` says which rule.
 - `report`: Writes the night's HTML report. *Red:* the shelves are out already: read the log, clear the task.

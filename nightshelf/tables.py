@@ -339,7 +339,7 @@ def _shelf_columns(shop: Shop) -> tuple[Column, ...]:
         *predictions,
         Column("source", "string", "the candidate generator"),
         Column("reason", "string", "why it is there, in a sentence"),
-        Column("model_version", "string", "the registered model that ranked it"),
+        Column("model_version", "string", "the registered model that ranked it; popularity while the shop has none"),
         Column("run_id", "string", "the run that wrote it"),
     )
 

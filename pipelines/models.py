@@ -2,7 +2,6 @@
 
 import datetime as dt
 
-from nightshelf.errors import EngineError
 from pipelines.stage import Night
 
 
@@ -19,27 +18,19 @@ def champion_before(night: Night) -> str | None:
     return _last_promoted(night, night.as_of_date - dt.timedelta(days=1))
 
 
-def champion_of(night: Night) -> str:
-    """Return the version that ranks this night's shelves.
+def champion_of(night: Night) -> str | None:
+    """Return the version that ranks this night's shelves, None if no version was ever promoted.
 
     For the newest night it is the registry's alias (which a person may have moved by hand); for a past one, the version
     that was promoted last until then.
-
-    Raises:
-        EngineError: no version was ever promoted.
     """
     from training.tracking import get_alias
 
     promotions = night.warehouse.read("promotions", columns=("as_of_date", "promoted")).to_pylist()
     newest = max((row["as_of_date"] for row in promotions if row["promoted"]), default=None)
-    version = (
-        get_alias(registered_name(night), "champion")
-        if newest is None or night.as_of_date >= newest
-        else _last_promoted(night, night.as_of_date)
-    )
-    if version is None:
-        raise EngineError(f"{night.shop.shop} has no champion until {night.as_of_date}; run the night with --retrain")
-    return version
+    if newest is None or night.as_of_date >= newest:
+        return get_alias(registered_name(night), "champion")
+    return _last_promoted(night, night.as_of_date)
 
 
 def is_newest_promotion(night: Night) -> bool:

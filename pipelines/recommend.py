@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +15,10 @@ from nightshelf.dates import days_back
 from nightshelf.errors import InputError
 from nightshelf.logs import get_logger
 from pipelines.candidate_lists import GENERATOR_ORDER, CandidateLists, pack_candidates
-from pipelines.models import champion_of, registered_name
+from pipelines.predictors import predictors
 from pipelines.shelves import Exclusions, Predict, Shelves, fill_shelves, preselect, reason_texts
 from pipelines.stage import Night, StageResult
 from pipelines.warehouse import DAY_FOLDER, arrow_schema
-
-if TYPE_CHECKING:
-    from training.score import Ranker, ShelfFeatures
 
 BLOCK = 512
 LOG_SECONDS = 10.0
@@ -41,9 +37,10 @@ def run(night: Night) -> StageResult:
     candidates = night.warehouse.read("candidates", [night.as_of_date])
     if candidates.num_rows == 0:
         raise InputError(f"there are no candidates of {night.as_of_date}; run `nightshelf stage features` first")
-    version, ranker, features = _load(night)
     catalogue = _catalogue(night)
-    warm = features.user_keys
+    chosen = night.scenarios or tuple(night.shop.scenarios)
+    found = predictors(night, chosen, catalogue.item_ids)
+    warm = found.user_keys
     lists = pack_candidates(candidates, warm, catalogue.item_ids)
     exclusions = Exclusions(catalogue.out_of_stock, _purchased(night, warm, catalogue.item_ids))
     cold = sorted(
@@ -51,11 +48,9 @@ def run(night: Night) -> StageResult:
     )
     folder = night.warehouse.new_run_dir("shelf_drafts", night.run_id)
     (folder / f"{DAY_FOLDER}={night.as_of_date}").mkdir()
-    chosen = night.scenarios or tuple(night.shop.scenarios)
-    predictors = {name: _predictor(ranker, features, catalogue.item_ids, name) for name in chosen}
     tables: dict[str, list[pa.Table]] = {name: [] for name in chosen}
-    for name, is_fallback, shelves in _rank(night, warm, lists, exclusions, predictors):
-        table = _rows(night, name, version, shelves, warm or [""], catalogue, lists)
+    for name, is_fallback, shelves in _rank(night, warm, lists, exclusions, found.by_scenario):
+        table = _rows(night, name, found.version, shelves, warm or [""], catalogue, lists)
         tables[name].append(_for_cold(table, cold) if is_fallback else table)
     for name, parts in tables.items():
         pq.write_table(pa.concat_tables(parts), _draft_file(night, folder, name), compression="zstd")
@@ -65,25 +60,8 @@ def run(night: Night) -> StageResult:
         candidates.num_rows,
         rows,
         inputs=["candidates", "user_features", "item_features", "user_sequences"],
-        message=f"model {version}",
+        message=f"model {found.version}",
     )
-
-
-def _load(night: Night) -> tuple[str, "Ranker", "ShelfFeatures"]:
-    from nightshelf.paths import artifact_dir, tracking_uri
-    from training.artifact import SERVING
-    from training.score import Ranker, ShelfFeatures
-    from training.tracking import download, ensure_tracker
-
-    ensure_tracker(tracking_uri(night.shop), artifact_dir(night.shop))
-    version = champion_of(night)
-    ranker = Ranker.load(download(registered_name(night), version) / SERVING)
-    day = [night.as_of_date]
-    tables = ("user_features", "item_features", "item_scenario_features", "user_sequences")
-    features = ShelfFeatures.load(
-        night.shop, night.as_of_date, *(night.warehouse.files(table, day) for table in tables)
-    )
-    return version, ranker, features
 
 
 def _catalogue(night: Night) -> _Catalogue:
@@ -104,39 +82,24 @@ def _purchased(night: Night, users: list[str], item_ids: list[str]) -> np.ndarra
     return np.unique(pairs["user"].to_numpy().astype(np.int64) * len(item_ids) + pairs["item"].to_numpy())
 
 
-def _predictor(ranker: "Ranker", features: "ShelfFeatures", item_ids: list[str], scenario: str) -> Predict:
-    """Return scoring by user number and catalogue number; the model's own rows are looked up once."""
-    import torch
-
-    rows = features.item_rows(item_ids)
-
-    def predict(users: np.ndarray, items: np.ndarray) -> dict[str, np.ndarray]:
-        user_rows = torch.from_numpy(users.astype(np.int64) + 1)  # row 0 is the unknown user
-        item_rows = torch.from_numpy(np.where(items >= 0, rows[items], -1))
-        scored = ranker.score_users(features, scenario, user_rows, item_rows)
-        return {task: values.numpy() for task, values in scored.items()}
-
-    return predict
-
-
 def _rank(
-    night: Night, users: list[str], lists: CandidateLists, exclusions: Exclusions, predictors: dict[str, Predict]
+    night: Night, users: list[str], lists: CandidateLists, exclusions: Exclusions, by_scenario: dict[str, Predict]
 ) -> Iterator[tuple[str, bool, Shelves]]:
     """Yield scenario, whether the shelves are those of the unknown user, and the shelves of a block of users.
 
     The first scenario takes a first look at all candidates of a block; every scenario then scores the best of them.
     """
-    scenarios, names = night.shop.scenarios, list(predictors)
+    scenarios, names = night.shop.scenarios, list(by_scenario)
     told = time.monotonic()
     for start, end in pairwise([*range(0, len(users), BLOCK), len(users)]):
         block = np.arange(start, end)
-        first_look = preselect(block, names, scenarios[names[0]], lists, predictors[names[0]])
-        for name, predict in predictors.items():
+        first_look = preselect(block, names, scenarios[names[0]], lists, by_scenario[names[0]])
+        for name, predict in by_scenario.items():
             yield name, False, fill_shelves(block, name, scenarios[name], lists, exclusions, predict, first_look)
         if time.monotonic() - told > LOG_SECONDS:
             told = time.monotonic()
             get_logger("recommend").info("%d of %d users with a history are served", end, len(users))
-    for name, predict in predictors.items():
+    for name, predict in by_scenario.items():
         yield name, True, fill_shelves(_UNKNOWN_USER, name, scenarios[name], lists, exclusions, predict)
 
 

@@ -182,3 +182,12 @@ def test_a_night_that_fails_leaves_the_old_shelves_readable(shop: Shop) -> None:
     assert ask(shop, "SELECT count(*) FROM recommendations") == before
     failed = ask(shop, "SELECT message FROM stage_runs WHERE status = 'failed' AND stage = 'clean'")
     assert len(failed) == 1
+
+
+def test_a_night_without_a_champion_shows_what_is_popular(shop: Shop) -> None:
+    yesterday = NIGHT - dt.timedelta(days=1)  # before the first model was promoted
+    run_night(shop, yesterday, "features", "publish", retrain=False)
+    shelves = f"FROM recommendations WHERE as_of_date = DATE '{yesterday}'"
+    assert ask(shop, f"SELECT DISTINCT model_version {shelves}") == [("popularity",)]
+    assert ask(shop, f"SELECT count(DISTINCT scenario) {shelves}") == [(len(shop.scenarios),)]
+    assert ask(shop, f"SELECT count(*) {shelves} AND NOT (score > 0 AND p_click > 0 AND p_spend >= 0)") == [(0,)]
