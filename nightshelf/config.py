@@ -87,6 +87,11 @@ class Source(Strict):
         return columns
 
     @property
+    def scenarios(self) -> list[str]:
+        """Return the scenarios that the log may speak of."""
+        return _targets(self.scenario)
+
+    @property
     def is_dated(self) -> bool:
         """Say whether the path names the day whose log it holds."""
         return "{event_date}" in self.path
@@ -253,7 +258,7 @@ class Shop(Strict):
                     known = ", ".join(self.tasks)
                     raise ValueError(f"scenarios.{name}.utility: {task_name!r} is no task; known: {known}")
         for source in self.sources:
-            for scenario_name in _targets(source.scenario):
+            for scenario_name in source.scenarios:
                 if scenario_name not in self.scenarios:
                     known = ", ".join(self.scenarios)
                     raise ValueError(

@@ -41,6 +41,13 @@ def outcome_events(shop: Shop) -> list[str]:
     return [name for name in shop.event_types if name != "impression"]
 
 
+def request_scenarios(shop: Shop) -> list[str]:
+    """Return the scenarios that answer a request which their logs show: a query, or the item whose page it was."""
+    told = {"query", "anchor_item_id"}
+    asked = {name for source in shop.sources if told & set(source.columns) for name in source.scenarios}
+    return [name for name in shop.scenarios if name in asked]
+
+
 def attribute_columns(shop: Shop) -> list[str]:
     """Return the user attributes that the shop's user table brings, e.g. age_band, city."""
     return [name for name in shop.users.columns if name != "user_id"] if shop.users else []

@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from training.backbones import PLE
 from training.batches import Batch, UserBatch
-from training.encoders import ExposureMatch, FieldEmbedding, HistoryMatch, PriceFit, TargetAttention
+from training.encoders import FieldEmbedding, TargetAttention
 from training.heads import OutcomeChain, PositionBias, Towers
+from training.matching import ExposureMatch, HistoryMatch, NextTopic, PriceFit
 from training.spec import ModelSpec
 
 # Attributes that never tell two items of one taste apart are left out of the history match.
@@ -103,6 +104,8 @@ class RankingModel(nn.Module):
         self.task_bias = nn.Linear(scenarios + 1, tasks, bias=False)
         self.position_bias = PositionBias(scenarios, spec.tasks)
         self.chain = OutcomeChain(spec.tasks)
+        event_memories, memories = self.matching.width(1), len(recipe.match_decay_days)
+        self.topics = NextTopic(spec.item_fields["category_3_index"], scenarios, event_memories, memories)
         nn.init.normal_(self.scenario_layer.weight, std=0.1)
         for zero in (self.scenario_scale, self.wide_dense, self.wide_pair, self.task_bias):
             nn.init.zeros_(zero.weight)
@@ -180,6 +183,12 @@ class RankingModel(nn.Module):
         mixed = self.backbone(hidden.flatten(0, 1), gates.flatten(0, 1))
         wide = targets.wide + self.by_scenario(self.wide_pair(explicit), where)
         return self.towers(mixed).view_as(wide) + wide + self.task_bias(where)
+
+    def request_share(self, users: UserSide, targets: TargetSide) -> torch.Tensor:
+        """Return what remains of an outcome when the request is not known yet: [G, R] in 0 … 1."""
+        history = (users.match[..., self.category].long(), users.memory)
+        wanted = targets.match[..., self.category].long()
+        return self.topics(targets.scenario, wanted, history, (users.shown.long(), users.exposure))
 
     def one_hot(self, scenario: torch.Tensor) -> torch.Tensor:
         """Return scenarios [...] as rows of zeros with a one [..., scenarios + 1]: layers of them cost less than look-ups."""

@@ -137,8 +137,8 @@ class Ranker:
             item_rows: [U, K], rows of `features`, -1 = no candidate.
 
         Returns:
-            task → float32 [U, K]: the probability of the outcome after an impression, or the expected value of a
-            regression; NaN where there is no candidate.
+            task → float32 [U, K]: the probability of the outcome after an impression in the user's next request, or the
+            expected value of a regression; NaN where there is no candidate.
 
         Raises:
             EngineError: the night lacks a feature that the model reads.
@@ -151,8 +151,9 @@ class Ranker:
         for start in range(0, len(users), step):
             part = slice(start, start + step)
             side = self.model.user_side(prepared.users(users[part]), items)
-            logits = self.model.pair_logits(side, _take(targets, candidates[part]))
-            scores[part] = self.model.log_outcomes(logits).exp()
+            pairs = _take(targets, candidates[part])
+            outcomes = self.model.log_outcomes(self.model.pair_logits(side, pairs)).exp()
+            scores[part] = outcomes * self.model.request_share(side, pairs).unsqueeze(-1)
         scores[candidates < 0] = torch.nan
         return {task: scores[..., place] for place, task in enumerate(self.tasks)}
 

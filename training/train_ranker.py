@@ -12,6 +12,7 @@ import torch
 
 from nightshelf.config import Shop
 from nightshelf.errors import EngineError, InputError
+from nightshelf.features import request_scenarios
 from nightshelf.logs import get_logger
 from training.artifact import SERVING, load_model, save_model
 from training.balancing import TaskBalance
@@ -26,6 +27,7 @@ from training.predict import predict
 from training.ranking_model import RankingModel
 from training.recipe import Recipe
 from training.spec import dense_names, model_spec
+from training.topics import fit_topics
 from training.transfer import copy_weights, why_incompatible
 
 log = get_logger("train")
@@ -84,6 +86,8 @@ def train_ranker(
     report = TrainingReport(train.size, validation.size, warm_started=warm_start(model, recipe, parent))
     if not report.warm_started:
         start_at_base_rates(model, train)
+    asked = fit_topics(model, examples, np.flatnonzero(examples.is_train), request_scenarios(shop))
+    log.info("off the request's topic a click is that much rarer: %s", asked)
     balance = TaskBalance(recipe, spec.tasks)
     optimizers = make_optimizers(model, balance, recipe, scale=1.0)
     mean_weight = train.weights[examples.is_train].mean(0).clamp(min=1e-12)

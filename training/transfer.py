@@ -39,7 +39,8 @@ def copy_weights(parent: RankingModel, child: RankingModel) -> int:
     """
     grown = _copy_rows(parent.fields, child.fields)
     theirs = parent.state_dict()
-    kept = {name: tensor for name, tensor in theirs.items() if not name.startswith("fields.")}
+    # The table has grown; topics are fitted anew each night.
+    kept = {name: tensor for name, tensor in theirs.items() if not name.startswith(("fields.", "topics."))}
     child.load_state_dict({**child.state_dict(), **kept})
     return grown
 

@@ -2,7 +2,8 @@ import math
 
 import torch
 
-from training.encoders import FieldEmbedding, HistoryMatch, TargetAttention
+from training.encoders import FieldEmbedding, TargetAttention
+from training.matching import ExposureMatch, HistoryMatch, PriceFit
 
 
 def test_an_id_beyond_the_table_is_unknown():
@@ -20,6 +21,26 @@ def test_matching_by_hand():
     found = matching(target, history, matching.memory(events, ages))
     first = [1.0, math.exp(-1), 1 + math.exp(-2), 0.0]  # attribute 1 by event 1, 2; attribute 2 by event 1, 2
     assert torch.allclose(found, torch.log1p(torch.tensor([[first, [0.0] * 4]])))
+
+
+def test_exposure_is_summed_over_days_and_fades():
+    match = ExposureMatch(decay_days=[2.0])
+    shown, counts, ages = torch.tensor([[4, 4, 9, 0]]), torch.tensor([[3.0, 1, 5, 0]]), torch.tensor([[2.0, 0, 0, 0]])
+    found = match(torch.tensor([[4, 5, 0]]), shown, match.memory(counts, ages))
+    assert torch.allclose(found, torch.log1p(torch.tensor([[[3 * math.exp(-1) + 1], [0.0], [0.0]]])))
+
+
+def test_a_price_suits_whose_level_is_near():
+    fit = PriceFit(events=1)
+    bands, events = torch.tensor([[9, 10, 0], [2, 1, 1], [0, 0, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0], [0, 0, 0]])
+    level = fit.level(bands, events)
+    assert level[0] > 0 > level[1]
+    assert level[2] == 0
+    apart = fit(torch.tensor([[10, 1]] * 3), level)[..., 0]
+    assert apart[0, 0] < apart[0, 1]
+    assert apart[1, 1] < apart[1, 0]
+    assert apart[2, 0] == apart[2, 1]
+    assert torch.equal(fit(torch.tensor([[0]] * 3), level), torch.zeros(3, 1, 2))
 
 
 def test_an_empty_history_answers_nothing_and_padding_has_no_weight():
