@@ -16,7 +16,7 @@ from nightshelf.errors import InputError
 from nightshelf.logs import get_logger
 from pipelines.candidate_lists import GENERATOR_ORDER, CandidateLists, pack_candidates
 from pipelines.predictors import predictors
-from pipelines.shelves import Exclusions, Predict, Shelves, fill_shelves, preselect, reason_texts
+from pipelines.shelves import Exclusions, Predict, Shelves, fill_shelves, first_look, reason_texts, worth_to_anybody
 from pipelines.stage import Night, StageResult
 from pipelines.warehouse import DAY_FOLDER, arrow_schema
 
@@ -89,13 +89,14 @@ def _rank(
 
     The first scenario takes a first look at all candidates of a block; every scenario then scores the best of them.
     """
-    scenarios, names = night.shop.scenarios, list(by_scenario)
+    scenarios, pivot = night.shop.scenarios, next(iter(by_scenario))
+    worth = worth_to_anybody(scenarios, by_scenario, len(exclusions.out_of_stock))
     told = time.monotonic()
     for start, end in pairwise([*range(0, len(users), BLOCK), len(users)]):
         block = np.arange(start, end)
-        first_look = preselect(block, names, scenarios[names[0]], lists, by_scenario[names[0]])
+        look = first_look(block, scenarios[pivot], lists, by_scenario[pivot], worth, pivot)
         for name, predict in by_scenario.items():
-            yield name, False, fill_shelves(block, name, scenarios[name], lists, exclusions, predict, first_look)
+            yield name, False, fill_shelves(block, name, scenarios[name], lists, exclusions, predict, look)
         if time.monotonic() - told > LOG_SECONDS:
             told = time.monotonic()
             get_logger("recommend").info("%d of %d users with a history are served", end, len(users))

@@ -49,25 +49,55 @@ class Shelves:
     because: np.ndarray
 
 
-def preselect(
-    users: np.ndarray, names: list[str], scenario: Scenario, lists: CandidateLists, predict: Predict
-) -> np.ndarray:
-    """Score all candidates of a block of users in one scenario, as a first look that the others share.
+@dataclass(frozen=True)
+class FirstLook:
+    """A cheap first score of all candidates of a block of users [B, items], -inf where an item is no candidate.
+
+    It is the utility in one scenario, moved to another by what each item is worth there to a user of whom nothing is known.
+    """
+
+    utility: np.ndarray
+    worth: dict[str, np.ndarray]  # scenario → [items]
+    pivot: str
+
+    def score(self, name: str, items: np.ndarray) -> np.ndarray:
+        """Return the first score of items [B, K] in a scenario; -1 is no item."""
+        moved = self.worth[name] / np.maximum(self.worth[self.pivot], 1e-12)
+        return np.take_along_axis(self.utility, items, axis=1) * moved[items]
+
+
+def worth_to_anybody(
+    scenarios: dict[str, Scenario], predictors: dict[str, Predict], items: int
+) -> dict[str, np.ndarray]:
+    """Return each item's utility [items] in each scenario to the unknown user; 0 where it cannot be scored."""
+    unknown, every = np.array([-1]), np.arange(items)[None, :]
+    utility = {name: _utility(scenarios[name], predict(unknown, every))[0] for name, predict in predictors.items()}
+    return {name: np.where(np.isfinite(values), values, 0.0) for name, values in utility.items()}
+
+
+def first_look(
+    users: np.ndarray,
+    scenario: Scenario,
+    lists: CandidateLists,
+    predict: Predict,
+    worth: dict[str, np.ndarray],
+    pivot: str,
+) -> FirstLook:
+    """Score all candidates, of whatever scenario, of a block of users (numbers [B]) in the scenario `pivot`.
 
     Args:
-        users: numbers [B].
-        names: the scenarios whose candidates are looked at.
-        scenario: the one whose utility is taken; `predict` predicts in it.
-
-    Returns:
-        [B, items] expected utility; -inf where an item is no candidate.
+        users: their numbers.
+        scenario, predict: those of `pivot`.
+        lists: the candidates.
+        worth: `worth_to_anybody`; its keys are the scenarios whose candidates are looked at.
+        pivot: a scenario's name.
     """
-    items = _candidates(users, names, lists)[0]
+    items = _candidates(users, list(worth), lists)[0]
     score = _utility(scenario, predict(users, items))
-    first_look = np.full((len(users), int(items.max(initial=0)) + 2), -np.inf, np.float32)
-    first_look[np.arange(len(users))[:, None], items] = np.where(np.isfinite(score), score, -np.inf)
-    first_look[:, -1] = -np.inf  # where -1, no item at all, was written
-    return first_look
+    utility = np.full((len(users), int(items.max(initial=0)) + 2), -np.inf, np.float32)
+    utility[np.arange(len(users))[:, None], items] = np.where(np.isfinite(score), score, -np.inf)
+    utility[:, -1] = -np.inf  # where -1, no item at all, was written
+    return FirstLook(utility, worth, pivot)
 
 
 def fill_shelves(
@@ -77,7 +107,7 @@ def fill_shelves(
     lists: CandidateLists,
     exclusions: Exclusions,
     predict: Predict,
-    first_look: np.ndarray | None = None,
+    look: FirstLook | None = None,
 ) -> Shelves:
     """Rank the candidates of a block of users (numbers [B], or [-1] for the unknown user) in one scenario.
 
@@ -86,8 +116,8 @@ def fill_shelves(
     """
     items, generators, because = _candidates(users, [name], lists)
     allowed = exclusions.mask(list(scenario.exclude), users, items)
-    if first_look is not None:
-        seen = np.where(allowed, np.take_along_axis(first_look, items, axis=1), -np.inf)
+    if look is not None:
+        seen = np.where(allowed, look.score(name, items), -np.inf)
         best = _top(seen, items, max(PRESELECTED_LEAST, PRESELECTED * scenario.top_n))
         items, generators, because, allowed = (
             np.take_along_axis(a, best, 1) for a in (items, generators, because, allowed)

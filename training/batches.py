@@ -83,6 +83,25 @@ class Dataset:
         part.chunks = torch.from_numpy(chunk_rows(examples.user[rows], examples.day[rows], rows))
         return part
 
+    def thinned(self, share: float, seed: int, epoch: int) -> "Dataset":
+        """Return a view with all rows that have an outcome and a share of the others, which weigh 1 / share as much.
+
+        Each epoch draws its own, and the expected loss stays the same (He et al. 2014, section 6.3).
+        """
+        if share >= 1:
+            return self
+        rows = np.sort(self.chunks[self.chunks >= 0].numpy())
+        drawn = np.random.default_rng((seed, epoch)).random(len(rows)) < share
+        has_outcome = (self.labels[rows] > 0).any(1).numpy()
+        kept = rows[has_outcome | drawn]
+        part = copy.copy(self)
+        part.size = len(kept)
+        part.chunks = torch.from_numpy(chunk_rows(self.examples.user[kept], self.examples.day[kept], kept))
+        weight = torch.ones(len(self.labels))
+        weight[rows[~has_outcome]] = 1 / share
+        part.weights = self.weights * weight.unsqueeze(1)
+        return part
+
     def shuffle(self, seed: int, epoch: int) -> torch.Tensor:
         """Return the order of the chunks in an epoch."""
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)

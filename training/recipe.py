@@ -40,6 +40,7 @@ class Recipe(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     seed: int = Field(1, ge=0, lt=2**31)
     embedding_size: Width = 16
+    unread: list[Literal["user_index", "item_index"]] = []
     sequence_encoder: Literal["target_attention"] = "target_attention"
     history_length: int = Field(SEQUENCE_LENGTH, ge=1, le=SEQUENCE_LENGTH)
     attention_size: Width = 32
@@ -52,7 +53,9 @@ class Recipe(Strict):
     task_weights: dict[str, Annotated[float, Field(ge=0)]] = {}
     learning_rate: LearningRates = LearningRates()
     weight_decay: float = Field(1e-5, ge=0, le=1)
+    weight_average: float = Field(0.98, ge=0, lt=1)
     l2_embedding: float = Field(1e-6, ge=0, le=1)
+    negative_share: float = Field(1.0, gt=0, le=1)
     batch_size: int = Field(4096, ge=1, le=1_000_000)
     max_epochs: int = Field(4, ge=1, le=1000)
     patience: int = Field(1, ge=1)

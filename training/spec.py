@@ -95,6 +95,8 @@ def model_spec(
     """Describe the ranker of a shop."""
     sizes = field_sizes(shop, vocabulary_sizes)
     users, items = field_names(shop)
+    for name in recipe.unread:
+        sizes[name] = 1  # every id is unknown; history matching still sees it
     user_names, target_names = dense_names(shop)
     return ModelSpec(
         recipe=recipe,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from nightshelf.errors import EngineError, InputError
 from nightshelf.features import request_scenarios
 from nightshelf.logs import get_logger
 from training.artifact import SERVING, load_model, save_model
+from training.averaging import WeightAverage
 from training.balancing import TaskBalance
 from training.base_rates import regression_scales, start_at_base_rates
 from training.batches import Batch, Dataset
@@ -90,7 +92,6 @@ def train_ranker(
     log.info("off the request's topic a click is that much rarer: %s", asked)
     balance = TaskBalance(recipe, spec.tasks)
     optimizers = make_optimizers(model, balance, recipe, scale=1.0)
-    mean_weight = train.weights[examples.is_train].mean(0).clamp(min=1e-12)
 
     best = snapshot(model)
     if report.warm_started:
@@ -100,7 +101,7 @@ def train_ranker(
     epoch, waited = 1, 0
     with deterministic():
         while epoch <= recipe.max_epochs and waited < recipe.patience:
-            row = train_epoch(model, balance, optimizers, train, recipe, epoch, mean_weight, scales)
+            row = train_epoch(model, balance, optimizers, train, recipe, epoch, scales)
             row |= validation_metrics(model, validation)
             if not math.isfinite(row["train_loss"]) or not math.isfinite(row["validation_loss"]):
                 report.halvings += 1
@@ -130,9 +131,9 @@ def train_ranker(
 
     model.load_state_dict(best)
     save_model(model, out)
-    # What serves also learns the newest days. What is measured, and what the next night starts from, never saw them.
+    # What serves learns from all days, the newest too. What is measured, and what the next night starts from, never saw them.
     with deterministic():
-        row = train_epoch(model, balance, optimizers, validation, recipe, epoch, mean_weight, scales)
+        row = train_epoch(model, balance, optimizers, dataset, recipe, epoch, scales)
     if not math.isfinite(row["train_loss"]):
         log.warning("the newest days give a loss that is not finite: the measured weights serve")
         model.load_state_dict(best)
@@ -154,19 +155,21 @@ def train_epoch(
     train: Dataset,
     recipe: Recipe,
     epoch: int,
-    mean_weight: torch.Tensor,
     scales: torch.Tensor,
 ) -> dict[str, float]:
-    """Pass once over the rows; stop at once when the loss is not finite.
+    """Pass once over the rows and leave the average of the steps' weights; stop at once when the loss is not finite.
 
     Returns:
         epoch, train_loss (mean over impressions), rows_per_s.
     """
     model.train()
     torch.manual_seed(recipe.seed * 100_003 + epoch)  # dropout's draws
+    train = train.thinned(recipe.negative_share, recipe.seed, epoch)
     # A small shop gets smaller batches, so that an epoch has enough steps to learn from.
     batch_size = min(recipe.batch_size, max(_LEAST_BATCH, train.size // _LEAST_STEPS))
+    mean_weight = train.weights[train.chunks[train.chunks >= 0]].mean(0).clamp(min=1e-12)
     batches = train.batches(train.shuffle(recipe.seed, epoch), batch_size)
+    average = WeightAverage(model, recipe.weight_average)
     started = told = time.monotonic()
     total, rows = 0.0, 0
     for k, chunks in enumerate(batches):
@@ -176,6 +179,7 @@ def train_epoch(
             total = math.nan
             break
         step(loss, model, optimizers)
+        average.update()
         size = int(batch.is_row.sum())
         total, rows = total + float(loss.detach()) * size, rows + size
         if time.monotonic() - told > _LOG_SECONDS:
@@ -190,6 +194,7 @@ def train_epoch(
                 pace,
                 (train.size - rows) / pace,
             )
+    average.apply()
     return {
         "epoch": float(epoch),
         "train_loss": total / max(rows, 1),
@@ -282,12 +287,15 @@ def snapshot(model: RankingModel) -> dict[str, torch.Tensor]:
 @contextmanager
 def deterministic() -> Iterator[None]:
     """Let torch use only operations that give the same bits each time, and restore its setting."""
-    before = torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    before, fills = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False  # a tenth of the time, and nothing here reads what it did not write
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        memory.fill_uninitialized_memory = fills
 
 
 def _fit(shop: Shop, examples: Examples) -> NormalizationSpec:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from nightshelf.config import Scenario
 from pipelines.candidate_lists import GENERATOR_ORDER, pack_candidates
-from pipelines.shelves import Exclusions, fill_shelves, preselect, reason_texts
+from pipelines.shelves import Exclusions, fill_shelves, first_look, reason_texts, worth_to_anybody
 
 USERS, ITEMS = [f"u{n}" for n in range(6)], [f"i{n:02}" for n in range(30)]
 
@@ -130,9 +130,10 @@ def test_a_first_look_that_keeps_everything_changes_nothing(rows) -> None:  # ty
         return {"click": np.where(items >= 0, worth[users[:, None], items], np.nan)}
 
     users = np.arange(6)
-    first_look = preselect(users, ["search", "cart"], scenario, lists, predict)
+    anybody = worth_to_anybody({"search": scenario, "cart": scenario}, {"search": predict, "cart": predict}, 30)
+    look = first_look(users, scenario, lists, predict, anybody, "cart")
     whole = fill_shelves(users, "search", scenario, lists, exclusions, predict)
-    chosen = fill_shelves(users, "search", scenario, lists, exclusions, predict, first_look)
+    chosen = fill_shelves(users, "search", scenario, lists, exclusions, predict, look)
     for one, other in zip(vars(whole).values(), vars(chosen).values(), strict=True):
         assert (
             np.array_equal(one, other)
@@ -154,7 +155,26 @@ def test_a_first_look_spares_the_model_the_worst_candidates() -> None:
         return {"click": np.where(items >= 0, items / 200, np.nan)}
 
     scenario = Scenario(top_n=5, utility={"click": 1})
-    first_look = preselect(np.arange(6), ["search"], scenario, lists, predict)
-    shelves = fill_shelves(np.arange(6), "search", scenario, lists, exclusions, predict, first_look)
-    assert widths == [200, 40]
+    anybody = worth_to_anybody({"search": scenario}, {"search": predict}, 200)
+    look = first_look(np.arange(6), scenario, lists, predict, anybody, "search")
+    shelves = fill_shelves(np.arange(6), "search", scenario, lists, exclusions, predict, look)
+    assert widths == [200, 200, 40]  # once for everybody, the look, and what it left
     assert shelves.items[shelves.users == 0].tolist() == [199, 198, 197, 196, 195]
+
+
+def test_a_first_look_moves_from_one_scenario_to_another_by_what_items_are_worth_there() -> None:
+    items = [f"i{n:03}" for n in range(200)]
+    lists = pack_candidates(candidate_table([("u0", "*", item, "related", 1.0) for item in items]), USERS, items)
+    exclusions = Exclusions(np.zeros(200, bool), np.zeros(0, np.int64))
+    scenario = Scenario(top_n=5, utility={"click": 1})
+    scores = {"home": lambda items: (items + 1) / 200, "checkout": lambda items: (200 - items) / 200}  # the reverse
+    predictors = {
+        name: lambda users, items, score=score: {"click": np.where(items >= 0, score(items), np.nan)}
+        for name, score in scores.items()
+    }
+    both = {"home": scenario, "checkout": scenario}
+    look = first_look(
+        np.arange(6), scenario, lists, predictors["home"], worth_to_anybody(both, predictors, 200), "home"
+    )
+    shelves = fill_shelves(np.arange(6), "checkout", scenario, lists, exclusions, predictors["checkout"], look)
+    assert shelves.items[shelves.users == 0].tolist() == [0, 1, 2, 3, 4]

@@ -5,13 +5,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from nightshelf.errors import EngineError, InputError
 from nightshelf.features import EXPOSURE_LENGTH
-from training.batches import ROWS, chunk_rows
+from training.batches import ROWS, Dataset, chunk_rows
 from training.data import load_examples, load_vocabulary_sizes
 from training.histories import padded_histories
 from training.normalization import fit_normalization
+from training.spec import dense_names, model_spec
 
 
 def test_file_order_changes_nothing(demo_shop, make_night, tmp_path):
@@ -92,3 +94,33 @@ def test_faults_are_told_in_one_line(demo_shop, make_night, tmp_path):
 def test_vocabularies_count_their_ids_and_unknown(night):
     sizes = load_vocabulary_sizes(night.inputs.vocabularies)
     assert (sizes["user"], sizes["item"]) == (night.users + 1, night.items + 1)
+
+
+def test_thinned_rows_keep_every_outcome_and_the_expected_weight(demo_shop, night, recipe):
+    examples = load_examples(demo_shop, night.inputs)
+    names = [*dense_names(demo_shop)[0], *dense_names(demo_shop)[1]]
+    fitted = fit_normalization(np.concatenate([examples.user_dense, examples.target_dense], axis=1), names)
+    spec = model_spec(demo_shop, recipe(), load_vocabulary_sizes(night.inputs.vocabularies), fitted, "2026-02-14")
+    train = Dataset(examples, spec).subset(examples.is_train)
+    thinned, again, other = (train.thinned(0.25, seed, 1) for seed in (1, 1, 2))
+    rows = thinned.chunks[thinned.chunks >= 0]
+    positive = (thinned.labels[rows] > 0).any(1)
+    assert positive.sum() == (train.labels[np.flatnonzero(examples.is_train)] > 0).any(1).sum()
+    assert thinned.size == len(rows) < train.size
+    assert torch.equal(thinned.weights[rows][positive], train.weights[rows][positive])
+    assert torch.equal(thinned.weights[rows][~positive], 4 * train.weights[rows][~positive])
+    whole = train.weights[np.flatnonzero(examples.is_train), 0].sum()
+    assert thinned.weights[rows, 0].sum() == pytest.approx(float(whole), rel=0.15)
+    assert torch.equal(thinned.chunks, again.chunks)
+    assert not torch.equal(thinned.chunks, other.chunks)
+    assert train.thinned(1.0, 1, 1) is train
+
+
+def test_an_id_left_unread_leaves_one_row_of_its_embedding(demo_shop, night, recipe):
+    examples = load_examples(demo_shop, night.inputs)
+    names = [*dense_names(demo_shop)[0], *dense_names(demo_shop)[1]]
+    fitted = fit_normalization(np.concatenate([examples.user_dense, examples.target_dense], axis=1), names)
+    sizes = load_vocabulary_sizes(night.inputs.vocabularies)
+    spec = model_spec(demo_shop, recipe(unread=["user_index"]), sizes, fitted, "2026-02-14")
+    assert spec.user_fields["user_index"] == 1
+    assert spec.item_fields["item_index"] == sizes["item"]
