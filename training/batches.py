@@ -22,7 +22,6 @@ class UserBatch:
 
     fields: torch.Tensor  # int64 [G, user fields]
     dense: torch.Tensor  # float32 [G, user features], normalised
-    log_price: torch.Tensor  # float32 [G], mean log(1 + price) of what the user took, 0 unknown
     items: torch.Tensor  # int64 [G, L], rows of the item fields
     events: torch.Tensor  # int64 [G, L], 0 = padding
     scenarios: torch.Tensor  # int64 [G, L]
@@ -40,7 +39,6 @@ class Batch:
     item_fields: torch.Tensor  # int64 [N, item fields] of the distinct items of this batch
     items: torch.Tensor  # int64 [G, R], rows of item_fields
     dense: torch.Tensor  # float32 [G, R, target features], normalised
-    log_price: torch.Tensor  # float32 [G, R]
     scenario: torch.Tensor  # int64 [G, R]
     position: torch.Tensor  # int64 [G, R]
     labels: torch.Tensor  # float32 [G, R, tasks]
@@ -59,9 +57,6 @@ class Dataset:
     def __init__(self, examples: Examples, spec: ModelSpec) -> None:
         self.examples, self.size = examples, len(examples)
         self.chunks = torch.from_numpy(chunk_rows(examples.user, examples.day, np.arange(len(examples))))
-        price = spec.user_dense.index("user_mean_log_price_30d"), spec.target_dense.index("item_log_price")
-        self.user_log_price = torch.from_numpy(examples.user_dense[:, price[0]].copy())
-        self.item_log_price = torch.from_numpy(examples.target_dense[:, price[1]].copy())
         self.user_dense = torch.from_numpy(spec.normalization.apply(examples.user_dense, spec.user_dense))
         self.target_dense = torch.from_numpy(spec.normalization.apply(examples.target_dense, spec.target_dense))
         self.user_fields, self.item = torch.from_numpy(examples.user_fields), torch.from_numpy(examples.item).long()
@@ -119,7 +114,6 @@ class Dataset:
         users = UserBatch(
             self.user_fields[first].long(),
             self.user_dense[first],
-            self.user_log_price[first],
             history_places,
             events.long(),
             scenarios.long(),
@@ -131,7 +125,6 @@ class Dataset:
             item_fields=self.catalogue[distinct].long(),
             items=target_places,
             dense=self.target_dense[slots],
-            log_price=self.item_log_price[slots],
             scenario=self.scenario[slots],
             position=self.position[slots],
             labels=self.labels[slots],

@@ -18,9 +18,6 @@ from training.heads import OutcomeChain, PositionBias, Towers
 from training.matching import ExposureMatch, HistoryMatch, NextTopic, PriceFit
 from training.spec import ModelSpec
 
-# Attributes that never tell two items of one taste apart are left out of the history match.
-_NOT_MATCHED = ("category_1_index",)
-
 
 @dataclass(frozen=True)
 class ItemSide:
@@ -45,7 +42,6 @@ class UserSide:
 
     hidden: torch.Tensor  # [G, H]
     taste: torch.Tensor  # [G, D]
-    log_price: torch.Tensor  # [G]
     match: torch.Tensor  # int32 [G, L, A]
     memory: torch.Tensor  # [G, L, events x memories]
     keys: torch.Tensor  # [G, L, D]
@@ -64,14 +60,11 @@ class TargetSide:
     queries: torch.Tensor  # [G, R, D]
     hidden: torch.Tensor  # [G, R, H], item and dense features
     wide: torch.Tensor  # [G, R, T], the dense features' linear part in the scenario
-    log_price: torch.Tensor  # [G, R]
     scenario: torch.Tensor  # int64 [G, R] or [1, 1]
 
 
 class RankingModel(nn.Module):
     """One model for all tasks in all scenarios."""
-
-    matched: torch.Tensor
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -83,12 +76,10 @@ class RankingModel(nn.Module):
         self.attention = TargetAttention(size, size, events, scenarios)
         self.matching = HistoryMatch(events, recipe.match_decay_days)
         fields = list(spec.item_fields)
-        matched = [place for place, name in enumerate(fields) if name not in _NOT_MATCHED]
-        self.register_buffer("matched", torch.tensor(matched), persistent=False)
         user_inputs = len(spec.user_fields) * width + len(spec.user_dense)
-        self.category, self.band = (matched.index(fields.index(name)) for name in ("category_3_index", "price_band"))
+        self.category, self.band = (fields.index(name) for name in ("category_3_index", "price_band"))
         self.exposure, self.price_fit = ExposureMatch(recipe.match_decay_days), PriceFit(events)
-        explicit = self.matching.width(len(matched)) + len(recipe.match_decay_days) + 5
+        explicit = self.matching.width(len(fields)) + len(recipe.match_decay_days) + 3
         self.backbone = PLE(tasks, recipe.ple, recipe.dropout)
         first = self.backbone.hidden_width + self.backbone.gate_width
         self.taste = nn.Linear(user_inputs, size)
@@ -121,7 +112,7 @@ class RankingModel(nn.Module):
         vectors = self.item_vector(self.fields(fields, len(self.spec.user_fields)))
         attend = self.attention
         return ItemSide(
-            fields[:, self.matched].int(),
+            fields.int(),
             attend.query(vectors),
             attend.key(vectors),
             attend.value(vectors),
@@ -137,7 +128,6 @@ class RankingModel(nn.Module):
         return UserSide(
             hidden=self.user_layer(known),
             taste=self.taste(known),
-            log_price=users.log_price,
             match=match,
             memory=self.matching.memory(users.events, users.ages),
             keys=items.keys.index_select(0, flat).view(shape) + context,
@@ -156,7 +146,6 @@ class RankingModel(nn.Module):
             queries=items.queries.index_select(0, flat).view(shape),
             hidden=items.hidden.index_select(0, flat).view(shape) + self.dense_layer(batch.dense),
             wide=self.by_scenario(self.wide_dense(batch.dense), self.one_hot(batch.scenario)),
-            log_price=batch.log_price,
             scenario=batch.scenario,
         )
 
@@ -170,7 +159,6 @@ class RankingModel(nn.Module):
                 self.matching(targets.match, users.match, users.memory),
                 self.exposure(targets.match[..., self.category], users.shown, users.exposure),
                 self.price_fit(targets.match[..., self.band], users.price_level),
-                _price_gap(users, targets),
                 _affinity(queries, users),
             ],
             -1,
@@ -201,13 +189,6 @@ class RankingModel(nn.Module):
     def log_outcomes(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the log of each task's probability or expected value [..., T]."""
         return self.chain(logits)
-
-
-def _price_gap(users: UserSide, targets: TargetSide) -> torch.Tensor:
-    """Return how far the item's log price lies from what the user takes, signed and not: [G, R, 2]; 0 if unknown."""
-    known = (users.log_price > 0).unsqueeze(1) & (targets.log_price > 0)
-    gap = torch.where(known, targets.log_price - users.log_price.unsqueeze(1), 0.0)
-    return torch.stack([gap, gap.abs()], dim=-1)
 
 
 def _affinity(queries: torch.Tensor, users: UserSide) -> torch.Tensor:

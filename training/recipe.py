@@ -24,13 +24,13 @@ class PLESizes(Strict):
     levels: int = Field(1, ge=1, le=4)
     shared_experts: int = Field(2, ge=1, le=32)
     task_experts: int = Field(1, ge=1, le=32)
-    expert_sizes: list[Width] = Field([64, 32], min_length=1)
+    expert_sizes: list[Width] = Field([32, 16], min_length=1)
 
 
 class LearningRates(Strict):
     """Learning rates: AdamW moves the dense weights, Adagrad the embedding table."""
 
-    dense: Rate = 0.002
+    dense: Rate = 0.005
     embedding: Rate = 0.05
 
 
@@ -39,7 +39,7 @@ class Recipe(Strict):
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     seed: int = Field(1, ge=0, lt=2**31)
-    embedding_size: Width = 16
+    embedding_size: Width = 8
     unread: list[Literal["user_index", "item_index"]] = []
     sequence_encoder: Literal["target_attention"] = "target_attention"
     history_length: int = Field(SEQUENCE_LENGTH, ge=1, le=SEQUENCE_LENGTH)
@@ -53,7 +53,7 @@ class Recipe(Strict):
     task_weights: dict[str, Annotated[float, Field(ge=0)]] = {}
     learning_rate: LearningRates = LearningRates()
     weight_decay: float = Field(1e-5, ge=0, le=1)
-    weight_average: float = Field(0.98, ge=0, lt=1)
+    weight_average: float = Field(0.99, ge=0, lt=1)
     l2_embedding: float = Field(1e-6, ge=0, le=1)
     negative_share: float = Field(1.0, gt=0, le=1)
     batch_size: int = Field(4096, ge=1, le=1_000_000)

@@ -184,7 +184,6 @@ class _PreparedShelf:
         self.model, self.features = model, features
         users = _choose(features.user_dense, features.user_names, spec.user_dense)
         self.user_dense = torch.from_numpy(spec.normalization.apply(users, spec.user_dense))
-        self.user_price = torch.from_numpy(users[:, spec.user_dense.index("user_mean_log_price_30d")].copy())
         self.user_fields, self.user_history = (
             torch.from_numpy(features.user_fields).long(),
             torch.from_numpy(features.user_history),
@@ -206,7 +205,6 @@ class _PreparedShelf:
         return UserBatch(
             self.user_fields[rows],
             self.user_dense[rows],
-            self.user_price[rows],
             items,
             self.events[history],
             self.event_scenarios[history],
@@ -227,10 +225,7 @@ class _PreparedShelf:
             items = self.item_side.take(self.item_index)
             where = torch.tensor([[spec.scenario_index(scenario)]])
             wide = self.model.by_scenario(self.model.wide_dense(dense), self.model.one_hot(where[0]))
-            price = torch.from_numpy(raw[:, spec.target_dense.index("item_log_price")].copy())
-            side = TargetSide(
-                items.match, items.queries, items.hidden + self.model.dense_layer(dense), wide, price, where
-            )
+            side = TargetSide(items.match, items.queries, items.hidden + self.model.dense_layer(dense), wide, where)
             self._targets = {
                 scenario: (self.item_side, side)
             }  # one scenario at a time: shelves are made scenario by scenario
@@ -249,7 +244,6 @@ def _take(targets: TargetSide, rows: torch.Tensor) -> TargetSide:
         gather(targets.queries),
         gather(targets.hidden),
         gather(targets.wide),
-        gather(targets.log_price),
         targets.scenario,
     )
 

@@ -82,7 +82,7 @@ def test_gradient_reaches_every_parameter(demo_shop, night, example_night, recip
 
 
 def test_ten_steps_take_the_loss_down_by_a_known_amount(demo_shop, night, example_night, recipe):
-    small = recipe()
+    small = recipe(learning_rate={"dense": 0.002})
     model, spec = build(demo_shop, night, example_night, small)
     dataset = Dataset(example_night, spec).subset(example_night.is_train)
     model.chain.log_scale.copy_(regression_scales(dataset, spec).log())
