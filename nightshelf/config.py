@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -11,6 +12,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from nightshelf.dates import parse_duration
 from nightshelf.yamlfile import load_model
 
+# The letters that Spark reads in a time pattern, and how often each may stand in a row.
+_PATTERN_LETTERS = dict(
+    zip("GyMLdDaHhKkmsSVzOXxZ", (4, 6, 4, 4, 2, 3, 1, 2, 2, 2, 2, 2, 2, 9, 2, 4, 4, 5, 5, 5), strict=True)
+)
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 # The columns of an event that a source may fill; the first four are needed, from a column or a constant.
 EVENT_COLUMNS = (
@@ -52,6 +57,23 @@ class TimestampFormat(Strict):
 
     format: str = "epoch_ms"
     timezone: str | None = None
+
+    @field_validator("format")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        """Refuse what Spark would refuse in the middle of the night."""
+        if value in ("epoch_s", "epoch_ms", "iso8601"):
+            return value
+        remedy = "write epoch_s, epoch_ms, iso8601 or a pattern such as yyyy-MM-dd HH:mm:ss"
+        if value.count("'") % 2:
+            raise ValueError(f"has a quote without its partner; {remedy}")
+        for run in re.finditer(r"([A-Za-z])\1*", re.sub("'[^']*'", "", value)):
+            most = _PATTERN_LETTERS.get(run[1])
+            if most is None or len(run[0]) > most:
+                raise ValueError(f"{run[0]!r} is no part of a time pattern; {remedy}")
+        if not {"y", "d"} & set(value) - {"'"}:
+            raise ValueError(f"names no day; {remedy}")
+        return value
 
 
 class Csv(Strict):
@@ -199,6 +221,16 @@ class Quarantine(Strict):
     max_quantity: int = 10_000
     max_text: int = 10_000
     max_share: float = Field(0.2, gt=0, le=1)
+
+    @field_validator("test_users")
+    @classmethod
+    def _expressions(cls, patterns: list[str]) -> list[str]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression ({error}); write one such as test_.*") from None
+        return patterns
 
 
 class Spark(Strict):

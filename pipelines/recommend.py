@@ -1,7 +1,9 @@
 """Stage `recommend`: the champion ranks every known user's candidates in every scenario; cold users get the fallback."""
 
+import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -88,18 +90,29 @@ def _rank(
     """Yield scenario, whether the shelves are those of the unknown user, and the shelves of a block of users.
 
     The first scenario takes a first look at all candidates of a block; every scenario then scores the best of them.
+    Blocks are served side by side, each by one thread: the rows do not depend on the number of cores.
     """
+    import torch
+
     scenarios, pivot = night.shop.scenarios, next(iter(by_scenario))
     worth = worth_to_anybody(scenarios, by_scenario, len(exclusions.out_of_stock))
-    told = time.monotonic()
-    for start, end in pairwise([*range(0, len(users), BLOCK), len(users)]):
+
+    def serve(start: int, end: int) -> list[tuple[str, Shelves]]:
         block = np.arange(start, end)
         look = first_look(block, scenarios[pivot], lists, by_scenario[pivot], worth, pivot)
-        for name, predict in by_scenario.items():
-            yield name, False, fill_shelves(block, name, scenarios[name], lists, exclusions, predict, look)
-        if time.monotonic() - told > LOG_SECONDS:
-            told = time.monotonic()
-            get_logger("recommend").info("%d of %d users with a history are served", end, len(users))
+        return [
+            (name, fill_shelves(block, name, scenarios[name], lists, exclusions, predict, look))
+            for name, predict in by_scenario.items()
+        ]
+
+    told, blocks = time.monotonic(), list(pairwise([*range(0, len(users), BLOCK), len(users)]))
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for (_, end), served in zip(blocks, pool.map(lambda block: serve(*block), blocks), strict=True):
+            for name, shelves in served:
+                yield name, False, shelves
+            if time.monotonic() - told > LOG_SECONDS:
+                told = time.monotonic()
+                get_logger("recommend").info("%d of %d users with a history are served", end, len(users))
     for name, predict in by_scenario.items():
         yield name, True, fill_shelves(_UNKNOWN_USER, name, scenarios[name], lists, exclusions, predict)
 

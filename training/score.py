@@ -226,9 +226,7 @@ class _PreparedShelf:
             where = torch.tensor([[spec.scenario_index(scenario)]])
             wide = self.model.by_scenario(self.model.wide_dense(dense), self.model.one_hot(where[0]))
             side = TargetSide(items.match, items.queries, items.hidden + self.model.dense_layer(dense), wide, where)
-            self._targets = {
-                scenario: (self.item_side, side)
-            }  # one scenario at a time: shelves are made scenario by scenario
+            self._targets[scenario] = (self.item_side, side)
         return self._targets[scenario]
 
 

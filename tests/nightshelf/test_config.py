@@ -42,6 +42,15 @@ def test_every_shipped_shop_file_is_valid(shop_file: Path) -> None:
         ("format: jsonl", "format: xml", ["sources.0.format", "xml"]),
         ("history_days: 14", "history_days: 1", ["history_days", "1"]),
         ("name: search_log", "name: home_feed_log", ["two sources"]),
+        (
+            "timestamp: {format: iso8601}",
+            "timestamp: {format: yyyy-MM-ddTHH:mm:ss}",
+            ["'T' is no part of a time pattern"],
+        ),
+        ("timestamp: {format: iso8601}", "timestamp: {format: yyyy-MM-dd HHH}", ["'HHH'", "write epoch_s"]),
+        ("timestamp: {format: iso8601}", "timestamp: {format: iso8601x}", ["is no part of a time pattern"]),
+        ("timestamp: {format: iso8601}", "timestamp: {format: 'HH:mm'}", ["names no day"]),
+        ('"test_.*"', '"test_("', ["test_users", "no regular expression"]),
         ("kind: regression, ", "", ["a regression needs"]),
     ],
 )
