@@ -17,7 +17,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from nightshelf.tables import ColumnType, TableSpec
+from nightshelf.table_spec import ColumnType, TableSpec
 
 SPARK_TYPES: dict[ColumnType, DataType] = {
     "string": StringType(),

@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from feature_jobs.schema import conformed, spark_schema
-from nightshelf.tables import TableSpec
+from nightshelf.table_spec import TableSpec
 
 # The warehouse publishes the files below folder/_day=YYYY-MM-DD; as_of_date itself stays inside the files.
 DAY_FOLDER = "_day"

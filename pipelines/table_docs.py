@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nightshelf.config import load_shop
-from nightshelf.tables import TableSpec, table_specs
+from nightshelf.table_spec import TableSpec
+from nightshelf.tables import table_specs
 
 _HEAD = """# The tables of the demo shop
 
-Made by `make docs` from nightshelf/tables.py; columns that follow from the shop file (features, labels, predictions) are
+Made by `make docs` from nightshelf/*_tables.py; columns that follow from the shop file (features, labels, predictions) are
 shown as the demo shop has them. Every table has one partition a day, `as_of_date`, and is read with `nightshelf sql`.
 """
 

@@ -23,7 +23,8 @@ from pyiceberg.table import Table
 from nightshelf.config import Shop
 from nightshelf.errors import EngineError
 from nightshelf.paths import run_dir, warehouse_dir
-from nightshelf.tables import ColumnType, TableSpec, table_specs
+from nightshelf.table_spec import ColumnType, TableSpec
+from nightshelf.tables import table_specs
 
 NAMESPACE = "nightshelf"
 # Spark writes each day below this folder, and keeps as_of_date inside the files, where add_files needs it.

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from nightshelf.config import Shop, load_shop
@@ -80,13 +81,17 @@ def test_rows_are_conserved_for_every_source_on_every_day(shop: Shop) -> None:
 
 
 def test_each_planted_kind_of_dirt_ends_under_its_own_reason(shop: Shop) -> None:
-    import pyarrow.parquet as pq
-
-    planted = pq.read_table(truth_dir(shop) / "dirt.parquet").to_pylist()
-    reasons = {row["reason"] for row in planted} - {"duplicate", "kept"}
-    counted = dict(ask(shop, "SELECT reason, count(*) FROM quarantine GROUP BY 1"))
-    assert set(counted) <= reasons
-    assert len(counted) >= 6
+    """To the row: what was planted in a source's log of a day, and what was set aside there, under each reason."""
+    planted = f"""SELECT source, event_date, reason, count(*) FROM '{truth_dir(shop) / "dirt.parquet"}'
+                  WHERE event_date <= DATE '{NIGHT}' AND reason {{}} 'duplicate' GROUP BY ALL ORDER BY ALL"""
+    found = f"WHERE as_of_date <= DATE '{NIGHT}'"
+    set_aside = ask(
+        shop, f"SELECT source, as_of_date, reason, count(*) FROM quarantine {found} GROUP BY ALL ORDER BY ALL"
+    )
+    assert set_aside == duckdb.sql(planted.format("!=")).fetchall()
+    assert len({reason for _, _, reason, _ in set_aside}) >= 10
+    repeated = f"SELECT source, as_of_date, 'duplicate', duplicates FROM source_counts {found} AND duplicates > 0"
+    assert ask(shop, f"{repeated} ORDER BY ALL") == duckdb.sql(planted.format("=")).fetchall()
 
 
 def test_reasons_are_true_of_their_rows(shop: Shop) -> None:

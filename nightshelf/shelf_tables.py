@@ -1,0 +1,134 @@
+"""The shelves, as drafts and as published, and the ledgers of what the nights did."""
+
+from nightshelf.config import Shop
+from nightshelf.table_spec import AS_OF_DATE, ITEM, SCENARIO, USER, Column, TableSpec
+
+
+def shelf_tables(shop: Shop) -> list[TableSpec]:
+    """Return the specs of drafts and published shelves."""
+    return [
+        TableSpec(
+            "candidates",
+            "user, scenario, item and generator worth ranking (scenario `*`: for all of them; user `*`: for everybody)",
+            ("user_key", "scenario", "item_id", "generator"),
+            (
+                AS_OF_DATE,
+                USER,
+                SCENARIO,
+                ITEM,
+                Column("generator", "string", "popular, affinity, related, own_history …"),
+                Column("generator_score", "float32", "the generator's own score, larger is better"),
+                Column(
+                    "because",
+                    "string",
+                    "what ties it to the user: the category, the brand or the item of the user's history; null if nothing does",
+                    True,
+                ),
+            ),
+        ),
+        TableSpec(
+            "shelf_drafts",
+            "row that wants to be published in recommendations",
+            ("user_key", "scenario", "rank"),
+            _shelf_columns(shop),
+        ),
+        TableSpec("recommendations", "user × scenario × rank", ("user_key", "scenario", "rank"), _shelf_columns(shop)),
+    ]
+
+
+def _shelf_columns(shop: Shop) -> tuple[Column, ...]:
+    predictions = (
+        Column(
+            f"p_{name}",
+            "float64",
+            f"predicted {name}: "
+            + ("expected value" if task.kind == "regression" else "probability after an impression"),
+            True,
+        )
+        for name, task in shop.tasks.items()
+    )
+    return (
+        AS_OF_DATE,
+        SCENARIO,
+        USER,
+        Column("rank", "int32", "1 = best"),
+        ITEM,
+        Column("score", "float64", "expected utility: the predictions weighted as the shop file says"),
+        *predictions,
+        Column("source", "string", "the candidate generator"),
+        Column("reason", "string", "why it is there, in a sentence"),
+        Column("model_version", "string", "the registered model that ranked it; popularity while the shop has none"),
+        Column("run_id", "string", "the run that wrote it"),
+    )
+
+
+def ledgers() -> list[TableSpec]:
+    """Return the specs of what the nights write of themselves: runs, checks, metrics, promotions."""
+    return [
+        TableSpec(
+            "stage_runs",
+            "finished attempt of a stage",
+            ("run_id",),
+            (
+                AS_OF_DATE,
+                Column("run_id", "string", "the attempt"),
+                Column("stage", "string", "the stage"),
+                Column("status", "string", "done or failed"),
+                Column("started_at", "timestamp", "UTC"),
+                Column("seconds", "float64", "wall time"),
+                Column("peak_memory_mb", "float64", "largest resident memory of the process and its children"),
+                Column("rows_in", "int64", "rows read"),
+                Column("rows_out", "int64", "rows written"),
+                Column("rows_quarantined", "int64", "rows set aside"),
+                Column("code_version", "string", "hash of nightshelf's source files"),
+                Column("inputs", "string", "JSON: table → snapshot id that was read"),
+                Column("message", "string", "the error, or empty"),
+            ),
+        ),
+        TableSpec(
+            "data_checks",
+            "expectation on a table",
+            ("table_name", "expectation", "column_name"),
+            (
+                AS_OF_DATE,
+                Column("table_name", "string", "the table that was checked"),
+                Column("expectation", "string", "the rule"),
+                Column("column_name", "string", "the column, or empty"),
+                Column("severity", "string", "fail or warn"),
+                Column("success", "bool", "whether it held"),
+                Column("observed", "string", "what was seen"),
+                Column("expected", "string", "what was asked for"),
+            ),
+        ),
+        TableSpec(
+            "model_metrics",
+            "model_version × scenario × task × metric on the validation days",
+            ("model_version", "scenario", "task", "metric"),
+            (
+                AS_OF_DATE,
+                Column("model_version", "string", "the registered version"),
+                Column("role", "string", "challenger or champion"),
+                Column("scenario", "string", "the surface, or `*` for all together"),
+                Column("task", "string", "the learning target, or `*`"),
+                Column("metric", "string", "auc, gauc, logloss, ndcg, rmse, pcoc (predicted over observed) …"),
+                Column("value", "float64", "the metric; null where it is not defined", True),
+                Column("lower", "float64", "lower 95 % bound (bootstrap over users)", True),
+                Column("upper", "float64", "upper 95 % bound (bootstrap over users)", True),
+                Column("rows", "int64", "validation rows behind it"),
+                Column("positives", "int64", "positive rows behind it"),
+            ),
+        ),
+        TableSpec(
+            "promotions",
+            "decision of the promotion gate",
+            ("challenger",),
+            (
+                AS_OF_DATE,
+                Column("challenger", "string", "model version that asked"),
+                Column("champion", "string", "model version that held the alias, or empty"),
+                Column("promoted", "bool", "whether the alias moved"),
+                Column("reason", "string", "the decision in a sentence"),
+                Column("evidence", "string", "JSON: every check with observed and expected"),
+            ),
+        ),
+    ]
