@@ -21,6 +21,7 @@ TOP_CATEGORIES, ITEMS_PER_CATEGORY = 6, 20
 TOP_BRANDS, ITEMS_PER_BRAND = 3, 10
 RECENT_ITEMS, NEIGHBOURS_PER_ITEM, RELATED_ITEMS = 20, 15, 60
 OWN_ITEMS = 20
+_MOST_HEADS = 2**24  # leaves 2**39 for a pull, which is in millionths
 # Interest in an item halves in a week.
 HALF_LIFE_DAYS = 7.0
 
@@ -117,6 +118,8 @@ def recent_interest(events: DataFrame, quality: DataFrame, shop: Shop, as_of_dat
     # Whole millionths, so that the order of adding leaves no trace.
     decayed = F.round(_event_weight(shop) * F.pow(F.lit(0.5), age_days / HALF_LIFE_DAYS) * 1e6).cast("long")
     rows = history(events).select("user_key", "item_id", "event_type", decayed.alias("decayed"))
+    # A user's rows stay together from here on, in parts small enough that each generator sorts and sums in memory.
+    rows = rows.repartition(4 * shop.spark.shuffle_partitions, "user_key")
     outcome = F.when(F.col("event_type").isin(outcome_events(shop)), F.col("decayed")).otherwise(0)
     sums = rows.groupBy("user_key", "item_id").agg(
         (F.sum("decayed") / 1e6).alias("weight"), (F.sum(outcome) / 1e6).alias("outcome_weight")
@@ -149,14 +152,20 @@ def related(interest: DataFrame, item_graph: DataFrame, quality: DataFrame) -> D
     ties = item_graph.join(F.broadcast(quality.select(F.col("item_id").alias("tail"))), "tail")
     ties = ties.groupBy("head", "tail").agg(F.sum(F.round(F.col("weight") * 1e6).cast("long")).alias("score"))
     ties = _top(ties, ["head"], NEIGHBOURS_PER_ITEM, tie="tail")
+    ties = ties.withColumn("head_place", F.dense_rank().over(Window.orderBy("head")).cast("long"))
     own = interest.where("outcome_weight > 0").withColumn("score", F.col("outcome_weight"))
     own = _top(own, ["user_key"], RECENT_ITEMS).select("user_key", F.col("item_id").alias("head"), "outcome_weight")
     paths = own.join(F.broadcast(ties), "head")
     paths = paths.withColumn("pull", F.round(F.col("outcome_weight") * F.col("score")).cast("long"))
+    # The strongest head in one number, by pull and then by name: numbers are summed up as they come, pairs would be sorted.
+    strongest = F.max(F.col("pull") * _MOST_HEADS + F.col("head_place"))
     rows = paths.groupBy("user_key", F.col("tail").alias("item_id")).agg(
-        (F.sum("pull") / 1e6).alias("score"), F.max(F.struct("pull", "head"))["head"].alias("because")
+        (F.sum("pull") / 1e6).alias("score"), strongest.alias("strongest")
     )
-    return _shape(_top(rows, ["user_key"], RELATED_ITEMS).withColumn("scenario", F.lit(EVERYWHERE)), "related")
+    rows = _top(rows, ["user_key"], RELATED_ITEMS).withColumn("head_place", F.col("strongest") % _MOST_HEADS)
+    heads = ties.select("head_place", F.col("head").alias("because")).distinct()
+    rows = rows.join(F.broadcast(heads), "head_place")
+    return _shape(rows.withColumn("scenario", F.lit(EVERYWHERE)), "related")
 
 
 def _event_weight(shop: Shop) -> Column:

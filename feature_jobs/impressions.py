@@ -4,7 +4,7 @@ A log that has impressions gives them as they are. A log that has none gives its
 from what the scenario's users chose that day; the sampling rate is kept, so that probabilities can be corrected.
 """
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from feature_jobs.schema import conform
@@ -48,10 +48,11 @@ def sampled_impressions(events: DataFrame, event_type: str, k: int) -> DataFrame
     """
     positives = events.where(F.col("event_type") == event_type)
     pools = positives.groupBy(_DAY_SCENARIO).agg(F.array_sort(F.collect_set("item_id")).alias("pool"))
-    own = _own_items(events, positives)
-    rows = positives.join(own, ["as_of_date", "user_key"]).join(F.broadcast(pools), _DAY_SCENARIO)
-    possible = F.size("pool") - F.col("own_in_pool")[F.col("scenario")]
-    rows = rows.withColumn("possible", possible).withColumn("drawn", _draw(k))
+    rows = _with_own_items(events, positives).where(F.col("event_type") == event_type)
+    rows = rows.join(F.broadcast(pools), _DAY_SCENARIO)
+    inside = F.filter("own", lambda item: F.array_contains(item["scenarios"], F.col("scenario")))
+    rows = rows.withColumn("possible", F.size("pool") - F.size(inside)).withColumn("own", F.col("own.item_id"))
+    rows = rows.withColumn("drawn", _draw(k))
     negatives = rows.select(
         *(c for c in events.columns if c not in ("event_id", "item_id", "position", "request_id", "propensity")),
         *(
@@ -60,32 +61,37 @@ def sampled_impressions(events: DataFrame, event_type: str, k: int) -> DataFrame
         ),
         F.col("event_id").alias("positive_id"),
         (F.size("drawn") / F.col("possible")).alias("sampling_rate"),
-        F.explode("drawn").alias("item_id"),
-    )
+        # The inner explode would have the optimizer draw twice: once to see whether there is anything.
+        F.explode_outer("drawn").alias("item_id"),
+    ).where("item_id is not null")
     negatives = negatives.withColumn("event_id", F.concat_ws("-", "positive_id", "item_id")).drop("positive_id")
     return positives.withColumn("sampling_rate", F.lit(1.0)).unionByName(negatives)
 
 
-def _own_items(events: DataFrame, positives: DataFrame) -> DataFrame:
-    """Return per user and day the items of any event, and how many of them lie in each scenario's pool."""
-    touched = events.select("as_of_date", "user_key", "item_id").distinct()
-    pooled = positives.select("as_of_date", "scenario", "item_id").distinct()
-    inside = touched.join(pooled, ["as_of_date", "item_id"]).groupBy("as_of_date", "user_key", "scenario").count()
-    inside = inside.groupBy("as_of_date", "user_key").agg(
-        F.map_from_entries(F.collect_list(F.struct("scenario", "count"))).alias("own_in_pool")
-    )
-    own = touched.groupBy("as_of_date", "user_key").agg(F.collect_set("item_id").alias("own"))
-    return own.join(inside, ["as_of_date", "user_key"])
+def _with_own_items(events: DataFrame, positives: DataFrame) -> DataFrame:
+    """Add the array `own`: the items of the user's events that day, each with the scenarios in whose pool it is."""
+    pooled = positives.groupBy("as_of_date", "item_id").agg(F.collect_set("scenario").alias("scenarios"))
+    that_day = Window.partitionBy("as_of_date", "user_key")
+    rows = events.join(F.broadcast(pooled), ["as_of_date", "item_id"], "left")
+    return rows.withColumn(
+        "own", F.collect_set(F.struct("item_id", F.array_sort("scenarios").alias("scenarios"))).over(that_day)
+    ).drop("scenarios")
 
 
 def _draw(k: int) -> Column:
     """Return k items of `pool` that are not in `own`: a random order of a small pool, else draws with rejection."""
-    by_hash = F.array_sort(
+    by_hash = F.sort_array(
         F.transform("pool", lambda item: F.struct(F.xxhash64("event_id", item).alias("h"), item.alias("item")))
     )
     everything = F.array_except(F.transform(by_hash, lambda pair: pair["item"]), F.col("own"))
-    tries = F.sequence(F.lit(1), 8 * (F.lit(k) + F.size("own")))
-    place = lambda n: F.pmod(F.xxhash64(F.col("event_id"), n), F.size("pool").cast("long"))  # noqa: E731
-    drawn = F.array_except(F.transform(tries, lambda n: F.get("pool", place(n).cast("int"))), F.col("own"))
+    first = _draws(F.lit(2 * k))  # nearly always enough
+    drawn = F.when(F.size(first) >= k, first).otherwise(_draws(8 * (F.lit(k) + F.size("own"))))
     small = F.size("pool") <= F.greatest(F.lit(_SMALL_POOL), 4 * (F.lit(k) + F.size("own")))
     return F.slice(F.when(small, everything).otherwise(drawn), 1, k)
+
+
+def _draws(tries: Column) -> Column:
+    """Return what the first so many draws from `pool` find beside `own`, each item once."""
+    place = lambda n: F.pmod(F.xxhash64(F.col("event_id"), n), F.size("pool").cast("long"))  # noqa: E731
+    found = F.transform(F.sequence(F.lit(1), tries), lambda n: F.get("pool", place(n).cast("int")))
+    return F.array_except(found, F.col("own"))

@@ -6,10 +6,10 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from feature_jobs.exposure import exposure
-from feature_jobs.rates import mean_rates, shrunk_rate
+from feature_jobs.rates import item_days, mean_rates, shrunk_rate
 from feature_jobs.schema import conform
 from feature_jobs.vocabularies import add_index, item_columns
-from feature_jobs.windows import LONGEST_WINDOW, daily_counts, spread_over_dates, window_counts
+from feature_jobs.windows import LONGEST_WINDOW, spread_over_dates, window_counts
 from nightshelf.config import Shop
 from nightshelf.features import PRICE_BANDS, WINDOWS, outcome_events
 from nightshelf.tables import table_specs
@@ -37,14 +37,13 @@ def item_features(
         dates: the wanted days.
     """
     kinds = ["impression", *outcome_events(shop)]
-    activity = exposure(events, impressions)
-    daily = activity.groupBy("item_id", F.col("as_of_date").alias("day"))
-    counts = spread_over_dates(daily.agg(*daily_counts(kinds), F.min("event_date").alias("first_seen")), dates)
+    daily = item_days(exposure(events, impressions), kinds)
+    counts = spread_over_dates(daily, dates)
     counts = counts.groupBy("as_of_date", "item_id").agg(*window_counts(kinds), F.min("first_seen").alias("first_seen"))
     rows = counts.join(_known_items(items, shop, dates), ["as_of_date", "item_id"], "full")
     rows = rows.where(F.col(f"impression_{LONGEST_WINDOW}").isNotNull() | F.col("in_catalogue"))
     rows = rows.na.fill(0, [f"{kind}_{days}" for kind in kinds for days in WINDOWS])
-    rows = rows.join(F.broadcast(mean_rates(activity, outcome_events(shop), dates)), "as_of_date")
+    rows = rows.join(F.broadcast(mean_rates(daily, outcome_events(shop), dates)), "as_of_date")
     rows = rows.withColumns(_columns(shop, kinds))
     rows = rows.withColumn("price_band", _price_band())
     for name in item_columns(shop):

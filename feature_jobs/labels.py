@@ -27,12 +27,15 @@ def labels(
         as_of_date: the night.
     """
     on_item = {name: task for name, task in shop.tasks.items() if task.on == "item"}
-    outcomes = attributed.groupBy("impression_id").agg(*(_label(name, task) for name, task in on_item.items()))
-    rows = impressions.join(outcomes, "impression_id", "left")
-    rows = rows.withColumns({_name("label", task): F.coalesce(_name("label", task), F.lit(0.0)) for task in on_item})
-    for name, task in shop.tasks.items():
-        if task.on == "any_item":
-            rows = _label_next_event(rows, events, name, task)
+    on_any = {name: task for name, task in shop.tasks.items() if task.on == "any_item"}
+    outcomes = attributed.groupBy("impression_id", "impression_ts", "user_key").agg(
+        *(_label(name, task) for name, task in on_item.items())
+    )
+    # Where another task is given, only impressions with an outcome can have a label: a few of all that were shown.
+    outcomes = _label_next_events(outcomes, events, {name: task for name, task in on_any.items() if task.given})
+    rows = impressions.join(outcomes.drop("impression_ts", "user_key"), "impression_id", "left")
+    rows = _label_next_events(rows, events, {name: task for name, task in on_any.items() if not task.given})
+    rows = rows.withColumns({_name("label", name): F.coalesce(_name("label", name), F.lit(0.0)) for name in shop.tasks})
     _, end = day_bounds_utc(as_of_date, shop.timezone)
     rows = rows.withColumns({_name("mask", name): _mask(task, shop, end) for name, task in shop.tasks.items()})
     masked = {_name("label", name): F.col(_name("label", name)) * F.col(_name("mask", name)) for name in shop.tasks}
@@ -67,20 +70,26 @@ def _mask(task: Task, shop: Shop, end: dt.datetime) -> Column:
     return (is_mature(task, end) & defined).cast("float")
 
 
-def _label_next_event(rows: DataFrame, events: DataFrame, name: str, task: Task) -> DataFrame:
-    """Label 1 where the user's first event after the impression comes inside the window, not before `not_before`."""
-    label = _name("label", name)
-    asked = rows.where(F.col(_name("label", task.given)) > 0) if task.given else rows
-    asked = asked.select("user_key", "impression_id", F.col("impression_ts").alias("ts"))
-    later = events.where(F.col("event_type") == task.event)
-    later = later.select("user_key", F.lit(None).cast("string").alias("impression_id"), F.col("event_ts").alias("ts"))
-    # From the latest to the earliest: the events strictly after a row are the preceding rows with a greater time.
-    micros = F.unix_micros("ts")
-    after = Window.partitionBy("user_key").orderBy(micros.desc()).rangeBetween(Window.unboundedPreceding, -1)
-    following = F.min(F.when(F.col("impression_id").isNull(), micros)).over(after)
-    wait = asked.unionByName(later).withColumn("wait", following - micros).where("impression_id is not null")
+def _label_next_events(rows: DataFrame, events: DataFrame, tasks: dict[str, Task]) -> DataFrame:
+    """Label 1 where the user's first event after the impression comes inside the window, not before `not_before`.
+
+    With `given`, the label is 0 where that one's is.
+    """
+    micros = F.unix_micros("impression_ts")
+    for event in sorted({task.event for task in tasks.values()}):
+        later = events.where(F.col("event_type") == event).select("user_key", F.col("event_ts").alias("impression_ts"))
+        both = rows.withColumn("is_asked", F.lit(True)).unionByName(later, allowMissingColumns=True)
+        # From the latest to the earliest: the events strictly after a row are the preceding rows with a greater time.
+        after = Window.partitionBy("user_key").orderBy(micros.desc()).rangeBetween(Window.unboundedPreceding, -1)
+        wait = F.min(F.when(F.col("is_asked").isNull(), micros)).over(after) - micros
+        rows = both.withColumn("wait", wait).where("is_asked")
+        rows = rows.withColumns({_name("label", n): _in_time(t) for n, t in tasks.items() if t.event == event})
+        rows = rows.drop("is_asked", "wait")
+    return rows
+
+
+def _in_time(task: Task) -> Column:
     soonest = int(parse_duration(task.not_before).total_seconds() * 1e6) if task.not_before else 0
     longest = int(task.window.total_seconds() * 1e6)
-    in_time = (F.col("wait") >= soonest) & (F.col("wait") < longest)
-    wait = wait.select("impression_id", in_time.cast("double").alias(label))
-    return rows.join(wait, "impression_id", "left").withColumn(label, F.coalesce(label, F.lit(0.0)))
+    is_asked = F.col(_name("label", task.given)) > 0 if task.given else F.lit(True)
+    return (is_asked & (F.col("wait") >= soonest) & (F.col("wait") < longest)).cast("double")

@@ -12,12 +12,24 @@ PRIOR_OUTCOMES = 2
 MIN_PRIOR_IMPRESSIONS, MAX_PRIOR_IMPRESSIONS = 20, 1000
 
 
-def mean_rates(activity: DataFrame, outcomes: list[str], dates: list[dt.date]) -> DataFrame:
-    """Return `mean_<event>` per as_of_date of `dates`: all outcomes per impression of the 30 days of arrival up to it."""
+def item_days(activity: DataFrame, kinds: list[str]) -> DataFrame:
+    """Return the rows of each kind per item and day of arrival, and the first date of an event: small, and kept in memory."""
+    daily = activity.groupBy("item_id", F.col("as_of_date").alias("day"))
+    return daily.agg(*daily_counts(kinds), F.min("event_date").alias("first_seen")).persist()
+
+
+def mean_rates(daily: DataFrame, outcomes: list[str], dates: list[dt.date]) -> DataFrame:
+    """Return `mean_<event>` per as_of_date of `dates`: all outcomes per impression of the 30 days of arrival up to it.
+
+    Args:
+        daily: `item_days`.
+        outcomes: the event types.
+        dates: the wanted days.
+    """
     kinds = ["impression", *outcomes]
-    daily = activity.groupBy(F.col("as_of_date").alias("day")).agg(*daily_counts(kinds))
+    days = daily.groupBy("day").agg(*(F.sum(f"n_{kind}").alias(f"n_{kind}") for kind in kinds))
     totals = (
-        spread_over_dates(daily, dates).groupBy("as_of_date").agg(*(F.sum(f"n_{kind}").alias(kind) for kind in kinds))
+        spread_over_dates(days, dates).groupBy("as_of_date").agg(*(F.sum(f"n_{kind}").alias(kind) for kind in kinds))
     )
     shown = F.col("impression")
     means = [F.when(shown > 0, F.col(kind) / shown).otherwise(0.0).alias(f"mean_{kind}") for kind in outcomes]

@@ -13,11 +13,6 @@ from nightshelf.config import Shop
 from nightshelf.errors import EngineError, InputError
 
 MIN_JAVA = 17
-# Spark's generated code is new in every query: compiling it to the last costs a short night more than it saves.
-_PATIENT_COMPILER = (
-    "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000 "
-    "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000"
-)
 # Spark writes one method for a table's whole row; beyond 8,000 bytes Java would interpret it, four times as slow.
 _WIDE_ROWS = "-XX:-DontCompileHugeMethods"
 
@@ -59,6 +54,9 @@ def _settings(shop: Shop) -> dict[str, str]:
         "spark.local.dir": str(scratch),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
         "spark.sql.shuffle.partitions": str(shop.spark.shuffle_partitions),
+        # Large shuffles get more parts than that, and each is sorted in memory; small ones are put together again.
+        "spark.sql.adaptive.coalescePartitions.initialPartitionNum": str(8 * shop.spark.shuffle_partitions),
+        "spark.sql.adaptive.advisoryPartitionSizeInBytes": "16m",
         "spark.sql.autoBroadcastJoinThreshold": "64m",  # a night's snapshots: no shuffle of the impressions to meet them
         "spark.sql.sources.fileCompressionFactor": "10",  # or a table of 30 MB in Parquet, 1.5 million rows, passes for small
         "spark.sql.session.timeZone": "UTC",

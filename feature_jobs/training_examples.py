@@ -36,10 +36,11 @@ def training_examples(
     _, end = day_bounds_utc(as_of_date, shop.timezone)
     rows = labelled.where((F.col("event_date") > F.lit(first_date)) & is_mature(shop.tasks[root_task(shop)], end))
     rows = rows.withColumn("feature_date", F.date_sub("event_date", 1)).drop("as_of_date")
+    # The users first: where they are too many to send to every core, the examples move while they are still narrow.
     for features, keys in (
+        (user_features, ["user_key"]),
         (item_scenario_features, ["scenario", "item_id"]),
         (item_features, ["item_id"]),
-        (user_features, ["user_key"]),
     ):
         rows = rows.join(features.withColumnRenamed("as_of_date", "feature_date"), ["feature_date", *keys], "left")
     spec = table_specs(shop)["training_examples"]

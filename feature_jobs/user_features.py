@@ -6,7 +6,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from feature_jobs.exposure import exposure
-from feature_jobs.rates import mean_rates, shrunk_rate
+from feature_jobs.rates import item_days, mean_rates, shrunk_rate
 from feature_jobs.schema import conform
 from feature_jobs.vocabularies import add_index
 from feature_jobs.windows import LONGEST_WINDOW, daily_counts, spread_over_dates, window_counts
@@ -43,7 +43,8 @@ def user_features(
         F.sum("priced").alias("priced"),
         F.max("last_outcome").alias("last_outcome"),
     )
-    rows = windowed.join(F.broadcast(mean_rates(activity, outcome_events(shop), dates)), "as_of_date")
+    means = mean_rates(item_days(activity, kinds), outcome_events(shop), dates)
+    rows = windowed.join(F.broadcast(means), "as_of_date")
     rows = rows.withColumns(_columns(shop, kinds))
     rows = add_index(rows, vocabularies, "user", "user_key", "user_index")
     attributes = attribute_columns(shop)

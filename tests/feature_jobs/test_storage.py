@@ -16,7 +16,8 @@ def test_every_table_survives_the_way_through_spark_and_the_warehouse(spark, tin
     warehouse = Warehouse(tiny_shop(days=0))
     spec = warehouse.specs["user_sequences"]
     day = dt.date(2026, 2, 2)
-    rows = [(day, "k2", 2, [1, 2], [1, 1], [1, 2], [0.5, 0.25]), (dt.date(2026, 2, 1), "k1", 1, [], [], [], [])]
+    shown = [[3], [4], [0.0]]
+    rows = [(day, "k2", 2, [1, 2], [1, 1], [1, 2], [0.5, 0.25], *shown), (dt.date(2026, 2, 1), "k1", 1, *([],) * 7)]
     folder = warehouse.new_run_dir(spec.name, "a")
     write_table(spark.createDataFrame(rows, spark_schema(spec)), spec, folder, ["user_key"])
     assert warehouse.publish(spec.name, folder, [r[0] for r in rows], {"run_id": "a"}) == 2

@@ -5,6 +5,7 @@ import datetime as dt
 import pytest
 from pyspark.sql import functions as F
 
+from feature_jobs.attribution import attributed_outcomes
 from feature_jobs.impressions import impressions
 from feature_jobs.labels import labels
 from feature_jobs.training_examples import training_examples, validation_start
@@ -19,7 +20,7 @@ def test_examples_carry_the_features_of_the_day_before(tiny_shop, frame, event):
     log += [event("impression", "u", "i", 9, 23.5)]  # immature for a click
     events = frame(shop, "events", log)
     shown = impressions(events, shop).withColumn("sampling_rate", F.lit(0.25))
-    no_outcome = frame(shop, "events", []).selectExpr("event_id impression_id", "event_id rule", "quantity", "price")
+    no_outcome = attributed_outcomes(shown, events, shop, hindsight=True)
     labelled = labels(shown, events, no_outcome, shop, NIGHT)
     dates = [NIGHT - dt.timedelta(days=n) for n in range(10)]
     of_users = [{"as_of_date": d, "user_key": "u", "user_index": 5, "user_click_count_1d": float(d.day)} for d in dates]
