@@ -3,7 +3,7 @@ SHELL := /bin/sh
 JOBS := .venv/jobs/bin
 AIRFLOW := .venv/airflow/bin
 .DEFAULT_GOAL := help
-.PHONY: help env lock night up down doctor test lint format bench-night bench-truth chaos docs
+.PHONY: help env lock night up down doctor test coverage lint format bench-night bench-truth chaos docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ night: env ## one whole night: demo shop, the real Airflow DAG in one process, a
 test: lint ## lint, then every test that needs no GPU, in both environments
 	$(JOBS)/python -m pytest
 	$(AIRFLOW)/python -m pytest tests/dags
+
+coverage: env ## the share of the code without an engine that its own tests run; at least 90 %
+	$(JOBS)/python -m pytest tests/nightshelf tests/training tests/simulation -q --cov=nightshelf --cov=training --cov=simulation --cov-fail-under=90
 
 lint: env ## ruff, mypy, import-linter
 	$(JOBS)/ruff check . && $(JOBS)/ruff format --check .

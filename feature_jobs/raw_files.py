@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import re
 from pathlib import Path
 from typing import Literal, Protocol
@@ -56,7 +57,7 @@ def find_files(spark: SparkSession, pattern: str) -> list[str]:
 
 def event_date_of(pattern: str, file_path: Column) -> Column:
     """Return the {event_date} of a file's path (Spark writes such paths percent-encoded), or null."""
-    text = pattern.split("://", 1)[-1]
+    text = pattern.split("://", 1)[-1] if "://" in pattern else re.sub(r"^(\.\./)+", "", os.path.normpath(pattern))
     parts = [_path_regex(part) for part in text.split("{event_date}")]
     regex = parts[0] + r"(\d{4}-\d{2}-\d{2})" + r"\d{4}-\d{2}-\d{2}".join(parts[1:]) + "(?:/[^/]*)?$"
     return F.to_date(F.nullif(F.regexp_extract(file_path, regex, 1), F.lit("")))

@@ -41,4 +41,6 @@ def source_path(shop: Shop, pattern: str, event_date: dt.date | None = None) -> 
     """Return a source's path: relative patterns start at home, `{event_date}` becomes the day."""
     if event_date is not None:
         pattern = pattern.replace("{event_date}", event_date.isoformat())
-    return pattern if "://" in pattern or pattern.startswith("/") else str(shop.home / pattern)
+    if "://" in pattern:
+        return pattern
+    return os.path.normpath(shop.home / pattern)  # without `..`: Spark names the files that it read in this form

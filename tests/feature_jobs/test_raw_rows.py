@@ -114,6 +114,7 @@ def test_the_day_of_a_file_comes_from_its_path(spark):
 
     assert day("raw/{event_date}/*.gz", "file:///a%20b/raw/2026-02-01/x.gz") == dt.date(2026, 2, 1)
     assert day("/a b/{event_date}.csv", "file:///a%20b/2026-02-01.csv") == dt.date(2026, 2, 1)
+    assert day("../logs/./{event_date}.csv", "file:///logs/2026-02-01.csv") == dt.date(2026, 2, 1)
     assert day("s3a://bucket/{event_date}/v{event_date}", "s3a://bucket/2026-02-01/v2026-02-01/part") == dt.date(
         2026, 2, 1
     )
