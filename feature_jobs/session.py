@@ -54,9 +54,6 @@ def _settings(shop: Shop) -> dict[str, str]:
         "spark.local.dir": str(scratch),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
         "spark.sql.shuffle.partitions": str(shop.spark.shuffle_partitions),
-        # Large shuffles get more parts than that, and each is sorted in memory; small ones are put together again.
-        "spark.sql.adaptive.coalescePartitions.initialPartitionNum": str(8 * shop.spark.shuffle_partitions),
-        "spark.sql.adaptive.advisoryPartitionSizeInBytes": "16m",
         "spark.sql.autoBroadcastJoinThreshold": "64m",  # a night's snapshots: no shuffle of the impressions to meet them
         "spark.sql.sources.fileCompressionFactor": "10",  # or a table of 30 MB in Parquet, 1.5 million rows, passes for small
         "spark.sql.session.timeZone": "UTC",

@@ -31,8 +31,10 @@ class PeakMemory:
             self._sample()
 
     def _sample(self) -> None:
-        total = 0
-        for process in [self._root, *self._root.children(recursive=True)]:
+        total, tree = 0, [self._root]
+        with contextlib.suppress(psutil.Error):  # the root itself may have ended
+            tree += self._root.children(recursive=True)
+        for process in tree:
             with contextlib.suppress(psutil.Error):  # it ended between the list and the look
                 total += process.memory_info().rss
         self.mb = max(self.mb, total / 2**20)
