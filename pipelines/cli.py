@@ -98,6 +98,7 @@ def fetch(
     source: Annotated[
         Path | None, typer.Option("--from", help="your own copy of the data, where it cannot be downloaded")
     ] = None,
+    share: Annotated[float, typer.Option("--share", help="globo: the share of the readers, for a small machine")] = 1.0,
 ) -> None:
     """Turn a public data set into raw logs and their shop file.
 
@@ -105,7 +106,7 @@ def fetch(
     """
     from pipelines.fetch import fetch as fetch_data
 
-    fetch_data(name, home, source)
+    fetch_data(name, home, source, share)
 
 
 @app.command()

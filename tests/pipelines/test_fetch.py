@@ -119,6 +119,24 @@ def test_globo_links_the_users_copy_and_can_be_fetched_twice(tmp_path: Path) -> 
     assert shop.tasks["stays"].not_before == "2m"
 
 
+def test_a_share_of_globos_readers_keeps_all_their_clicks(tmp_path: Path) -> None:
+    origin = tmp_path / "copy"
+    origin.mkdir()
+    clicks = [[f"{reader},{hour}" for reader in range(400)] for hour in range(2)]
+    for hour, lines in enumerate(clicks):
+        text = "\n".join(["user_id,hour", *lines, ""])
+        (origin / f"clicks_hour_{hour:03}.csv.gz").write_bytes(gzip.compress(text.encode()))
+    fetch("globo", tmp_path / "home", origin, 0.25)
+    files = sorted((tmp_path / "home/raw/clicks").glob("*.gz"))
+    kept = [gzip.decompress(file.read_bytes()).decode().splitlines() for file in files]
+    readers = [[line.split(",")[0] for line in lines[1:]] for lines in kept]
+    assert [lines[0] for lines in kept] == ["user_id,hour"] * 2
+    assert readers[0] == readers[1]
+    assert 60 < len(readers[0]) < 140
+    with pytest.raises(InputError, match="--share is 0"):
+        fetch("globo", tmp_path / "home", origin, 0)
+
+
 @pytest.mark.parametrize(("origin", "told"), [(None, "--from"), (Path("/nonexistent"), "holds no clicks_hour_")])
 def test_globo_without_a_copy_says_what_to_give(tmp_path: Path, origin: Path | None, told: str) -> None:
     with pytest.raises(InputError, match=told):
