@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightshelf.config import Shop
+from nightshelf.config import Sampled, Shop
 from nightshelf.errors import InputError
 from nightshelf.features import SEQUENCE_LENGTH
 from training.columns import check_finite, codes, day_numbers, places, read_columns, stack, to_numpy
@@ -94,7 +94,9 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: str | None = None) 
         position=np.maximum(to_numpy(table["position"], np.int64), 0),
         labels=dense[2],
         masks=dense[3],
-        weight=dense[4][:, 0],
+        # A drawn negative counts once: at its weight of a thousand others a fit is all noise. Probabilities of such a shop
+        # are those among what was drawn, and rank alike.
+        weight=np.ones(len(table), np.float32) if isinstance(shop.negatives, Sampled) else dense[4][:, 0],
         user=codes(table["user_key"]),
         request=codes(table["request_id"]),
         day=days.astype(np.int64),
