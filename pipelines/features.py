@@ -41,7 +41,7 @@ def run(night: Night) -> StageResult:
             f"no events between {history[0]} and {night.as_of_date} in shop {night.shop.shop}; "
             "run `nightshelf stage clean` for these days first"
         )
-    dates = _missing(night, [d for d in history if d >= arrived[0]])
+    dates = missing_days(night, [d for d in history if d >= arrived[0]])
     known = [d for d in arrived if d > min(dates[0], history[0]) - dt.timedelta(days=_LONGEST)]
     tables = _Tables(night, spark_session(night.shop))
     _write_all(_Writer(tables, night, dates, known))
@@ -50,10 +50,22 @@ def run(night: Night) -> StageResult:
     return StageResult(tables.rows_in(known), sum(rows.values()), inputs=["events", "items", "users"], message=message)
 
 
-def _missing(night: Night, history: list[dt.date]) -> list[dt.date]:
-    """Return the night and the earlier days of which a snapshot is missing, oldest first."""
-    have = [set(night.warehouse.partitions(table)) for table in SNAPSHOTS]
+def missing_days(night: Night, history: list[dt.date]) -> list[dt.date]:
+    """Return the night and the earlier days of which a snapshot is missing or lacks a column, oldest first."""
+    have = [_whole(night, table) for table in SNAPSHOTS]
     return [d for d in history if d == night.as_of_date or any(d not in days for days in have)]
+
+
+def _whole(night: Night, table: str) -> set[dt.date]:
+    """Return the days whose files have all columns: the shop file, or nightshelf, may have gained one since."""
+    import pyarrow.parquet as pq
+
+    wanted = set(night.warehouse.specs[table].column_names)
+    return {
+        day
+        for day in night.warehouse.partitions(table)
+        if all(wanted <= set(pq.read_schema(file).names) for file in night.warehouse.files(table, [day]))
+    }
 
 
 def _write_all(w: "_Writer") -> None:

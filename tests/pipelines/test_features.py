@@ -4,13 +4,14 @@ import datetime as dt
 import random
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nightshelf.errors import InputError
 from nightshelf.features import index_features
-from pipelines.features import SNAPSHOTS, run
+from pipelines.features import SNAPSHOTS, missing_days, run
 from pipelines.stage import Night
-from pipelines.warehouse import Warehouse, arrow_schema
+from pipelines.warehouse import DAY_FOLDER, Warehouse, arrow_schema
 
 pytestmark = pytest.mark.spark
 
@@ -140,3 +141,21 @@ def test_no_events_in_the_window_is_told(spark, tiny_shop):
     shop = tiny_shop(days=0)
     with pytest.raises(InputError, match="no events between 2026-01-27 and 2026-02-05 in shop tiny"):
         run(night_of(shop, DAYS[-1], "a"))
+
+
+def test_a_day_whose_snapshot_lacks_a_column_is_written_anew(tiny_shop):
+    shop = tiny_shop(days=0)
+    warehouse = Warehouse(shop)
+    for table in SNAPSHOTS:
+        for day in DAYS[:3]:
+            put_rows(warehouse, table, day, [{}])
+    night = night_of(shop, DAYS[3], "n")
+    assert missing_days(night, DAYS[:4]) == [DAYS[3]]
+    older = arrow_schema(warehouse.specs["user_sequences"])
+    older = older.remove(older.get_field_index("shown_counts"))
+    folder = warehouse.new_run_dir("user_sequences", "older")
+    (folder / f"{DAY_FOLDER}={DAYS[1]}").mkdir()
+    row = {"as_of_date": DAYS[1], "user_key": "u", "user_index": 1}
+    pq.write_table(pa.Table.from_pylist([row], older), folder / f"{DAY_FOLDER}={DAYS[1]}" / "part.parquet")
+    warehouse.publish("user_sequences", folder, [DAYS[1]], {"run_id": "older"})
+    assert missing_days(night, DAYS[:4]) == [DAYS[1], DAYS[3]]
