@@ -42,8 +42,14 @@ def _draw(paint: Any, width: float = 5.2, height: float = 2.4) -> str:
 
 
 def _legend(axes: "Axes", columns: int) -> None:
+    # Three names a line at most: a wider legend would take its width from the picture.
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, handlelength=1.2, borderaxespad=0.2
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=min(columns, 3),
+        frameon=False,
+        handlelength=1.2,
+        borderaxespad=0.2,
     )
 
 
@@ -106,7 +112,7 @@ def stacked_shares(rows: list[Row], group: str, part: str, share: str) -> str:
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-        _legend(axes, min(6, len(parts)))
+        _legend(axes, len(parts))
 
     return _draw(paint, height=0.8 + 0.3 * len(groups))
 
