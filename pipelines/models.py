@@ -2,6 +2,7 @@
 
 import datetime as dt
 
+from nightshelf.errors import EngineError
 from pipelines.stage import Night
 
 
@@ -23,14 +24,24 @@ def champion_of(night: Night) -> str | None:
 
     For the newest night it is the registry's alias (which a person may have moved by hand); for a past one, the version
     that was promoted last until then.
+
+    Raises:
+        EngineError: a version was promoted, but the registry's alias is gone: popularity must not pass for it.
     """
     from training.tracking import get_alias
 
     promotions = night.warehouse.read("promotions", columns=("as_of_date", "promoted")).to_pylist()
     newest = max((row["as_of_date"] for row in promotions if row["promoted"]), default=None)
-    if newest is None or night.as_of_date >= newest:
-        return get_alias(registered_name(night), "champion")
-    return _last_promoted(night, night.as_of_date)
+    if newest is not None and night.as_of_date < newest:
+        return _last_promoted(night, night.as_of_date)
+    name = registered_name(night)
+    version = get_alias(name, "champion")
+    if version is None and newest is not None:
+        raise EngineError(
+            f"the registry has no alias champion of {name}, though version {_last_promoted(night, newest)} was promoted "
+            f"on {newest}; set the alias again, or look whether MLFLOW_TRACKING_URI names the right registry"
+        )
+    return version
 
 
 def is_newest_promotion(night: Night) -> bool:

@@ -232,9 +232,9 @@ def validation_metrics(model: RankingModel, validation: Dataset) -> dict[str, fl
     Binary tasks decide alone where there are any: the few rows with a value make a regression's loss too noisy.
     """
     predictions, tasks = predict(model, validation), model.spec.tasks
+    rows = validation.chunks[validation.chunks >= 0]
     ratios, row = {}, {}
     for place, task in enumerate(tasks):
-        rows = validation.chunks[validation.chunks >= 0]
         weights = validation.weights[rows, place : place + 1]
         labels = validation.labels[rows, place : place + 1]
         total = weights.sum()
