@@ -30,6 +30,7 @@ _UNKNOWN_USER = np.array([-1])
 @dataclass(frozen=True)
 class _Catalogue:
     item_ids: list[str]
+    keys: pa.Array  # the same
     titles: dict[str, str]
     out_of_stock: np.ndarray
 
@@ -51,8 +52,9 @@ def run(night: Night) -> StageResult:
     folder = night.warehouse.new_run_dir("shelf_drafts", night.run_id)
     (folder / f"{DAY_FOLDER}={night.as_of_date}").mkdir()
     tables: dict[str, list[pa.Table]] = {name: [] for name in chosen}
+    keys = pa.array(warm or [""])
     for name, is_fallback, shelves in _rank(night, warm, lists, exclusions, found.by_scenario):
-        table = _rows(night, name, found.version, shelves, warm or [""], catalogue, lists)
+        table = _rows(night, name, found.version, shelves, keys, catalogue, lists)
         tables[name].append(_for_cold(table, cold) if is_fallback else table)
     for name, parts in tables.items():
         pq.write_table(pa.concat_tables(parts), _draft_file(night, folder, name), compression="zstd")
@@ -70,7 +72,8 @@ def _catalogue(night: Night) -> _Catalogue:
     items = night.warehouse.read("items", [night.as_of_date], ("item_id", "title", "stock")).sort_by("item_id")
     ids = items["item_id"].to_pylist()
     titles = {item: title for item, title in zip(ids, items["title"].to_pylist(), strict=True) if title}
-    return _Catalogue(ids, titles, pc.fill_null(pc.equal(items["stock"], 0), False).to_numpy().astype(bool))
+    out_of_stock = pc.fill_null(pc.equal(items["stock"], 0), False).to_numpy().astype(bool)
+    return _Catalogue(ids, pa.array(ids, pa.string()), titles, out_of_stock)
 
 
 def _purchased(night: Night, users: list[str], item_ids: list[str]) -> np.ndarray:
@@ -122,7 +125,7 @@ def _rows(
     name: str,
     version: str,
     shelves: Shelves,
-    users: list[str],
+    user_keys: pa.Array,
     catalogue: _Catalogue,
     lists: CandidateLists,
 ) -> pa.Table:
@@ -130,9 +133,9 @@ def _rows(
     columns = {
         "as_of_date": pa.array([night.as_of_date] * count, pa.date32()),
         "scenario": pa.array([name] * count),
-        "user_key": pa.array(users).take(pa.array(shelves.users.clip(min=0))),
+        "user_key": user_keys.take(pa.array(shelves.users.clip(min=0))),
         "rank": shelves.ranks,
-        "item_id": pa.array(catalogue.item_ids).take(pa.array(shelves.items)),
+        "item_id": catalogue.keys.take(pa.array(shelves.items)),
         "score": shelves.scores,
         **{f"p_{task}": shelves.predictions[task] for task in night.shop.tasks},
         "source": pa.array(GENERATOR_ORDER).take(pa.array(shelves.generators)),

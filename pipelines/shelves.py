@@ -149,7 +149,10 @@ def _utility(scenario: Scenario, predictions: dict[str, np.ndarray]) -> np.ndarr
 def _candidates(
     users: np.ndarray, names: list[str], lists: CandidateLists
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the block's own candidates followed by those for everybody, each item once a user."""
+    """Return the candidates for everybody followed by the block's own, each item once a user.
+
+    A user's own end in -1s, the shorter the list, the more: scoring leaves out what is empty for all of its users.
+    """
     shared = [lists.everybody[key] for key in (*names, EVERYBODY) if key in lists.everybody]
     shared_items = np.concatenate([part[0] for part in shared]) if shared else np.zeros(0, np.int32)
     shared_generators = np.concatenate([part[1] for part in shared]) if shared else np.zeros(0, np.int8)
@@ -161,9 +164,9 @@ def _candidates(
     repeated = np.zeros((len(users), max(int(lists.items.max(initial=0)), int(shared_items.max(initial=0))) + 2), bool)
     repeated[np.arange(len(users))[:, None], own] = True  # -1 marks the last, unused column
     rest = np.where(repeated[:, shared_items], -1, shared_items[None, :])
-    items = np.concatenate([own, rest], axis=1)
-    generators = np.concatenate([lists.generators[users], np.broadcast_to(shared_generators, rest.shape)], axis=1)
-    because = np.concatenate([lists.because[users], np.zeros(rest.shape, np.int32)], axis=1)
+    items = np.concatenate([rest, own], axis=1)
+    generators = np.concatenate([np.broadcast_to(shared_generators, rest.shape), lists.generators[users]], axis=1)
+    because = np.concatenate([np.zeros(rest.shape, np.int32), lists.because[users]], axis=1)
     return items, generators, because
 
 
@@ -175,11 +178,9 @@ def _top(score: np.ndarray, items: np.ndarray, n: int) -> np.ndarray:
 
 def reason_texts(shelves: Shelves, scenario: str, texts: list[str | None], titles: dict[str, str]) -> np.ndarray:
     """Return one sentence a row, true of that row: it names what the generator found, nothing else."""
-    pairs, place = np.unique(
-        np.stack([shelves.generators.astype(np.int64), shelves.because.astype(np.int64)]), axis=1, return_inverse=True
-    )
-    sentences = [_sentence(GENERATOR_ORDER[g], texts[b], scenario, titles) for g, b in pairs.T]
-    return np.array(sentences, dtype=object)[place.reshape(-1)]
+    pairs, place = np.unique(shelves.generators * np.int64(len(texts)) + shelves.because, return_inverse=True)
+    said = zip(*np.divmod(pairs, len(texts)), strict=True)
+    return np.array([_sentence(GENERATOR_ORDER[g], texts[b], scenario, titles) for g, b in said], dtype=object)[place]
 
 
 def _sentence(generator: str, because: str | None, scenario: str, titles: dict[str, str]) -> str:

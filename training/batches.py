@@ -1,7 +1,9 @@
 """Batches of impressions that share a history: [chunks, rows] with one user and one day a chunk.
 
 The impressions of a user's day have the same history and the same user features, so these are gathered and encoded once
-for up to ROWS of them. Chunks are shuffled, not rows; batch k is a pure function of (seed, epoch, k).
+for up to ROWS of them. Most histories are short: a batch is as wide as its longest one, and chunks of like length come
+together (the bucketing of sequence models, Khomenko et al. 2017, arXiv:1708.05604). Chunks are shuffled, not rows; batch
+k is a pure function of (seed, epoch, k).
 """
 
 import copy
@@ -14,6 +16,8 @@ from training.data import Examples
 from training.spec import ModelSpec
 
 ROWS = 4
+# So many batches' worth of shuffled chunks are sorted by length at a time: chance still decides who shares a batch.
+_POOL = 2
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Dataset:
             for a in (stored.items, stored.events, stored.scenarios, stored.ages)
         ]
         self.exposure = [torch.from_numpy(a) for a in (stored.shown, stored.shown_counts, stored.shown_ages)]
+        self.lengths, self.shown_lengths = entries(self.histories[1]), entries(self.exposure[0])
 
     def subset(self, chosen: np.ndarray) -> "Dataset":
         """Return a view of the rows where `chosen` [n] is true; the columns are shared."""
@@ -97,17 +102,24 @@ class Dataset:
         part.weights = self.weights * weight.unsqueeze(1)
         return part
 
-    def shuffle(self, seed: int, epoch: int) -> torch.Tensor:
-        """Return the order of the chunks in an epoch."""
+    def shuffled_batches(self, batch_size: int, seed: int, epoch: int) -> list[torch.Tensor]:
+        """Return the chunks of an epoch in batches of about `batch_size` slots, by chance but for the lengths of histories."""
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
-        return torch.randperm(len(self.chunks), generator=generator)
+        order, size = torch.randperm(len(self.chunks), generator=generator), self._chunks_of(batch_size)
+        batches = [batch for pool in order.split(_POOL * size) for batch in self._by_length(pool).split(size)]
+        return [batches[place] for place in torch.randperm(len(batches), generator=generator)]
+
+    def ordered_batches(self, batch_size: int) -> list[torch.Tensor]:
+        """Return all chunks in batches of about `batch_size` slots, from the shortest history to the longest."""
+        return list(self._by_length(torch.arange(len(self.chunks))).split(self._chunks_of(batch_size)))
 
     def batch(self, chunks: torch.Tensor) -> Batch:
         """Gather chunks [G] of impressions."""
         rows = self.chunks[chunks]
         slots = rows.clamp(min=0)
         first = slots[:, 0]
-        items, events, scenarios, ages = (column[self.history[first]] for column in self.histories)
+        history = self.history[first]
+        items, events, scenarios, ages = gather_newest(self.histories, history, self.lengths)
         seen = items.long().clamp(max=len(self.catalogue) - 1)
         distinct, place = torch.unique(torch.cat([seen.reshape(-1), self.item[slots].reshape(-1)]), return_inverse=True)
         history_places, target_places = place[: seen.numel()].view_as(seen), place[seen.numel() :].view_as(slots)
@@ -118,7 +130,7 @@ class Dataset:
             events.long(),
             scenarios.long(),
             ages,
-            *(column[self.history[first]] for column in self.exposure),
+            *gather_newest(self.exposure, history, self.shown_lengths),
         )
         return Batch(
             users=users,
@@ -132,9 +144,23 @@ class Dataset:
             rows=rows,
         )
 
-    def batches(self, order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
-        """Cut an order of chunks into batches of about `batch_size` slots."""
-        return list(order.split(max(1, batch_size // self.chunks.shape[1])))
+    def _by_length(self, chunks: torch.Tensor) -> torch.Tensor:
+        return chunks[self.lengths[self.history[self.chunks[chunks, 0]]].argsort(stable=True)]
+
+    def _chunks_of(self, batch_size: int) -> int:
+        return max(1, batch_size // self.chunks.shape[1])
+
+
+def entries(padded: torch.Tensor) -> torch.Tensor:
+    """Return the length of each right-aligned row [n, length] from its first number on; 0 is padding."""
+    is_entry = padded != 0
+    return torch.where(is_entry.any(1), padded.shape[1] - is_entry.byte().argmax(1), 0)
+
+
+def gather_newest(columns: list[torch.Tensor], rows: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
+    """Return rows of parallel right-aligned columns [n, length], as wide as the longest of these rows, at least 1."""
+    width = max(1, int(lengths[rows].max()))
+    return [column[rows, -width:] for column in columns]
 
 
 def chunk_rows(user: np.ndarray, day: np.ndarray, rows: np.ndarray, width: int = ROWS) -> np.ndarray:

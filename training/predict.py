@@ -25,7 +25,7 @@ def predict(model: RankingModel, dataset: Dataset) -> Predictions:
     model.eval()
     tasks, rows = len(model.spec.tasks), len(dataset.examples)
     logged, first = torch.full((rows, tasks), torch.nan), torch.full((rows, tasks), torch.nan)
-    for chunks in dataset.batches(torch.arange(len(dataset.chunks)), _SLOTS):
+    for chunks in dataset.ordered_batches(_SLOTS):
         batch = dataset.batch(chunks)
         logits, bias = model(batch)
         slots = batch.rows[batch.is_row]

@@ -18,14 +18,14 @@ from nightshelf.config import Shop
 from nightshelf.errors import EngineError, InputError
 from nightshelf.features import SEQUENCE_LENGTH, item_dense, item_scenario_dense, sequence_events, user_dense
 from training.artifact import load_model
-from training.batches import UserBatch, chunk_rows
+from training.batches import UserBatch, chunk_rows, entries, gather_newest
 from training.columns import check_finite, read_columns, stack
 from training.data import Files, load_catalogue
 from training.histories import Histories, padded_histories, read_histories
 from training.ranking_model import ItemSide, RankingModel, TargetSide
 from training.spec import field_names
 
-_PAIRS = 2048  # pairs scored at once: their first layers stay in the processor's cache
+_PAIRS = 4096  # pairs scored at once: their first layers stay in the processor's cache
 _CHUNK = 32
 
 
@@ -146,14 +146,13 @@ class Ranker:
         prepared = self._prepare(features)
         items, targets = prepared.targets(scenario)
         users, candidates = user_rows.long(), item_rows.long()
-        scores = torch.empty((*candidates.shape, len(self.spec.tasks)))
+        scores = torch.full((*candidates.shape, len(self.spec.tasks)), torch.nan)
         step = max(1, _PAIRS // max(1, candidates.shape[1]))
-        for start in range(0, len(users), step):
-            part = slice(start, start + step)
+        for part in prepared.by_length(users).split(step):
             side = self.model.user_side(prepared.users(users[part]), items)
-            pairs = _take(targets, candidates[part])
+            pairs = _take(targets, _without_empty_end(candidates[part]))
             outcomes = self.model.log_outcomes(self.model.pair_logits(side, pairs)).exp()
-            scores[part] = outcomes * self.model.request_share(side, pairs).unsqueeze(-1)
+            scores[part, : outcomes.shape[1]] = outcomes * self.model.request_share(side, pairs).unsqueeze(-1)
         scores[candidates < 0] = torch.nan
         return {task: scores[..., place] for place, task in enumerate(self.tasks)}
 
@@ -190,10 +189,12 @@ class _PreparedShelf:
         )
         length = spec.recipe.history_length
         stored = features.histories
-        self.items, self.ages = (torch.from_numpy(a[:, -length:]) for a in (stored.items, stored.ages))
+        items, ages = (torch.from_numpy(a[:, -length:]) for a in (stored.items, stored.ages))
         self.exposure = [torch.from_numpy(a) for a in (stored.shown, stored.shown_counts, stored.shown_ages)]
-        self.events = _renumber(stored.events[:, -length:], features.events, spec.events)
-        self.event_scenarios = _renumber(stored.scenarios[:, -length:], features.scenarios, spec.scenarios)
+        events = _renumber(stored.events[:, -length:], features.events, spec.events)
+        where = _renumber(stored.scenarios[:, -length:], features.scenarios, spec.scenarios)
+        self.histories = [items, events, where, ages]
+        self.lengths, self.shown_lengths = entries(events), entries(self.exposure[0])
         self.item_index = torch.from_numpy(features.item_fields[:, 0]).long()
         self.item_side = model.item_side(torch.from_numpy(features.catalogue).long())
         self._targets: dict[str, tuple[ItemSide, TargetSide]] = {}
@@ -201,16 +202,20 @@ class _PreparedShelf:
     def users(self, rows: torch.Tensor) -> UserBatch:
         """Gather users by their rows."""
         history = self.user_history[rows]
-        items = self.items[history].long().clamp(max=len(self.features.catalogue) - 1)
+        items, events, where, ages = gather_newest(self.histories, history, self.lengths)
         return UserBatch(
             self.user_fields[rows],
             self.user_dense[rows],
-            items,
-            self.events[history],
-            self.event_scenarios[history],
-            self.ages[history],
-            *(column[history] for column in self.exposure),
+            items.long().clamp(max=len(self.features.catalogue) - 1),
+            events,
+            where,
+            ages,
+            *gather_newest(self.exposure, history, self.shown_lengths),
         )
+
+    def by_length(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the places of users in `rows`, from the shortest history to the longest: neighbours share little padding."""
+        return self.lengths[self.user_history[rows]].argsort(stable=True)
 
     def targets(self, scenario: str) -> tuple[ItemSide, TargetSide]:
         """Return all items of the catalogue by item_index, and by row as targets of a scenario [I, 1, …]."""
@@ -228,6 +233,12 @@ class _PreparedShelf:
             side = TargetSide(items.match, items.queries, items.hidden + self.model.dense_layer(dense), wide, where)
             self._targets[scenario] = (self.item_side, side)
         return self._targets[scenario]
+
+
+def _without_empty_end(candidates: torch.Tensor) -> torch.Tensor:
+    """Drop the last columns of [U, K] in which nobody has a candidate, but for the first column."""
+    used = (candidates >= 0).any(0).nonzero()
+    return candidates[:, : int(used[-1]) + 1] if len(used) else candidates[:, :1]
 
 
 def _take(targets: TargetSide, rows: torch.Tensor) -> TargetSide:

@@ -171,7 +171,7 @@ def train_epoch(
     # A small shop gets smaller batches, so that an epoch has enough steps to learn from.
     batch_size = min(recipe.batch_size, max(_LEAST_BATCH, train.size // _LEAST_STEPS))
     mean_weight = train.weights[train.chunks[train.chunks >= 0]].mean(0).clamp(min=1e-12)
-    batches = train.batches(train.shuffle(recipe.seed, epoch), batch_size)
+    batches = train.shuffled_batches(batch_size, recipe.seed, epoch)
     average = WeightAverage(model, recipe.weight_average)
     started = told = time.monotonic()
     total, rows = 0.0, 0
