@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 the input or the configuration is wrong; 3 a gate said no;
 """
 
 import datetime as dt
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,9 @@ from nightshelf.config import Shop, load_shop
 from nightshelf.dates import last_complete_day, parse_as_of_date
 from nightshelf.errors import InputError, NightshelfError
 from nightshelf.logs import configure_logging, get_logger
+
+# Imports make objects by the hundred thousand, and hardly any is garbage: looking for it every 700 costs a tenth of a start.
+_COLLECT_EVERY = 100_000
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__
@@ -165,8 +169,11 @@ def _night(shop: Path, as_of_date: str) -> tuple[Shop, dt.date]:
 def main() -> None:
     """Run the command line; an expected error is one line and its exit code."""
     configure_logging()
+    gc.set_threshold(_COLLECT_EVERY)
     try:
         app()
     except NightshelfError as error:
         sys.stderr.write(f"nightshelf: {' '.join(str(error).split())}\n")
         sys.exit(error.exit_code)
+    finally:
+        gc.freeze()  # what the process leaves behind is the system's to free: looking through it takes .8 s

@@ -202,7 +202,7 @@ def _task_metrics(task: TaskSpec, rows: TaskRows, draws: np.ndarray) -> Iterator
     weight = np.where(np.isfinite(value), weight, 0.0)
     yield row(
         "gauc",
-        metrics.gauc(rows.label, rows.at_first, rows.user),
+        metrics.mean(value, weight),
         ratio_bounds(np.nan_to_num(value) * weight, weight, draws),
     )
     losses = metrics.log_losses(rows.label, rows.at_position) * rows.weight
@@ -211,16 +211,17 @@ def _task_metrics(task: TaskSpec, rows: TaskRows, draws: np.ndarray) -> Iterator
         metrics.logloss(rows.label, rows.at_position, rows.weight),
         ratio_bounds(by_user(losses), by_user(rows.weight), draws),
     )
-    yield row("ndcg", metrics.ndcg(rows.label, rows.at_first, rows.request), _ndcg_bounds(rows, draws))
+    yield row("ndcg", *_ndcg(rows, draws))
 
 
-def _ndcg_bounds(rows: TaskRows, draws: np.ndarray) -> tuple[float, float] | None:
+def _ndcg(rows: TaskRows, draws: np.ndarray) -> tuple[float | None, tuple[float, float] | None]:
     requests = int(rows.request.max(initial=-1)) + 1
     if not requests:
-        return None
-    value, _ = metrics.grouped_ndcg(rows.label, rows.at_first, rows.request, requests)
+        return None, None
+    value, weight = metrics.grouped_ndcg(rows.label, rows.at_first, rows.request, requests)
     owner = np.zeros(requests, np.int64)
     owner[rows.request[rows.request >= 0]] = rows.user[rows.request >= 0]
     defined = np.isfinite(value)
     total = np.bincount(owner[defined], value[defined], draws.shape[1])
-    return ratio_bounds(total, np.bincount(owner[defined], minlength=draws.shape[1]), draws)
+    bounds = ratio_bounds(total, np.bincount(owner[defined], minlength=draws.shape[1]), draws)
+    return metrics.mean(value, weight), bounds

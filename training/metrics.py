@@ -5,11 +5,14 @@ import numpy as np
 
 def auc(label: np.ndarray, score: np.ndarray) -> float | None:
     """Return the area under the ROC curve: P(score of a positive > of a negative) + half of the ties."""
-    return _mean(*grouped_auc(label, score, np.zeros(len(label), np.int64), 1))
+    return mean(*grouped_auc(label, score, np.zeros(len(label), np.int64), 1))
 
 
 def grouped_auc(label: np.ndarray, score: np.ndarray, group: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the AUC inside each group [groups], NaN with one class, and each group's number of rows."""
+    """Return the AUC inside each group [groups], NaN with one class, and each group's number of rows.
+
+    Their mean over users is the GAUC (Zhu et al. 2017).
+    """
     order = np.lexsort((score, group))
     y, s, g = label[order] > 0, score[order], group[order]
     new = np.r_[True, (s[1:] != s[:-1]) | (g[1:] != g[:-1])] if len(y) else np.zeros(0, bool)
@@ -27,14 +30,9 @@ def grouped_auc(label: np.ndarray, score: np.ndarray, group: np.ndarray, groups:
     return value, np.bincount(g, minlength=groups).astype(float)
 
 
-def gauc(label: np.ndarray, score: np.ndarray, user: np.ndarray) -> float | None:
-    """Return the mean of users' AUC, weighted by impressions, over users with both classes (Zhu et al. 2017)."""
-    return _mean(*grouped_auc(label, score, user, int(user.max(initial=-1)) + 1))
-
-
 def logloss(label: np.ndarray, probability: np.ndarray, weight: np.ndarray | None = None) -> float | None:
     """Return the mean negative log likelihood."""
-    return _mean(log_losses(label, probability), np.ones(len(label)) if weight is None else weight)
+    return mean(log_losses(label, probability), np.ones(len(label)) if weight is None else weight)
 
 
 def log_losses(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
@@ -45,8 +43,8 @@ def log_losses(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
 
 def rmse(label: np.ndarray, value: np.ndarray) -> float | None:
     """Return the root of the mean squared error."""
-    mean = _mean((label.astype(float) - value) ** 2, np.ones(len(label)))
-    return None if mean is None else float(np.sqrt(mean))
+    square = mean((label.astype(float) - value) ** 2, np.ones(len(label)))
+    return None if square is None else float(np.sqrt(square))
 
 
 def pcoc(label: np.ndarray, value: np.ndarray, weight: np.ndarray | None = None) -> float | None:
@@ -56,16 +54,15 @@ def pcoc(label: np.ndarray, value: np.ndarray, weight: np.ndarray | None = None)
     return float((value * w).sum(dtype=float)) / observed if observed > 0 else None
 
 
-def ndcg(label: np.ndarray, score: np.ndarray, request: np.ndarray, top: int = 10) -> float | None:
-    """Return the mean NDCG of requests with an outcome (gain = label; ties share their places' discounts)."""
-    return _mean(*grouped_ndcg(label, score, request, int(request.max(initial=-1)) + 1, top))
-
-
 def grouped_ndcg(
     label: np.ndarray, score: np.ndarray, request: np.ndarray, requests: int, top: int = 10
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the NDCG of each request [requests], NaN without an outcome or with request -1, and a weight of 1 each."""
-    kept = request >= 0
+    """Return the NDCG of each request [requests] (gain = label; ties share their places' discounts), and a weight of 1 each.
+
+    NaN without an outcome; rows of request -1 belong to none.
+    """
+    with_outcome = np.unique(request[(request >= 0) & (label > 0)])
+    kept = np.isin(request, with_outcome, kind="table")  # the others' is not defined, and they are most
     label, score, request = label[kept].astype(float), score[kept], request[kept]
     gained = _discounted(label, score, request, requests, top)
     best = _discounted(label, label, request, requests, top)
@@ -88,7 +85,8 @@ def _discounted(label: np.ndarray, score: np.ndarray, request: np.ndarray, reque
     return np.bincount(g, y * shared, requests)
 
 
-def _mean(values: np.ndarray, weights: np.ndarray) -> float | None:
+def mean(values: np.ndarray, weights: np.ndarray) -> float | None:
+    """Return the weighted mean of the values that are defined; None where there are none."""
     defined = np.isfinite(values) & (weights > 0)
     total = float(weights[defined].sum(dtype=float))
     return float((values[defined] * weights[defined]).sum(dtype=float) / total) if total > 0 else None

@@ -29,8 +29,10 @@ def test_gauc_is_the_weighted_mean_of_users_aucs_with_both_classes():
         if 0 < label[user == u].mean() < 1
     ]
     expected = sum(value * rows for value, rows in parts) / sum(rows for _, rows in parts)
-    assert metrics.gauc(label, score, user) == pytest.approx(expected, abs=1e-12)
-    assert metrics.gauc(np.ones(3), np.arange(3.0), np.zeros(3, int)) is None
+    assert metrics.mean(*metrics.grouped_auc(label, score, user, int(user.max()) + 1)) == pytest.approx(
+        expected, abs=1e-12
+    )
+    assert metrics.mean(*metrics.grouped_auc(np.ones(3), np.arange(3.0), np.zeros(3, int), 1)) is None
 
 
 def test_ndcg_is_scikit_learns_with_ties_and_requests_without_an_outcome_do_not_count():
@@ -39,9 +41,11 @@ def test_ndcg_is_scikit_learns_with_ties_and_requests_without_an_outcome_do_not_
     label[request == 7] = 0
     kept = [r for r in range(20) if label[request == r].any()]
     expected = np.mean([ndcg_score([label[request == r]], [score[request == r]], k=10) for r in kept])
-    assert metrics.ndcg(label, score, request) == pytest.approx(expected, abs=1e-9)
-    assert metrics.ndcg(label, score, np.full(240, -1)) is None
-    assert metrics.ndcg(np.zeros(4), np.zeros(4), np.zeros(4, int)) is None
+    assert metrics.mean(*metrics.grouped_ndcg(label, score, request, int(request.max()) + 1)) == pytest.approx(
+        expected, abs=1e-9
+    )
+    assert metrics.mean(*metrics.grouped_ndcg(label, score, np.full(240, -1), 0)) is None
+    assert metrics.mean(*metrics.grouped_ndcg(np.zeros(4), np.zeros(4), np.zeros(4, int), 1)) is None
 
 
 def test_logloss_rmse_and_pcoc():
