@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
 
+_KEYS_QUERY = """SELECT count(*) - count(impression_id) AS missing_ids,
+    count(impression_id) - count(DISTINCT impression_id) AS repeated_ids FROM batch_files"""
+
+
 def run(night: Night) -> StageResult:
     """Check the night's training examples and the classes of each task, and keep the results in data_checks.
 
@@ -32,7 +36,9 @@ def run(night: Night) -> StageResult:
     """
     examples = read_batch(night, "training_examples", examples_select(night.shop))
     classes = query_files(night, "training_examples", classes_query(night.shop)).to_pandas()
+    keys = query_files(night, "training_examples", _KEYS_QUERY).to_pandas()
     rows = check_table(night, "training_examples", examples, examples_suite(night.shop))
+    rows += check_table(night, "training_examples.keys", keys, keys_suite())
     rows += check_table(
         night, "training_examples.features", feature_facts(night), features_suite(night.shop), index=("feature",)
     )
@@ -45,7 +51,7 @@ def run(night: Night) -> StageResult:
 
 def examples_select(shop: Shop) -> str:
     """Return the SQL columns that examples_suite judges."""
-    columns = ["impression_id", "split", "scenario", not_nan("sample_weight")]
+    columns = ["split", "scenario", not_nan("sample_weight")]
     columns.append("CAST(feature_date >= event_date OR event_date > as_of_date AS INT) AS knows_the_future")
     for task in shop.tasks:
         columns += [
@@ -60,10 +66,9 @@ def examples_suite(shop: Shop) -> "list[Expectation]":
     """Return the rules for one night's training examples."""
     labels = [f"label_{task}" for task in shop.tasks]
     masks = [f"mask_{task}" for task in shop.tasks]
-    filled = ["impression_id", "scenario", "split", "knows_the_future", "sample_weight", *labels, *masks]
+    filled = ["scenario", "split", "knows_the_future", "sample_weight", *labels, *masks]
     suite: list[Expectation] = [expect("TableRowCountToBeBetween", "row_count", min_value=1)]
     suite += [expect("ColumnValuesToNotBeNull", "not_null", column=c) for c in filled]
-    suite.append(expect("ColumnValuesToBeUnique", "unique", column="impression_id"))
     suite.append(
         expect("ColumnDistinctValuesToEqualSet", "both_splits", column="split", value_set=["train", "validation"])
     )
@@ -77,6 +82,12 @@ def examples_suite(shop: Shop) -> "list[Expectation]":
         suite += within(f"label_{name}", 0, 1 if task.kind == "binary" else FINITE)
         suite += within(f"masked_outcome_{name}", 0, 0, "none")
     return suite
+
+
+def keys_suite() -> "list[Expectation]":
+    """Return the rules for the keys, which SQL has counted: millions of texts are no load for a frame."""
+    counted = expect("TableRowCountToBeBetween", "row_count", min_value=1, max_value=1)
+    return [counted, none_above_zero("missing_ids"), none_above_zero("repeated_ids")]
 
 
 def feature_facts(night: Night) -> "pd.DataFrame":

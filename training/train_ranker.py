@@ -39,7 +39,7 @@ _MAX_HALVINGS = 2
 _LOG_SECONDS = 10.0
 _LEAST_STEPS, _LEAST_BATCH = 64, 128
 # Rows enough to tell whether an epoch was better; the stage `evaluate` measures on all of them.
-_MOST_VALIDATION = 200_000
+_MOST_VALIDATION = 100_000
 
 
 @dataclass

@@ -176,7 +176,7 @@ def test_good_examples_pass(night: Night) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"impression_id": "e0"}, "unique on training_examples.impression_id"),
+        ({"impression_id": "e0"}, "none on training_examples.keys.repeated_ids"),
         ({"feature_date": DAY}, "none_max on training_examples.knows_the_future"),
         ({"label_click": 2.0}, "within_range_max on training_examples.label_click"),
         ({"label_click": float("nan")}, "within_range_max on training_examples.label_click"),
@@ -275,7 +275,7 @@ def test_results_of_other_tables_of_the_night_stay(night: Night) -> None:
     publish(night, "training_examples", example_rows(night.shop))
     validate_examples.run(night)
     tables = set(night.warehouse.read("data_checks", [DAY])["table_name"].to_pylist())
-    assert {"shelf_drafts", "training_examples", "training_examples.features", "training_examples.classes"} == tables
+    assert {"shelf_drafts", *(f"training_examples{part}" for part in ("", ".keys", ".features", ".classes"))} == tables
 
 
 def test_a_suite_must_begin_with_a_row_count(night: Night) -> None:
