@@ -57,10 +57,13 @@ def training_examples(
 
 
 def validation_start(shop: Shop, first_date: dt.date, as_of_date: dt.date) -> dt.date:
-    """Return the first day of validation: the last one on which every task is mature; all later days belong to it too.
+    """Return the first day of validation: the last open one on which every task is mature; all later days belong to it too.
 
     So each task can be validated, and nothing later than a validated impression is trained on. Half of the days after
-    first_date are always left for training.
+    first_date are always left for training, but for days on which the shop was closed.
     """
     widest = max(task.window for task in shop.tasks.values())
-    return as_of_date - dt.timedelta(days=min(widest.days, max((as_of_date - first_date).days - 1, 0) // 2))
+    day = as_of_date - dt.timedelta(days=min(widest.days, max((as_of_date - first_date).days - 1, 0) // 2))
+    while shop.is_closed(day) and day > first_date:
+        day -= dt.timedelta(days=1)
+    return day

@@ -54,3 +54,5 @@ def test_validation_starts_where_every_task_is_mature(tiny_shop):
     long = {"click": {"event": "click", "label_window": "30d"}}
     assert validation_start(tiny_shop(days=0, tasks=long, scenarios=scenarios), first, NIGHT) == dt.date(2026, 2, 6)
     assert validation_start(shop, dt.date(2026, 2, 8), NIGHT) == NIGHT
+    closed_on_the_day = tiny_shop(days=0, closed={"weekdays": ["sunday"]})  # nothing was shown on that day
+    assert validation_start(closed_on_the_day, first, NIGHT) == dt.date(2026, 2, 7)
