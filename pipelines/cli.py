@@ -173,11 +173,13 @@ def main() -> None:
     """Run the command line; an expected error is one line and its exit code. The process ends here."""
     configure_logging()
     gc.set_threshold(_COLLECT_EVERY)
-    code: object = 0
+    code = 0
     try:
         app()
     except SystemExit as end:
-        code = end.code
+        if not isinstance(end.code, int | None):
+            raise  # a text, which Python would show
+        code = end.code or 0
     except NightshelfError as error:
         sys.stderr.write(f"nightshelf: {' '.join(str(error).split())}\n")
         code = error.exit_code
@@ -185,4 +187,4 @@ def main() -> None:
     atexit._run_exitfuncs()
     with suppress(BrokenPipeError):  # of whoever read enough
         sys.stdout.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
+    os._exit(code)

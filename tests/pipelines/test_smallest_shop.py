@@ -23,8 +23,7 @@ pytestmark = pytest.mark.night
 @pytest.fixture
 def shop(tmp_path: Path, spark: object) -> Shop:
     text = (ROOT / "docs/shops.md").read_text().split("## The smallest shop", 1)[1]
-    block = "\n".join(line for line in text.split("\n\n")[1].splitlines())
-    told = yaml.safe_load(textwrap.dedent(block)) | {"home": str(tmp_path / "kiosk")}
+    told = yaml.safe_load(textwrap.dedent(text.split("\n\n")[1])) | {"home": str(tmp_path / "kiosk")}
     (tmp_path / "kiosk.yaml").write_text(yaml.safe_dump(told))
     return load_shop(tmp_path / "kiosk.yaml")
 
