@@ -6,7 +6,7 @@ The key is read from its file inside the UDF, on the machine that runs it; a pla
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
+import pyarrow as pa
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
@@ -20,13 +20,12 @@ def user_keys(key_path: Path) -> Callable[[Column], Column]:
     """Return a UDF user_id → user_key under the key in `key_path`; each id of a batch is hashed once."""
     path = str(key_path)
 
-    def hash_ids(ids: pd.Series) -> pd.Series:
-        key = Path(path).read_bytes()
-        codes, distinct = pd.factorize(ids)
-        hashed = pd.Series([*(user_key(user_id, key) for user_id in distinct), None], dtype=object)
-        return hashed.iloc[codes].reset_index(drop=True)  # code -1, a null, takes the last
+    def hash_ids(ids: pa.Array) -> pa.Array:
+        key, coded = Path(path).read_bytes(), ids.dictionary_encode()
+        hashed = [user_key(user_id, key) for user_id in coded.dictionary.to_pylist()]
+        return pa.array(hashed, pa.string()).take(coded.indices)
 
-    return F.pandas_udf(hash_ids, "string")  # type: ignore[call-overload, no-any-return]
+    return F.arrow_udf(hash_ids, "string")  # type: ignore[call-overload, no-any-return]
 
 
 def mask_raw(raw: Column, user_id: Column, key: Column) -> Column:

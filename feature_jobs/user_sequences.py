@@ -72,8 +72,8 @@ def user_sequences(
     known = known.where((F.size("acts") > 0) | (F.size("shown") > 0))
     known = known.withColumn("end", F.to_utc_timestamp(F.date_add("as_of_date", 1).cast("timestamp"), shop.timezone))
     known = add_index(known, vocabularies, "user", "user_key", "user_index")
-    lists = {column: _field("acts", field) for column, field in _ACTS.items()}
-    lists |= {column: _field("shown", field) for column, field in _SHOWN.items()}
+    lists = {column: F.col("acts").getField(field) for column, field in _ACTS.items()}
+    lists |= {column: F.col("shown").getField(field) for column, field in _SHOWN.items()}
     lists["age_days"] = F.transform("acts", lambda e: (F.unix_micros("end") - F.unix_micros(e["ts"])) / F.lit(86400e6))
     lists["shown_age_days"] = F.transform("shown", lambda e: F.datediff(F.col("as_of_date"), e["day"]).cast("double"))
     return conform(known.withColumns(lists), table_specs(shop)["user_sequences"])
@@ -118,7 +118,3 @@ def _last(array: str, length: int) -> Column:
 def _place(column: str, names: list[str]) -> Column:
     """Return 1 + the place of the column's value in the list; 0 if it is not there."""
     return F.array_position(F.array(*(F.lit(name) for name in names)), F.col(column)).cast("int")
-
-
-def _field(array: str, name: str) -> Column:
-    return F.transform(array, lambda e: e[name])

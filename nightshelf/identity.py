@@ -1,6 +1,5 @@
 """Pseudonyms: HMAC-SHA256 of a user id under a key that lies outside every table (RFC 2104)."""
 
-import hashlib
 import hmac
 import os
 import secrets
@@ -51,4 +50,4 @@ def ensure_key(shop: Shop) -> Path:
 
 def user_key(user_id: str, key: bytes) -> str:
     """Return the pseudonym of a user id: 32 hexadecimal digits (128 bits of HMAC-SHA256)."""
-    return hmac.new(key, user_id.encode(), hashlib.sha256).hexdigest()[:32]
+    return hmac.digest(key, user_id.encode(), "sha256").hex()[:32]

@@ -1,10 +1,14 @@
 """The session: what it refuses to start on, and what it sets."""
 
+import shutil
 import stat
+import subprocess
 
 import pytest
 
-from feature_jobs.session import java_version, spark_session
+from feature_jobs import java
+from feature_jobs.java import java_version
+from feature_jobs.session import spark_session
 from nightshelf.errors import InputError
 
 
@@ -41,3 +45,14 @@ def test_the_session_is_shared_and_set_for_dirty_logs(spark, tiny_shop):
     }
     wanted["spark.sql.parquet.outputTimestampType"] = "TIMESTAMP_MICROS"
     assert {key: spark.conf.get(key) for key in wanted} == wanted
+
+
+@pytest.mark.parametrize("archive", [None, b"", b"no archive" * 1000])
+def test_java_starts_silently_with_the_drivers_options_whatever_the_archive_holds(tmp_path, monkeypatch, archive):
+    file = tmp_path / "classes.jsa"
+    if archive is not None:
+        file.write_bytes(archive)
+    monkeypatch.setattr(java, "class_archive", lambda: file)
+    options = java.driver_options(tmp_path).split()
+    told = subprocess.run([shutil.which("java"), *options, "-version"], capture_output=True, text=True, check=True)
+    assert told.stdout == "" and "version" in told.stderr.splitlines()[0]
