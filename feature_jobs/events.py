@@ -15,7 +15,8 @@ from feature_jobs.raw_files import event_date_of
 from feature_jobs.raw_rows import read_raw_rows
 from feature_jobs.rules import NUMBERS, OTHER_DAYS, TEXTS, Rule, judge, row_rules, shop_rules
 from feature_jobs.timestamps import parse_timestamp
-from nightshelf.config import EVENT_COLUMNS, Shop, Source, ValueMap
+from nightshelf.config import Shop
+from nightshelf.raw_logs import EVENT_COLUMNS, Source, ValueMap
 
 # Longer raw rows are cut in quarantine: enough to see what is wrong, and no 10 MB field in a table.
 _RAW_LENGTH = 2000

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from feature_jobs.raw_files import event_date_of
 from feature_jobs.raw_rows import read_raw_rows, union
-from nightshelf.config import Dimension
+from nightshelf.raw_logs import Dimension
 
 _LEVELS = 3
 

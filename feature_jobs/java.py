@@ -26,6 +26,7 @@ _PLANNING = (
 def driver_options(scratch: Path) -> str:
     """Return the options of the driver's Java; what it needs to read, and what it writes, lies in `scratch`."""
     options = [
+        "-XX:+IgnoreUnrecognizedVMOptions",  # another Java may lack some of these, and none is needed
         f"-Djava.io.tmpdir={scratch}",
         "-XX:+UseParallelGC",
         WIDE_ROWS,

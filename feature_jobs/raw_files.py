@@ -16,8 +16,8 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from feature_jobs.storage import literal_path
-from nightshelf.config import Csv
 from nightshelf.errors import InputError
+from nightshelf.raw_logs import Csv
 
 
 class RawTable(Protocol):

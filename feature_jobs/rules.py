@@ -6,7 +6,8 @@ from functools import reduce
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from nightshelf.config import Quarantine, Source, ValueMap
+from nightshelf.config import Quarantine
+from nightshelf.raw_logs import Source, ValueMap
 
 # A row of a file that holds all days, and which belongs to a day that this run does not write: counted, not set aside.
 OTHER_DAYS = "other_days"

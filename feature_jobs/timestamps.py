@@ -6,7 +6,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, TimestampNTZType, TimestampType
 
-from nightshelf.config import TimestampFormat
+from nightshelf.raw_logs import TimestampFormat
 
 _EPOCH_END = 4_102_444_800  # 2100-01-01; later ones would overflow, and no log is from there
 _OFFSET = r":\d{2}(\.\d+)?\s*(Z|z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$"

@@ -10,7 +10,7 @@ from feature_jobs.pseudonyms import user_keys
 from feature_jobs.raw_files import event_date_of
 from feature_jobs.raw_rows import read_raw_rows, union
 from feature_jobs.rules import is_test_user
-from nightshelf.config import Dimension
+from nightshelf.raw_logs import Dimension
 
 
 def read_members(

@@ -4,24 +4,16 @@ import datetime as dt
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from nightshelf.dates import parse_duration
-from nightshelf.yamlfile import load_model
+from nightshelf.raw_logs import Dimension, Graph, Source
+from nightshelf.yamlfile import Name, Strict, load_model
 
-# The letters that Spark reads in a time pattern, and how often each may stand in a row.
-_PATTERN_LETTERS = dict(
-    zip("GyMLdDaHhKkmsSVzOXxZ", (4, 6, 4, 4, 2, 3, 1, 2, 2, 2, 2, 2, 2, 9, 2, 4, 4, 5, 5, 5), strict=True)
-)
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-# The columns of an event that a source may fill; the first four are needed, from a column or a constant.
-EVENT_COLUMNS = (
-    "user_id", "item_id", "event_ts", "request_id", "position", "query", "quantity", "price",
-    "propensity", "dwell_seconds", "anchor_item_id",
-)  # fmt: skip
 
 
 def _duration(text: str) -> str:
@@ -30,93 +22,6 @@ def _duration(text: str) -> str:
 
 
 Duration = Annotated[str, AfterValidator(_duration)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-
-
-class Strict(BaseModel):
-    """A part of the shop file: an unknown key is an error, and nothing changes after it was read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ValueMap(Strict):
-    """A value read from a column through a map; a value that the map lacks becomes `default`, or is quarantined."""
-
-    column: str
-    map: dict[str, str]
-    default: str | None = None
-
-    @field_validator("map", mode="before")
-    @classmethod
-    def _texts(cls, value: Any) -> Any:
-        return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-class TimestampFormat(Strict):
-    """How a source writes its time; a text without an offset is read in `timezone` (default: the shop's)."""
-
-    format: str = "epoch_ms"
-    timezone: str | None = None
-
-    @field_validator("format")
-    @classmethod
-    def _readable(cls, value: str) -> str:
-        """Refuse what Spark would refuse in the middle of the night."""
-        if value in ("epoch_s", "epoch_ms", "iso8601"):
-            return value
-        remedy = "write epoch_s, epoch_ms, iso8601 or a pattern such as yyyy-MM-dd HH:mm:ss"
-        if value.count("'") % 2:
-            raise ValueError(f"has a quote without its partner; {remedy}")
-        for run in re.finditer(r"([A-Za-z])\1*", re.sub("'[^']*'", "", value)):
-            most = _PATTERN_LETTERS.get(run[1])
-            if most is None or len(run[0]) > most:
-                raise ValueError(f"{run[0]!r} is no part of a time pattern; {remedy}")
-        if not {"y", "d"} & set(value) - {"'"}:
-            raise ValueError(f"names no day; {remedy}")
-        return value
-
-
-class Csv(Strict):
-    """How a CSV source is written."""
-
-    delimiter: str = ","
-    header: bool = True
-    encoding: str = "UTF-8"
-
-
-class Source(Strict):
-    """One log in one schema."""
-
-    name: Name
-    path: str
-    format: Literal["jsonl", "csv", "parquet"]
-    csv: Csv = Csv()
-    scenario: str | ValueMap
-    event_type: str | ValueMap
-    columns: dict[str, str]
-    timestamp: TimestampFormat = TimestampFormat()
-    late_by_days: int = Field(0, ge=0, le=30)
-
-    @field_validator("columns")
-    @classmethod
-    def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        unknown = sorted(set(columns) - set(EVENT_COLUMNS))
-        if unknown:
-            raise ValueError(f"unknown event column {unknown[0]!r}; known: {', '.join(EVENT_COLUMNS)}")
-        missing = [name for name in EVENT_COLUMNS[:3] if name not in columns]
-        if missing:
-            raise ValueError(f"column for {missing[0]!r} is missing; a log needs user_id, item_id and event_ts")
-        return columns
-
-    @property
-    def scenarios(self) -> list[str]:
-        """Return the scenarios that the log may speak of."""
-        return _targets(self.scenario)
-
-    @property
-    def is_dated(self) -> bool:
-        """Say whether the path names the day whose log it holds."""
-        return "{event_date}" in self.path
 
 
 class Closed(Strict):
@@ -132,35 +37,6 @@ class Closed(Strict):
             if day not in WEEKDAYS:
                 raise ValueError(f"{day!r} is no weekday; write one of {', '.join(WEEKDAYS)}")
         return value
-
-
-class Dimension(Strict):
-    """A table of items or users: `columns` maps our names to the file's."""
-
-    path: str
-    format: Literal["jsonl", "csv", "parquet"]
-    csv: Csv = Csv()
-    columns: dict[str, str]
-    attributes: list[str] = []
-    category_separator: str = "/"
-
-
-class Graph(Strict):
-    """Extra triples of the shop's own; `columns` names those of head, relation and tail."""
-
-    path: str
-    format: Literal["jsonl", "csv", "parquet"]
-    csv: Csv = Csv()
-    columns: dict[str, str]
-
-    @field_validator("columns")
-    @classmethod
-    def _three(cls, columns: dict[str, str]) -> dict[str, str]:
-        if set(columns) != {"head", "relation", "tail"}:
-            raise ValueError(
-                f"has {', '.join(sorted(columns)) or 'nothing'}; name the columns of head, relation and tail"
-            )
-        return columns
 
 
 class Sampled(Strict):
@@ -209,14 +85,14 @@ class Scenario(Strict):
 
     top_n: int = Field(20, ge=1, le=1000)
     utility: dict[str, float]
-    exclude: list[Literal["purchased_30d", "out_of_stock"]] = []
+    exclude: list[Literal["purchased_30d", "out_of_stock"]] = Field([])
 
 
 class Quarantine(Strict):
     """Thresholds above which a row is set aside."""
 
     max_clicks_per_day: int = Field(1000, ge=1)
-    test_users: list[str] = []
+    test_users: list[str] = Field([])
     max_price: float = 1e6
     max_quantity: int = 10_000
     max_text: int = 10_000
@@ -303,17 +179,11 @@ class Shop(Strict):
     @property
     def event_types(self) -> list[str]:
         """Return every event type that the sources can write."""
-        return sorted({name for source in self.sources for name in _targets(source.event_type)})
+        return sorted({name for source in self.sources for name in source.event_types})
 
     def is_closed(self, day: dt.date) -> bool:
         """Say whether the shop was closed on `day`, so that a day without logs is no fault."""
         return day in self.closed.dates or WEEKDAYS[day.weekday()] in self.closed.weekdays
-
-
-def _targets(value: str | ValueMap) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    return [*value.map.values(), *([value.default] if value.default else [])]
 
 
 def load_shop(path: Path | str) -> Shop:

@@ -4,11 +4,12 @@ import datetime as dt
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from nightshelf.config import Dimension, Shop
+from nightshelf.config import Shop
 from nightshelf.dates import days_back
 from nightshelf.errors import InputError
 from nightshelf.logs import get_logger
 from nightshelf.paths import source_path
+from nightshelf.raw_logs import Dimension
 
 ListFiles = Callable[[str], list[str]]
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nightshelf.config import Shop, ValueMap
+from nightshelf.config import Shop
 from nightshelf.features import attribute_columns
 from nightshelf.identity import ensure_key
 from nightshelf.logs import get_logger
+from nightshelf.raw_logs import ValueMap
 from pipelines.arrivals import Arrivals, find_arrivals, find_listings
 from pipelines.source_counts import as_table, check_books, count_rows
 from pipelines.stage import Night, StageResult

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError
 
-from nightshelf.config import Name
 from nightshelf.dates import last_complete_day, parse_as_of_date
 from nightshelf.errors import InputError
+from nightshelf.yamlfile import Name
 
 # A file directly below conf/shops: no way out of that folder, nothing that a shell would read.
 SHOP_PATTERN = r"^conf/shops/[a-z0-9][a-z0-9_-]{0,39}\.yaml$"

@@ -3,19 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from nightshelf.features import SEQUENCE_LENGTH
-from nightshelf.yamlfile import load_model
+from nightshelf.yamlfile import Strict, load_model
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Rate = Annotated[float, Field(gt=0, le=10)]
-
-
-class Strict(BaseModel):
-    """A part of a recipe: an unknown key is an error, and nothing changes after it was read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class PLESizes(Strict):
@@ -40,7 +34,7 @@ class Recipe(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     seed: int = Field(1, ge=0, lt=2**31)
     embedding_size: Width = 8
-    unread: list[Literal["user_index", "item_index"]] = []
+    unread: list[Literal["user_index", "item_index"]] = Field([])
     sequence_encoder: Literal["target_attention"] = "target_attention"
     history_length: int = Field(SEQUENCE_LENGTH, ge=1, le=SEQUENCE_LENGTH)
     attention_size: Width = 32
@@ -50,7 +44,7 @@ class Recipe(Strict):
     tower_sizes: list[Width] = Field([16], min_length=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     balancing: Literal["equal", "fixed", "uncertainty"] = "equal"
-    task_weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    task_weights: dict[str, Annotated[float, Field(ge=0)]] = Field({})
     learning_rate: LearningRates = LearningRates()
     weight_decay: float = Field(1e-5, ge=0, le=1)
     weight_average: float = Field(0.99, ge=0, lt=1)

@@ -10,8 +10,8 @@ from pyspark.sql import functions as F
 
 from feature_jobs.raw_files import csv_fields, event_date_of, find_files, first_line, unnamed_columns
 from feature_jobs.raw_rows import read_raw_rows, union
-from nightshelf.config import Csv, Dimension
 from nightshelf.errors import InputError
+from nightshelf.raw_logs import Csv, Dimension
 
 pytestmark = pytest.mark.spark
 

@@ -4,7 +4,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from feature_jobs.timestamps import parse_timestamp
-from nightshelf.config import TimestampFormat
+from nightshelf.raw_logs import TimestampFormat
 
 pytestmark = pytest.mark.spark
 CASES = {

@@ -14,8 +14,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from nightshelf.config import Shop, Source, ValueMap, load_shop
+from nightshelf.config import Shop, load_shop
 from nightshelf.errors import InputError
+from nightshelf.raw_logs import Source, ValueMap
 from simulation.dirt import DEFECTS, LOST_HOUR
 from simulation.simulate import simulate_shop
 

@@ -1,0 +1,138 @@
+"""How a shop's raw logs and tables are written: the part of the shop file that cleaning reads."""
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from nightshelf.yamlfile import Name, Strict
+
+# The letters that Spark reads in a time pattern, and how often each may stand in a row.
+_PATTERN_LETTERS = dict(
+    zip("GyMLdDaHhKkmsSVzOXxZ", (4, 6, 4, 4, 2, 3, 1, 2, 2, 2, 2, 2, 2, 9, 2, 4, 4, 5, 5, 5), strict=True)
+)
+# The columns of an event that a source may fill; the first four are needed, from a column or a constant.
+EVENT_COLUMNS = (
+    "user_id", "item_id", "event_ts", "request_id", "position", "query", "quantity", "price",
+    "propensity", "dwell_seconds", "anchor_item_id",
+)  # fmt: skip
+
+
+class ValueMap(Strict):
+    """A value read from a column through a map; a value that the map lacks becomes `default`, or is quarantined."""
+
+    column: str
+    map: dict[str, str]
+    default: str | None = None
+
+    @field_validator("map", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+class TimestampFormat(Strict):
+    """How a source writes its time; a text without an offset is read in `timezone` (default: the shop's)."""
+
+    format: str = "epoch_ms"
+    timezone: str | None = None
+
+    @field_validator("format")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        """Refuse what Spark would refuse in the middle of the night."""
+        if value in ("epoch_s", "epoch_ms", "iso8601"):
+            return value
+        remedy = "write epoch_s, epoch_ms, iso8601 or a pattern such as yyyy-MM-dd HH:mm:ss"
+        if value.count("'") % 2:
+            raise ValueError(f"has a quote without its partner; {remedy}")
+        for run in re.finditer(r"([A-Za-z])\1*", re.sub("'[^']*'", "", value)):
+            most = _PATTERN_LETTERS.get(run[1])
+            if most is None or len(run[0]) > most:
+                raise ValueError(f"{run[0]!r} is no part of a time pattern; {remedy}")
+        if not {"y", "d"} & set(value) - {"'"}:
+            raise ValueError(f"names no day; {remedy}")
+        return value
+
+
+class Csv(Strict):
+    """How a CSV source is written."""
+
+    delimiter: str = ","
+    header: bool = True
+    encoding: str = "UTF-8"
+
+
+class Source(Strict):
+    """One log in one schema."""
+
+    name: Name
+    path: str
+    format: Literal["jsonl", "csv", "parquet"]
+    csv: Csv = Csv()
+    scenario: str | ValueMap
+    event_type: str | ValueMap
+    columns: dict[str, str]
+    timestamp: TimestampFormat = TimestampFormat()
+    late_by_days: int = Field(0, ge=0, le=30)
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+        unknown = sorted(set(columns) - set(EVENT_COLUMNS))
+        if unknown:
+            raise ValueError(f"unknown event column {unknown[0]!r}; known: {', '.join(EVENT_COLUMNS)}")
+        missing = [name for name in EVENT_COLUMNS[:3] if name not in columns]
+        if missing:
+            raise ValueError(f"column for {missing[0]!r} is missing; a log needs user_id, item_id and event_ts")
+        return columns
+
+    @property
+    def scenarios(self) -> list[str]:
+        """Return the scenarios that the log may speak of."""
+        return _targets(self.scenario)
+
+    @property
+    def event_types(self) -> list[str]:
+        """Return the event types that the log may write."""
+        return _targets(self.event_type)
+
+    @property
+    def is_dated(self) -> bool:
+        """Say whether the path names the day whose log it holds."""
+        return "{event_date}" in self.path
+
+
+class Dimension(Strict):
+    """A table of items or users: `columns` maps our names to the file's."""
+
+    path: str
+    format: Literal["jsonl", "csv", "parquet"]
+    csv: Csv = Csv()
+    columns: dict[str, str]
+    attributes: list[str] = Field([])
+    category_separator: str = "/"
+
+
+class Graph(Strict):
+    """Extra triples of the shop's own; `columns` names those of head, relation and tail."""
+
+    path: str
+    format: Literal["jsonl", "csv", "parquet"]
+    csv: Csv = Csv()
+    columns: dict[str, str]
+
+    @field_validator("columns")
+    @classmethod
+    def _three(cls, columns: dict[str, str]) -> dict[str, str]:
+        if set(columns) != {"head", "relation", "tail"}:
+            raise ValueError(
+                f"has {', '.join(sorted(columns)) or 'nothing'}; name the columns of head, relation and tail"
+            )
+        return columns
+
+
+def _targets(value: str | ValueMap) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [*value.map.values(), *([value.default] if value.default else [])]
