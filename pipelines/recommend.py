@@ -24,6 +24,7 @@ from pipelines.warehouse import DAY_FOLDER, arrow_schema
 
 BLOCK = 512
 LOG_SECONDS = 10.0
+_GROUP_ROWS = 200_000
 _UNKNOWN_USER = np.array([-1])
 
 
@@ -33,6 +34,34 @@ class _Catalogue:
     keys: pa.Array  # the same
     titles: dict[str, str]
     out_of_stock: np.ndarray
+
+
+class _Drafts:
+    """One file a scenario, written while the shelves come: no more than a row group of each waits in memory."""
+
+    def __init__(self, files: dict[str, Path], schema: pa.Schema) -> None:
+        self._writers = {name: pq.ParquetWriter(file, schema, compression="zstd") for name, file in files.items()}
+        self._waiting: dict[str, list[pa.Table]] = {name: [] for name in files}
+
+    def add(self, name: str, rows: pa.Table) -> None:
+        """Append rows to the file of a scenario."""
+        self._waiting[name].append(rows)
+        if sum(part.num_rows for part in self._waiting[name]) >= _GROUP_ROWS:
+            self._flush(name)
+
+    def _flush(self, name: str) -> None:
+        if self._waiting[name]:
+            self._writers[name].write_table(pa.concat_tables(self._waiting[name]).combine_chunks())
+            self._waiting[name] = []
+
+    def __enter__(self) -> "_Drafts":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        for name, writer in self._writers.items():
+            with writer:
+                if failure[0] is None:
+                    self._flush(name)
 
 
 def run(night: Night) -> StageResult:
@@ -51,13 +80,12 @@ def run(night: Night) -> StageResult:
     )
     folder = night.warehouse.new_run_dir("shelf_drafts", night.run_id)
     (folder / f"{DAY_FOLDER}={night.as_of_date}").mkdir()
-    tables: dict[str, list[pa.Table]] = {name: [] for name in chosen}
     keys = pa.array(warm or [""])
-    for name, is_fallback, shelves in _rank(night, warm, lists, exclusions, found.by_scenario):
-        table = _rows(night, name, found.version, shelves, keys, catalogue, lists)
-        tables[name].append(_for_cold(table, cold) if is_fallback else table)
-    for name, parts in tables.items():
-        pq.write_table(pa.concat_tables(parts), _draft_file(night, folder, name), compression="zstd")
+    schema = arrow_schema(night.warehouse.specs["shelf_drafts"])
+    with _Drafts({name: _draft_file(night, folder, name) for name in chosen}, schema) as drafts:
+        for name, is_fallback, shelves in _rank(night, warm, lists, exclusions, found.by_scenario):
+            table = _rows(night, name, found.version, shelves, keys, catalogue, lists)
+            drafts.add(name, _for_cold(table, cold) if is_fallback else table)
     _keep_other_scenarios(night, folder, chosen)
     rows = night.warehouse.publish("shelf_drafts", folder, [night.as_of_date], night.summary)
     return StageResult(
