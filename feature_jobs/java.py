@@ -18,7 +18,7 @@ _PLANNING = (
     "org/codehaus/*", "org/antlr/*", "org/apache/xbean/*", "scala/collection/*", "scala/reflect/*", "py4j/*",
     "org/apache/spark/scheduler/*", "org/apache/spark/sql/execution/adaptive/*", "org/apache/spark/sql/execution/ui/*",
     *(f"org/apache/spark/sql/catalyst/{part}/*" for part in ("analysis", "optimizer", "planning", "plans", "rules", "trees")),
-    "java/io/Object*", "java/net/*", "java/util/jar/*", "java/util/regex/*", "java/util/zip/*",
+    "java/io/Object*", "java/net/*", "java/util/jar/*",
     "jdk/internal/loader/*", "jdk/internal/org/*",
 )  # fmt: skip
 

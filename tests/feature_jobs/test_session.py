@@ -56,3 +56,9 @@ def test_java_starts_silently_with_the_drivers_options_whatever_the_archive_hold
     options = java.driver_options(tmp_path).split()
     told = subprocess.run([shutil.which("java"), *options, "-version"], capture_output=True, text=True, check=True)
     assert told.stdout == "" and "version" in told.stderr.splitlines()[0]
+
+
+def test_the_environment_has_its_archive_of_classes():
+    assert java.class_archive().is_file(), (
+        "run .venv/jobs/bin/python -m feature_jobs.class_archive, and see why it fails"
+    )
