@@ -9,9 +9,6 @@ from feature_jobs.java import WIDE_ROWS, check_java, driver_options
 from nightshelf.config import Shop
 from nightshelf.errors import EngineError
 
-# No two rows have the same: a dictionary of these columns would be given up after much hashing.
-_DISTINCT = ("event_id", "impression_id", "row_id")
-
 
 def spark_session(shop: Shop) -> SparkSession:
     """Return the process's Spark session, starting it at the first call (later calls share it).
@@ -59,7 +56,6 @@ def _settings(shop: Shop) -> dict[str, str]:
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # PyIceberg refuses INT96, the default
         "spark.sql.parquet.compression.codec": "zstd",
         "spark.hadoop.parquet.compression.codec.zstd.level": "1",  # as small as level 3 on these tables, a sixth less time
-        **{f"spark.hadoop.parquet.enable.dictionary#{name}": "false" for name in _DISTINCT},
         "spark.sql.legacy.parquet.nanosAsLong": "true",  # else a raw log with nanoseconds cannot be read
         "spark.sql.legacy.javaCharsets": "true",  # raw logs in GBK and the like
         "spark.sql.legacy.codingErrorAction": "true",  # a bad byte becomes U+FFFD; it does not end the night

@@ -1,14 +1,19 @@
 """The only place where feature jobs read and write tables: Parquet files that the warehouse names and publishes."""
 
 import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DataType, DoubleType, FloatType, StructField, TimestampType
 
 from feature_jobs.schema import conformed, spark_schema
 from nightshelf.table_spec import TableSpec
 
+_MEASURED = (FloatType, DoubleType, TimestampType)
+# No two rows have the same.
+_DISTINCT = ("event_id", "impression_id", "row_id")
 # The warehouse publishes the files below folder/_day=YYYY-MM-DD; as_of_date itself stays inside the files.
 DAY_FOLDER = "_day"
 
@@ -37,12 +42,30 @@ def write_table(
         part = F.pmod(F.xxhash64(sort_by[0]), F.lit(files_per_day)) if files_per_day > 1 else F.lit(0)
         rows = rows.repartition(F.col(DAY_FOLDER), part)
     folders = [*split, DAY_FOLDER]
-    rows.sortWithinPartitions(*folders, *sort_by).write.partitionBy(*folders).mode("append").parquet(str(folder))
+    write_files(rows.sortWithinPartitions(*folders, *sort_by), str(folder), folders)
 
 
 def write_day(df: DataFrame, spec: TableSpec, folder: Path, day: dt.date) -> None:
     """Write the rows of one day below `folder/_day=<day>/` as they come, one file a task: for one large partition."""
-    df.select(conformed(spec)).write.mode("append").parquet(f"{folder}/{DAY_FOLDER}={day}")
+    write_files(df.select(conformed(spec)), f"{folder}/{DAY_FOLDER}={day}")
+
+
+def write_files(df: DataFrame, folder: str, split_by: Sequence[str] = ()) -> None:
+    """Write the rows as they come, one file a task and value of `split_by`.
+
+    Dictionaries are for words and ids that repeat. One of numbers costs more time than all the rest of writing them.
+    """
+    plain = {_path(field): "false" for field in df.schema if field.name in _DISTINCT or _is_measured(field.dataType)}
+    options = {f"parquet.enable.dictionary#{path}": value for path, value in plain.items()}
+    df.write.options(**options).partitionBy(*split_by).mode("append").parquet(folder)
+
+
+def _is_measured(kind: DataType) -> bool:
+    return isinstance(kind.elementType if isinstance(kind, ArrayType) else kind, _MEASURED)
+
+
+def _path(field: StructField) -> str:
+    return f"{field.name}.list.element" if isinstance(field.dataType, ArrayType) else field.name
 
 
 def literal_path(file: str) -> str:

@@ -146,6 +146,7 @@ def _write_judged(job: _Job, known: "DataFrame | None") -> None:
     """Write every raw row with its verdict: the one pass over the raw text."""
     from feature_jobs.events import complete_verdicts, read_events
     from feature_jobs.raw_rows import union
+    from feature_jobs.storage import write_files
 
     read = [
         rows
@@ -153,7 +154,7 @@ def _write_judged(job: _Job, known: "DataFrame | None") -> None:
         for rows in read_events(job.spark, job.shop, source, job.arrivals.files[source.name], job.days)
     ]
     if read:
-        complete_verdicts(union(read), known, job.shop, job.key_path).write.parquet(str(job.judged))
+        write_files(complete_verdicts(union(read), known, job.shop, job.key_path), str(job.judged))
 
 
 def _write_events_and_quarantine(job: _Job) -> None:

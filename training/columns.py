@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nightshelf.errors import EngineError, InputError
+from training.parallel import in_parallel
 
 
 def read_columns(table: str, files: Sequence[str | Path], columns: list[str]) -> pa.Table:
@@ -34,7 +35,7 @@ def read_columns(table: str, files: Sequence[str | Path], columns: list[str]) ->
             raise EngineError(
                 f"table {table}: {file} cannot be read ({' '.join(str(error).split())[:200]}); run the stage that writes it again"
             ) from None
-    return pa.concat_tables(parts, promote_options="permissive").combine_chunks()
+    return pa.concat_tables(parts, promote_options="permissive")
 
 
 def to_numpy(column: pa.ChunkedArray, dtype: type) -> np.ndarray:
@@ -44,11 +45,15 @@ def to_numpy(column: pa.ChunkedArray, dtype: type) -> np.ndarray:
     return column.to_numpy().astype(dtype)  # a copy of its own, since Arrow's buffers are read-only
 
 
-def stack(table: pa.Table, names: list[str], dtype: type) -> np.ndarray:
-    """Return columns side by side as an array [rows, len(names)]."""
-    values = np.empty((table.num_rows, len(names)), dtype)
-    for place, name in enumerate(names):
-        values[:, place] = to_numpy(table[name], dtype)
+def stack(table: pa.Table, names: list[str], dtype: type, rows: pa.Array | None = None) -> np.ndarray:
+    """Return columns side by side as an array [rows, len(names)]: of all rows, or of those at `rows` in their order."""
+    values = np.empty((table.num_rows if rows is None else len(rows), len(names)), dtype)
+
+    def fill(place: int) -> None:
+        column = table[names[place]]
+        values[:, place] = to_numpy(column if rows is None else column.take(rows), dtype)
+
+    in_parallel(fill, range(len(names)))
     return values
 
 

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,42 +72,44 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: str | None = None) 
     labels, masks = [f"label_{t}" for t in tasks], [f"mask_{t}" for t in tasks]
     keys = ["impression_id", "feature_date", "split", "scenario", "user_key", "request_id", "position", "sample_weight"]
     columns = [*keys, *user_names, *item_names, *user_dense, *target_dense, *labels, *masks]
-    table = read_columns("training_examples", inputs.training_examples, columns)
-    if split is not None:
-        table = table.filter(pc.equal(table["split"], split))
-    if not table.num_rows:
-        raise InputError(
-            f"training_examples of {inputs.as_of_date}: no {split or ''} rows; give the night more days of logs".replace(
-                "  ", " "
+    with ThreadPoolExecutor(1) as beside:
+        reading = beside.submit(load_histories, inputs.user_sequences, SEQUENCE_LENGTH)
+        table = read_columns("training_examples", inputs.training_examples, columns)
+        rows = _order(table, split)
+        if not len(rows):
+            raise InputError(
+                f"training_examples of {inputs.as_of_date}: no {split or ''} rows; give the night more days of logs".replace(
+                    "  ", " "
+                )
             )
-        )
-    table = table.take(pc.sort_indices(table["impression_id"]))
-    histories = load_histories(inputs.user_sequences, SEQUENCE_LENGTH)
-    user_fields, days = stack(table, user_names, np.int32), day_numbers(table["feature_date"])
-    dense = [_finite(table, names) for names in (user_dense, target_dense, labels, masks, ["sample_weight"])]
+        histories = reading.result()
+    few = table.select(["feature_date", "split", "scenario", "user_key", "request_id", "position"]).take(rows)
+    user_fields, item_fields = (stack(table, names, np.int32, rows) for names in (user_names, item_names))
+    days = day_numbers(few["feature_date"])
+    dense = [_finite(table, names, rows) for names in (user_dense, target_dense, labels, masks, ["sample_weight"])]
     return Examples(
         history=histories.rows_of(user_fields[:, 0], days),
         user_fields=user_fields,
-        item=to_numpy(table["item_index"], np.int32),
+        item=item_fields[:, 0].copy(),
         user_dense=dense[0],
         target_dense=dense[1],
-        scenario=places(table["scenario"], list(shop.scenarios)),
-        position=np.maximum(to_numpy(table["position"], np.int64), 0),
+        scenario=places(few["scenario"], list(shop.scenarios)),
+        position=np.maximum(to_numpy(few["position"], np.int64), 0),
         labels=dense[2],
         masks=dense[3],
         # A drawn negative counts once: at its weight of a thousand others a fit is all noise. Probabilities of such a shop
         # are those among what was drawn, and rank alike.
-        weight=np.ones(len(table), np.float32) if isinstance(shop.negatives, Sampled) else dense[4][:, 0],
-        user=codes(table["user_key"]),
-        request=codes(table["request_id"]),
+        weight=np.ones(len(rows), np.float32) if isinstance(shop.negatives, Sampled) else dense[4][:, 0],
+        user=codes(few["user_key"]),
+        request=codes(few["request_id"]),
         day=days.astype(np.int64),
-        is_train=places(table["split"], ["train"]) == 1,
+        is_train=places(few["split"], ["train"]) == 1,
         histories=histories,
-        catalogue=load_catalogue(inputs.item_features, item_names, table),
+        catalogue=load_catalogue(inputs.item_features, item_names, item_fields),
     )
 
 
-def load_catalogue(files: Files, names: list[str], examples: pa.Table | None = None) -> np.ndarray:
+def load_catalogue(files: Files, names: list[str], of_examples: np.ndarray | None = None) -> np.ndarray:
     """Return the item fields by item_index: the newest partition's, or the examples' for an item that has left.
 
     Row 0, and the rows of items that nobody has seen, hold zeros.
@@ -114,7 +117,7 @@ def load_catalogue(files: Files, names: list[str], examples: pa.Table | None = N
     table = read_columns("item_features", files, ["as_of_date", *names])
     table = table.sort_by("as_of_date")
     known = stack(table, names, np.int32)
-    parts = [known] if examples is None else [stack(examples, names, np.int32), known]
+    parts = [known] if of_examples is None else [of_examples, known]
     catalogue = np.zeros((max(int(part[:, 0].max(initial=0)) for part in parts) + 1, len(names)), np.int32)
     for part in parts:  # of several rows with one index the last holds
         catalogue[part[:, 0]] = part
@@ -132,7 +135,15 @@ def load_vocabulary_sizes(files: Files) -> dict[str, int]:
     }
 
 
-def _finite(table: pa.Table, names: list[str]) -> np.ndarray:
-    values = stack(table, names, np.float32)
+def _order(table: pa.Table, split: str | None) -> pa.Array:
+    """Return the places of the rows of a split (of all, if none is given), sorted by impression_id."""
+    if split is None:
+        return pc.sort_indices(table["impression_id"])
+    rows = pc.indices_nonzero(pc.equal(table["split"], split))
+    return rows.take(pc.sort_indices(table["impression_id"].take(rows)))
+
+
+def _finite(table: pa.Table, names: list[str], rows: pa.Array) -> np.ndarray:
+    values = stack(table, names, np.float32, rows)
     check_finite(values, names, "training_examples")
     return values

@@ -5,6 +5,7 @@ Shapes: G users, R targets a user, L events of a history, N distinct items, D th
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 # Ages are bucketed by powers of two of six hours: 0-6 h, 6-18 h, … ; the last bucket begins at about half a year.
 AGE_BUCKETS = 11
@@ -56,9 +57,13 @@ class TargetAttention(nn.Module):
 
     def context(self, events: torch.Tensor, scenarios: torch.Tensor, ages: torch.Tensor) -> torch.Tensor:
         """Return what surrounds each event of a history: [G, L, D]."""
-        scenarios = torch.where(scenarios < self.scenario.num_embeddings, scenarios, 0)
-        events = torch.where(events < self.event.num_embeddings, events, 0)
-        return self.event(events) + self.scenario(scenarios) + self.age(age_bucket(ages))
+        tables = (self.event.weight, self.scenario.weight, self.age.weight)
+        kinds, places = (len(table) for table in tables[:2])
+        events = torch.where(events < kinds, events, 0)
+        scenarios = torch.where(scenarios < places, scenarios, 0)
+        # The sums of all combinations are few: one look-up an event, not three.
+        sums = tables[0][:, None, None] + tables[1][:, None] + tables[2]
+        return functional.embedding((events * places + scenarios) * AGE_BUCKETS + age_bucket(ages), sums.flatten(0, 2))
 
     def forward(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, is_event: torch.Tensor

@@ -3,6 +3,8 @@
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from training.parallel import in_parallel, row_blocks
+
 # A value further out than this many deviations says no more than one at the edge.
 CLIP = 8.0
 
@@ -19,17 +21,39 @@ class NormalizationSpec(BaseModel):
     def apply(self, raw: np.ndarray, names: list[str]) -> np.ndarray:
         """Scale columns `names` of `raw` [rows, len(names)] to float32."""
         place = [self.names.index(name) for name in names]
-        values = _transform(raw, names)
-        values -= np.asarray(self.mean, np.float32)[place]
-        values /= np.asarray(self.std, np.float32)[place]
-        return np.clip(values, -CLIP, CLIP, out=values)
+        mean, std = (np.asarray(of_all, np.float32)[place] for of_all in (self.mean, self.std))
+        scaled = np.empty(raw.shape, np.float32)
+
+        def scale(rows: slice) -> None:
+            values = _transform(raw[rows], names)
+            values -= mean
+            values /= std
+            np.clip(values, -CLIP, CLIP, out=scaled[rows])
+
+        in_parallel(scale, row_blocks(len(raw)))
+        return scaled
+
+    def beside(self, other: "NormalizationSpec") -> "NormalizationSpec":
+        """Return the columns of both, these first."""
+        return NormalizationSpec(
+            names=[*self.names, *other.names], mean=[*self.mean, *other.mean], std=[*self.std, *other.std]
+        )
 
 
-def fit_normalization(raw: np.ndarray, names: list[str]) -> NormalizationSpec:
-    """Fit on the rows of `raw` [rows, len(names)]; a constant column gets deviation 1."""
-    values = _transform(raw, names)
-    mean = values.mean(axis=0, dtype=np.float64)
-    std = values.std(axis=0, dtype=np.float64)
+def fit_normalization(raw: np.ndarray, names: list[str], rows: np.ndarray | None = None) -> NormalizationSpec:
+    """Fit on `raw` [n, len(names)], or on its rows where `rows` [n] is true; a constant column gets deviation 1."""
+
+    def moments(block: slice) -> tuple[int, np.ndarray, np.ndarray]:
+        values = _transform(raw[block] if rows is None else raw[block][rows[block]], names).astype(np.float64)
+        return (len(values), values.mean(axis=0), values.var(axis=0)) if len(values) else (0, zero, zero)
+
+    zero = np.zeros(len(names))
+    counts, means, variances = (
+        np.array(part) for part in zip(*in_parallel(moments, row_blocks(len(raw))), strict=True)
+    )
+    share = (counts / counts.sum())[:, None]
+    mean = (share * means).sum(axis=0)
+    std = np.sqrt((share * (variances + np.square(means - mean))).sum(axis=0))
     std[std < 1e-6] = 1.0
     return NormalizationSpec(names=names, mean=mean.tolist(), std=std.tolist())
 

@@ -38,5 +38,5 @@ def make_optimizers(model: nn.Module, balance: nn.Module, recipe: Recipe, scale:
     decayed = [p for name, p in named.items() if p.ndim > 1 and "bias" not in name]
     free = [p for name, p in named.items() if p.ndim <= 1 or "bias" in name]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    dense = torch.optim.AdamW(groups, lr=recipe.learning_rate.dense * scale)
+    dense = torch.optim.AdamW(groups, lr=recipe.learning_rate.dense * scale, fused=True)
     return [dense, RowwiseAdagrad(table, recipe.learning_rate.embedding * scale, recipe.l2_embedding)]

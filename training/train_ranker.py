@@ -17,24 +17,22 @@ from nightshelf.features import request_scenarios
 from nightshelf.logs import get_logger
 from training.artifact import SERVING, load_model, save_model
 from training.averaging import WeightAverage
-from training.balancing import TaskBalance
 from training.base_rates import regression_scales, start_at_base_rates
-from training.batches import Batch, Dataset
+from training.batches import Dataset
 from training.data import Examples, TrainingInputs, load_examples, load_vocabulary_sizes
 from training.losses import task_losses
 from training.metrics import auc
 from training.normalization import NormalizationSpec, fit_normalization
-from training.optimizers import TABLE, make_optimizers
 from training.predict import predict
 from training.ranking_model import RankingModel
 from training.recipe import Recipe
 from training.spec import dense_names, model_spec
+from training.steps import Steps
 from training.topics import fit_topics
 from training.transfer import copy_weights, why_incompatible
 
 log = get_logger("train")
 
-_CLIP_NORM = 5.0
 _MAX_HALVINGS = 2
 _LOG_SECONDS = 10.0
 _LEAST_STEPS, _LEAST_BATCH = 64, 128
@@ -93,10 +91,7 @@ def train_ranker(
         start_at_base_rates(model, train)
     asked = fit_topics(model, examples, np.flatnonzero(examples.is_train), request_scenarios(shop))
     log.info("off the request's topic a click is that much rarer: %s", asked)
-    balance = TaskBalance(recipe, spec.tasks)
-    optimizers = make_optimizers(model, balance, recipe, scale=1.0)
-
-    best = snapshot(model)
+    steps, best = Steps(model, scales), snapshot(model)
     if report.warm_started:
         inherited = validation_metrics(model, validation)["validation_loss"]
         report.best_validation_loss = inherited if math.isfinite(inherited) else math.inf
@@ -104,7 +99,7 @@ def train_ranker(
     epoch, waited = 1, 0
     with deterministic():
         while epoch <= recipe.max_epochs and waited < recipe.patience:
-            row = train_epoch(model, balance, optimizers, train, recipe, epoch, scales)
+            row = train_epoch(steps, train, recipe, epoch)
             row |= validation_metrics(model, validation)
             if not math.isfinite(row["train_loss"]) or not math.isfinite(row["validation_loss"]):
                 report.halvings += 1
@@ -117,8 +112,7 @@ def train_ranker(
                     "epoch %d: the loss is not finite; back to the best weights at half the learning rates", epoch
                 )
                 model.load_state_dict(best)
-                balance = TaskBalance(recipe, spec.tasks)
-                optimizers = make_optimizers(model, balance, recipe, scale=0.5**report.halvings)
+                steps = Steps(model, scales, rate=0.5**report.halvings)
                 continue
             report.epochs.append(row)
             waited += 1
@@ -136,7 +130,7 @@ def train_ranker(
     save_model(model, out)
     # What serves learns from all days, the newest too. What is measured, and what the next night starts from, never saw them.
     with deterministic():
-        row = train_epoch(model, balance, optimizers, dataset, recipe, epoch, scales)
+        row = train_epoch(steps, dataset, recipe, epoch)
     if not math.isfinite(row["train_loss"]):
         log.warning("the newest days give a loss that is not finite: the measured weights serve")
         model.load_state_dict(best)
@@ -151,40 +145,31 @@ def train_ranker(
     return report
 
 
-def train_epoch(
-    model: RankingModel,
-    balance: TaskBalance,
-    optimizers: list[torch.optim.Optimizer],
-    train: Dataset,
-    recipe: Recipe,
-    epoch: int,
-    scales: torch.Tensor,
-) -> dict[str, float]:
+def train_epoch(steps: Steps, train: Dataset, recipe: Recipe, epoch: int) -> dict[str, float]:
     """Pass once over the rows and leave the average of the steps' weights; stop at once when the loss is not finite.
 
     Returns:
         epoch, train_loss (mean over impressions), rows_per_s.
     """
-    model.train()
+    steps.model.train()
     torch.manual_seed(recipe.seed * 100_003 + epoch)  # dropout's draws
     train = train.thinned(recipe.negative_share, recipe.seed, epoch)
     # A small shop gets smaller batches, so that an epoch has enough steps to learn from.
     batch_size = min(recipe.batch_size, max(_LEAST_BATCH, train.size // _LEAST_STEPS))
     mean_weight = train.weights[train.chunks[train.chunks >= 0]].mean(0).clamp(min=1e-12)
     batches = train.shuffled_batches(batch_size, recipe.seed, epoch)
-    average = WeightAverage(model, recipe.weight_average)
+    average = WeightAverage(steps.model, recipe.weight_average)
     started = told = time.monotonic()
     total, rows = 0.0, 0
     for k, chunks in enumerate(batches):
-        batch = train.batch(chunks)
-        loss = batch_loss(model, balance, batch, mean_weight, scales)
-        if not torch.isfinite(loss):
+        loss = steps.gradient(train, chunks, mean_weight)
+        if not math.isfinite(loss):
             total = math.nan
             break
-        step(loss, model, optimizers)
+        steps.move()
         average.update()
-        size = int(batch.is_row.sum())
-        total, rows = total + float(loss.detach()) * size, rows + size
+        size = int((train.chunks[chunks] >= 0).sum())
+        total, rows = total + loss * size, rows + size
         if time.monotonic() - told > _LOG_SECONDS:
             told = time.monotonic()
             pace = rows / (told - started)
@@ -203,27 +188,6 @@ def train_epoch(
         "train_loss": total / max(rows, 1),
         "rows_per_s": rows / (time.monotonic() - started),
     }
-
-
-def batch_loss(
-    model: RankingModel, balance: TaskBalance, batch: Batch, mean_weight: torch.Tensor, scales: torch.Tensor
-) -> torch.Tensor:
-    """Return the loss of a batch: each task's mean over impressions, weighed and added up."""
-    logits, position_bias = model(batch)
-    losses = task_losses(
-        model.log_outcomes(logits + position_bias), batch.labels, batch.weights, model.spec.tasks, scales
-    )
-    return balance(losses / (batch.is_row.sum() * mean_weight))
-
-
-def step(loss: torch.Tensor, model: RankingModel, optimizers: list[torch.optim.Optimizer]) -> None:
-    """Move the weights by one batch."""
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_([p for name, p in model.named_parameters() if name != TABLE], _CLIP_NORM)
-    for optimizer in optimizers:
-        optimizer.step()
 
 
 def validation_metrics(model: RankingModel, validation: Dataset) -> dict[str, float]:
@@ -308,7 +272,5 @@ def _some(rows: np.ndarray, seed: int) -> np.ndarray:
 
 def _fit(shop: Shop, examples: Examples) -> NormalizationSpec:
     users, targets = dense_names(shop)
-    rows = examples.is_train
-    return fit_normalization(
-        np.concatenate([examples.user_dense[rows], examples.target_dense[rows]], axis=1), [*users, *targets]
-    )
+    fitted = fit_normalization(examples.user_dense, users, examples.is_train)
+    return fitted.beside(fit_normalization(examples.target_dense, targets, examples.is_train))

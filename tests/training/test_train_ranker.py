@@ -15,11 +15,11 @@ from training.base_rates import regression_scales, start_at_base_rates
 from training.batches import Dataset
 from training.data import load_examples, load_vocabulary_sizes
 from training.normalization import fit_normalization
-from training.optimizers import make_optimizers
 from training.predict import predict
 from training.ranking_model import RankingModel
 from training.spec import dense_names, model_spec
-from training.train_ranker import batch_loss, step, train_ranker
+from training.steps import Steps, batch_losses
+from training.train_ranker import train_ranker
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +37,14 @@ def build(shop, night, examples, recipe, seed=0):
     return RankingModel(spec), spec
 
 
-def steps(model, dataset, recipe, count, chunks=None):
-    balance, scales = TaskBalance(recipe, model.spec.tasks), regression_scales(dataset, model.spec)
+def take_steps(model, dataset, count, chunks=None):
+    scales, ones = regression_scales(dataset, model.spec), torch.ones(len(model.spec.tasks))
     model.chain.log_scale.copy_(scales.log())
-    optimizers, losses = make_optimizers(model, balance, recipe, 1.0), []
+    steps, losses = Steps(model, scales), []
     model.train()
     for _ in range(count):
-        loss = batch_loss(
-            model,
-            balance,
-            dataset.batch(torch.arange(len(dataset.chunks)) if chunks is None else chunks),
-            torch.ones(len(model.spec.tasks)),
-            scales,
-        )
-        step(loss, model, optimizers)
-        losses.append(loss.item())
+        losses.append(steps.gradient(dataset, torch.arange(len(dataset.chunks)) if chunks is None else chunks, ones))
+        steps.move()
     return losses
 
 
@@ -61,7 +54,7 @@ def test_overfits_200_rows(demo_shop, night, example_night, recipe):
     chosen = np.zeros(len(example_night), bool)
     chosen[np.flatnonzero(example_night.is_train)[:200]] = True
     dataset = Dataset(example_night, spec).subset(chosen)
-    steps(model, dataset, small, 120)
+    take_steps(model, dataset, 120)
     click = predict(model, dataset).at_position[chosen, 0].numpy()
     label = example_night.labels[chosen, 0]
     assert np.abs(click - label).mean() < 0.05
@@ -72,13 +65,28 @@ def test_overfits_200_rows(demo_shop, night, example_night, recipe):
 def test_gradient_reaches_every_parameter(demo_shop, night, example_night, recipe, levels):
     small = recipe(ple={"levels": levels, "expert_sizes": [16, 8]}, balancing="uncertainty")
     model, spec = build(demo_shop, night, example_night, small)
-    balance, dataset = TaskBalance(small, spec.tasks), Dataset(example_night, spec)
-    for p in (*model.parameters(), *balance.parameters()):
+    steps, dataset = Steps(model, torch.ones(4)), Dataset(example_night, spec)
+    for p in (*model.parameters(), *steps.balance.parameters()):
         torch.nn.init.normal_(p, std=0.1)
-    batch_loss(model, balance, dataset.batch(torch.arange(100)), torch.ones(4), torch.ones(4)).backward()
-    for name, p in [*model.named_parameters(), *balance.named_parameters()]:
+    steps.gradient(dataset, torch.arange(100), torch.ones(4))
+    for name, p in [*model.named_parameters(), *steps.balance.named_parameters()]:
         grad = p.grad.coalesce().values() if p.grad is not None and p.grad.is_sparse else p.grad
         assert grad is not None and grad.abs().sum() > 0, name
+
+
+def test_slices_add_up_to_the_gradient_of_the_whole_batch(demo_shop, night, example_night, recipe):
+    model, spec = build(demo_shop, night, example_night, recipe(balancing="uncertainty"))
+    dataset, chunks, ones = Dataset(example_night, spec), torch.arange(101), torch.ones(4)
+    balance = TaskBalance(spec.recipe, spec.tasks)
+    batch = dataset.batch(chunks)
+    loss = balance(batch_losses(model, batch, ones) / batch.is_row.sum())
+    loss.backward()
+    whole = {name: p.grad.to_dense() for name, p in model.named_parameters()}
+    steps = Steps(model, ones)
+    assert steps.gradient(dataset, chunks, ones) == pytest.approx(loss.item(), rel=1e-6)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad.to_dense(), whole[name], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(steps.balance.log_variance.grad, balance.log_variance.grad)
 
 
 def test_ten_steps_take_the_loss_down_by_a_known_amount(demo_shop, night, example_night, recipe):
@@ -87,7 +95,7 @@ def test_ten_steps_take_the_loss_down_by_a_known_amount(demo_shop, night, exampl
     dataset = Dataset(example_night, spec).subset(example_night.is_train)
     model.chain.log_scale.copy_(regression_scales(dataset, spec).log())
     start_at_base_rates(model, dataset)
-    losses = steps(model, dataset, small, 10)
+    losses = take_steps(model, dataset, 10)
     binary = 0.0  # at the base rates the binary losses are their entropies, and Tweedie's is 4
     for place, task in enumerate(spec.tasks):
         rate = float(example_night.labels[example_night.is_train, place].mean())
@@ -211,8 +219,7 @@ def test_what_serves_has_learnt_the_validation_days_and_what_is_measured_has_not
     measured, serving = load_model(trained.folder), load_model(trained.folder / SERVING)
     assert serving.spec == measured.spec
     validation = Dataset(example_night, measured.spec).subset(~example_night.is_train)
-    scales, ones = regression_scales(validation, measured.spec), torch.ones(len(measured.spec.tasks))
+    scales = regression_scales(validation, measured.spec)
     batch = validation.batch(torch.arange(len(validation.chunks)))
-    balance = TaskBalance(measured.spec.recipe, measured.spec.tasks)
-    losses = [batch_loss(model, balance, batch, ones, scales).item() for model in (measured, serving)]
+    losses = [batch_losses(model, batch, scales).sum().item() for model in (measured, serving)]
     assert losses[1] < losses[0]

@@ -1,0 +1,82 @@
+"""One step of training: the losses of a batch, their gradient, the move of the weights.
+
+Few operations on a batch are large enough to be shared by a CPU's cores; two halves of a batch side by side are. A batch
+is therefore always computed in SLICES slices, whose losses and gradients are added up in a fixed order: the weights after
+a step do not depend on which slice was ready first.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from training.balancing import TaskBalance
+from training.batches import Batch, Dataset
+from training.losses import task_losses
+from training.optimizers import TABLE, make_optimizers
+from training.ranking_model import RankingModel
+
+SLICES = 2
+_CLIP_NORM = 5.0
+
+
+class Steps:
+    """Moves the weights of a ranker, batch by batch.
+
+    Args:
+        model: the ranker; its recipe says how tasks are balanced and how fast weights move.
+        scales: the regressions' units [T].
+        rate: by what the recipe's learning rates are multiplied.
+    """
+
+    def __init__(self, model: RankingModel, scales: torch.Tensor, rate: float = 1.0) -> None:
+        recipe = model.spec.recipe
+        self.model, self.balance, self._scales = model, TaskBalance(recipe, model.spec.tasks), scales
+        self._optimizers = make_optimizers(model, self.balance, recipe, rate)
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        # Slices would take dropout's draws from one generator, in an order left to chance.
+        self._slices = 1 if recipe.dropout else SLICES
+        threads = max(1, len(os.sched_getaffinity(0)) // self._slices)
+        self._pool = ThreadPoolExecutor(self._slices, initializer=torch.set_num_threads, initargs=(threads,))
+
+    def gradient(self, dataset: Dataset, chunks: torch.Tensor, mean_weight: torch.Tensor) -> float:
+        """Set the gradients of a batch's loss and return it: each task's mean over impressions, weighed and added up.
+
+        Args:
+            dataset: the rows.
+            chunks: the batch [G]. Every second one makes a slice, so that both hold histories of all its lengths.
+            mean_weight: the mean weight of an impression in each task [T].
+        """
+        count = (dataset.chunks[chunks] >= 0).sum() * mean_weight
+
+        def losses(part: torch.Tensor) -> torch.Tensor:
+            return batch_losses(self.model, dataset.batch(part), self._scales) / count
+
+        parts = list(self._pool.map(losses, [chunks[first :: self._slices] for first in range(self._slices)]))
+        total = torch.stack([part.detach() for part in parts]).sum(0).requires_grad_()
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss = self.balance(total)
+        loss.backward()
+
+        def backward(part: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+            return torch.autograd.grad(part, self._parameters, total.grad, allow_unused=True)
+
+        for parameter, *pieces in zip(self._parameters, *self._pool.map(backward, parts), strict=True):
+            used = [piece for piece in pieces if piece is not None]
+            parameter.grad = sum(used[1:], used[0]) if used else None
+        return float(loss.detach())
+
+    def move(self) -> None:
+        """Move the weights by the gradients."""
+        dense = [p for name, p in self.model.named_parameters() if name != TABLE]
+        torch.nn.utils.clip_grad_norm_(dense, _CLIP_NORM)
+        for optimizer in self._optimizers:
+            optimizer.step()
+
+
+def batch_losses(model: RankingModel, batch: Batch, scales: torch.Tensor) -> torch.Tensor:
+    """Return each task's sum of losses over a batch [T], with the logged positions in it."""
+    logits, position_bias = model(batch)
+    outcomes = model.log_outcomes(logits + position_bias)
+    return task_losses(outcomes, batch.labels, batch.weights, model.spec.tasks, scales)
