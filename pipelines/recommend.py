@@ -1,9 +1,7 @@
 """Stage `recommend`: the champion ranks every known user's candidates in every scenario; cold users get the fallback."""
 
-import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -123,7 +121,7 @@ def _rank(
     The first scenario takes a first look at all candidates of a block; every scenario then scores the best of them.
     Blocks are served side by side, each by one thread: the rows do not depend on the number of cores.
     """
-    import torch
+    from training.workers import torch_workers
 
     scenarios, pivot = night.shop.scenarios, next(iter(by_scenario))
     worth = worth_to_anybody(scenarios, by_scenario, len(exclusions.out_of_stock))
@@ -137,7 +135,7 @@ def _rank(
         ]
 
     told, blocks = time.monotonic(), list(pairwise([*range(0, len(users), BLOCK), len(users)]))
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with torch_workers() as pool:
         for (_, end), served in zip(blocks, pool.map(lambda block: serve(*block), blocks), strict=True):
             for name, shelves in served:
                 yield name, False, shelves

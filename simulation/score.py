@@ -12,13 +12,14 @@ from nightshelf.config import Shop
 from nightshelf.dates import days_back
 from nightshelf.errors import InputError
 from nightshelf.identity import user_key
+from nightshelf.parallel import in_parallel
 from simulation.behaviour import CHECKOUT, SCENARIOS
 from simulation.catalogue import items_on
 from simulation.people import CHUNK
 from simulation.plan import day_folder
 from simulation.reference_shelves import Record, item_knn_scores, own_history_scores, popularity_scores, read_record
 from simulation.seeds import random_for
-from simulation.truth import VISIBLE, Truth, load_truth
+from simulation.truth import EVERYTHING, VISIBLE, Truth, load_truth
 
 TOP = 10
 _COLD_USERS = 200
@@ -61,15 +62,16 @@ def score_shelves(
     names = [name for name in shop.scenarios if name in SCENARIOS]
     shown = _rank_items(truth, shelves, users, names, key)
     record = read_record(truth, days_back(as_of_date, 14))
-    values = truth.utilities(users, names, as_of_date + dt.timedelta(days=1))
-    visible = truth.utilities(users, names, as_of_date + dt.timedelta(days=1), VISIBLE)
+    next_day = as_of_date + dt.timedelta(days=1)
+    values, visible = in_parallel(lambda known: truth.utilities(users, names, next_day, known), (EVERYTHING, VISIBLE))
     related = item_knn_scores(record, users)
-    scores = {
-        name: _score(
+
+    def score(name: str) -> dict[str, Any]:
+        return _score(
             truth, record, name, users, len(warm), values[name], visible[name], related, shown[name], as_of_date
         )
-        for name in names
-    }
+
+    scores = dict(zip(names, in_parallel(score, names), strict=True))
     noise = _unpredictable(truth, days_back(as_of_date, 14))
     for name in names:
         scores[name]["unpredictable"] = noise[name]

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nightshelf.errors import EngineError, InputError
-from training.parallel import in_parallel
+from nightshelf.parallel import in_parallel
 
 
 def read_columns(table: str, files: Sequence[str | Path], columns: list[str]) -> pa.Table:

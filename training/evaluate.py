@@ -7,11 +7,13 @@ with the position that was logged. Selection bias by the logging policy stays in
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
 
 from nightshelf.config import Shop
+from nightshelf.parallel import in_parallel
 from training import metrics
 from training.artifact import load_model
 from training.batches import Dataset
@@ -47,12 +49,14 @@ def evaluate(folder: Path, shop: Shop, inputs: TrainingInputs, seed: int = 0) ->
     examples = _validation(shop, inputs)
     first, logged = _predictions(model, examples)
     draws = user_draws(int(examples.user.max()) + 1, seed)
-    rows: list[dict[str, object]] = []
-    for scenario in [ALL, *shop.scenarios]:
-        for place, task in enumerate(model.spec.tasks):
-            part = _task_rows(examples, shop, scenario, place, first, logged)
-            rows += [{"scenario": scenario, "task": task.name, **row} for row in _task_metrics(task, part, draws)]
-    return rows
+
+    def measure(part: tuple[str, int]) -> list[dict[str, object]]:
+        scenario, place = part
+        task, rows = model.spec.tasks[place], _task_rows(examples, shop, scenario, place, first, logged)
+        return [{"scenario": scenario, "task": task.name, **row} for row in _task_metrics(task, rows, draws)]
+
+    parts = list(product([ALL, *shop.scenarios], range(len(model.spec.tasks))))
+    return list(chain.from_iterable(in_parallel(measure, parts)))
 
 
 def compare(challenger: Path, champion: Path, shop: Shop, inputs: TrainingInputs, seed: int = 0) -> dict[str, object]:

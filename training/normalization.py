@@ -3,7 +3,7 @@
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from training.parallel import in_parallel, row_blocks
+from nightshelf.parallel import in_parallel, row_blocks
 
 # A value further out than this many deviations says no more than one at the edge.
 CLIP = 8.0

@@ -6,6 +6,7 @@ import torch
 
 from training.batches import Dataset
 from training.ranking_model import RankingModel
+from training.workers import torch_workers
 
 _SLOTS = 16_384
 
@@ -19,16 +20,20 @@ class Predictions:
     at_first: torch.Tensor  # with the position removed: what ranking is measured on
 
 
-@torch.inference_mode()
 def predict(model: RankingModel, dataset: Dataset) -> Predictions:
     """Predict every row of a dataset."""
     model.eval()
     tasks, rows = len(model.spec.tasks), len(dataset.examples)
     logged, first = torch.full((rows, tasks), torch.nan), torch.full((rows, tasks), torch.nan)
-    for chunks in dataset.ordered_batches(_SLOTS):
+
+    @torch.inference_mode()
+    def fill(chunks: torch.Tensor) -> None:
         batch = dataset.batch(chunks)
         logits, bias = model(batch)
         slots = batch.rows[batch.is_row]
         logged[slots] = model.log_outcomes(logits + bias)[batch.is_row]
         first[slots] = model.log_outcomes(logits)[batch.is_row]
+
+    with torch_workers() as pool:
+        list(pool.map(fill, dataset.ordered_batches(_SLOTS)))
     return Predictions(logged.exp(), logged, first.exp())

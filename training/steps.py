@@ -1,12 +1,8 @@
 """One step of training: the losses of a batch, their gradient, the move of the weights.
 
-Few operations on a batch are large enough to be shared by a CPU's cores; two halves of a batch side by side are. A batch
-is therefore always computed in SLICES slices, whose losses and gradients are added up in a fixed order: the weights after
-a step do not depend on which slice was ready first.
+A batch is always computed in SLICES slices side by side, whose losses and gradients are added up in a fixed order: the
+weights after a step do not depend on which slice was ready first.
 """
-
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -15,6 +11,7 @@ from training.batches import Batch, Dataset
 from training.losses import task_losses
 from training.optimizers import TABLE, make_optimizers
 from training.ranking_model import RankingModel
+from training.workers import torch_workers
 
 SLICES = 2
 _CLIP_NORM = 5.0
@@ -36,8 +33,7 @@ class Steps:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         # Slices would take dropout's draws from one generator, in an order left to chance.
         self._slices = 1 if recipe.dropout else SLICES
-        threads = max(1, len(os.sched_getaffinity(0)) // self._slices)
-        self._pool = ThreadPoolExecutor(self._slices, initializer=torch.set_num_threads, initargs=(threads,))
+        self._pool = torch_workers(self._slices)
 
     def gradient(self, dataset: Dataset, chunks: torch.Tensor, mean_weight: torch.Tensor) -> float:
         """Set the gradients of a batch's loss and return it: each task's mean over impressions, weighed and added up.
