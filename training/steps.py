@@ -48,7 +48,8 @@ class Steps:
         def losses(part: torch.Tensor) -> torch.Tensor:
             return batch_losses(self.model, dataset.batch(part), self._scales) / count
 
-        parts = list(self._pool.map(losses, [chunks[first :: self._slices] for first in range(self._slices)]))
+        slices = [chunks[first :: self._slices] for first in range(min(self._slices, len(chunks)))]
+        parts = list(self._pool.map(losses, slices))
         total = torch.stack([part.detach() for part in parts]).sum(0).requires_grad_()
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -60,7 +61,8 @@ class Steps:
 
         for parameter, *pieces in zip(self._parameters, *self._pool.map(backward, parts), strict=True):
             used = [piece for piece in pieces if piece is not None]
-            parameter.grad = sum(used[1:], used[0]) if used else None
+            # A copy, for autograd may have given one tensor to several parameters, and clipping is done in place.
+            parameter.grad = sum(used[1:], used[0].clone()) if used else None
         return float(loss.detach())
 
     def move(self) -> None:

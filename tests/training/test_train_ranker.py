@@ -74,9 +74,10 @@ def test_gradient_reaches_every_parameter(demo_shop, night, example_night, recip
         assert grad is not None and grad.abs().sum() > 0, name
 
 
-def test_slices_add_up_to_the_gradient_of_the_whole_batch(demo_shop, night, example_night, recipe):
+@pytest.mark.parametrize("size", [1, 2, 101])
+def test_slices_add_up_to_the_gradient_of_the_whole_batch(demo_shop, night, example_night, recipe, size):
     model, spec = build(demo_shop, night, example_night, recipe(balancing="uncertainty"))
-    dataset, chunks, ones = Dataset(example_night, spec), torch.arange(101), torch.ones(4)
+    dataset, chunks, ones = Dataset(example_night, spec), torch.arange(size), torch.ones(4)
     balance = TaskBalance(spec.recipe, spec.tasks)
     batch = dataset.batch(chunks)
     loss = balance(batch_losses(model, batch, ones) / batch.is_row.sum())
