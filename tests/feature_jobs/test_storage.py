@@ -2,10 +2,12 @@
 
 import datetime as dt
 
+import pyarrow.parquet as pq
 import pytest
+from pyspark.sql.types import ArrayType, FloatType, IntegerType, StringType, StructField, StructType
 
 from feature_jobs.schema import conform, spark_schema
-from feature_jobs.storage import literal_path, read_table, write_table
+from feature_jobs.storage import literal_path, read_table, write_files, write_table
 from nightshelf.tables import table_specs
 from pipelines.warehouse import Warehouse, arrow_schema
 
@@ -56,3 +58,21 @@ def test_conform_casts_orders_and_drops(spark, tiny_shop):
 
 def test_literal_path_escapes_globs():
     assert literal_path("/a[b]/c*") == "/a\\[b\\]/c\\*"
+
+
+def test_words_have_dictionaries_and_numbers_and_distinct_ids_have_none(spark, tmp_path):
+    schema = StructType(
+        [
+            StructField("scenario", StringType()),
+            StructField("event_id", StringType()),
+            StructField("rate", FloatType()),
+            StructField("ages", ArrayType(FloatType())),
+            StructField("indexes", ArrayType(IntegerType())),
+        ]
+    )
+    rows = spark.createDataFrame([("cart", f"e{n}", 0.5, [1.0, 1.0], [3, 3]) for n in range(50)], schema).coalesce(1)
+    write_files(rows, str(tmp_path / "table"))
+    (file,) = (tmp_path / "table").glob("*.parquet")
+    group = pq.read_metadata(file).row_group(0)
+    columns = [group.column(place) for place in range(group.num_columns)]
+    assert {c.path_in_schema for c in columns if c.has_dictionary_page} == {"scenario", "indexes.list.element"}
