@@ -97,11 +97,18 @@ TINY_SHOP: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The one Spark session of all tests; stages that ask for a session get this one."""
+    """The one Spark session of all tests; stages that ask for a session get this one.
+
+    Its tables are tiny and its plans many: compiling them costs more than it saves. The night through the real DAG, in
+    tests/dags, starts its own sessions and compiles as every night does.
+    """
     from feature_jobs.session import spark_session
 
     shop = Shop.model_validate({**TINY_SHOP, "home": str(tmp_path_factory.mktemp("spark"))})
-    session = spark_session(shop)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+        session = spark_session(shop)
+    session.conf.set("spark.sql.codegen.wholeStage", "false")
     yield session
     session.stop()
 

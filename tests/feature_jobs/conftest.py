@@ -5,10 +5,12 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from nightshelf.config import Shop
 from nightshelf.tables import table_specs
+from pipelines.warehouse import arrow_schema
 
 FEBRUARY = dt.date(2026, 2, 1)
 _FILL = {"string": "x", "int32": 0, "int64": 0, "float32": 0.0, "float64": 0.0, "bool": False}
@@ -21,8 +23,11 @@ def frame(spark) -> Callable[..., Any]:
 
     def make(shop: Shop, table: str, rows: list[dict[str, Any]]) -> Any:
         spec = table_specs(shop)[table]
-        full = [tuple(row.get(c.name, None if c.nullable else _FILL.get(c.type)) for c in spec.columns) for row in rows]
-        return spark.createDataFrame(full, spark_schema(spec))
+        full = [
+            {c.name: row.get(c.name, None if c.nullable else _FILL.get(c.type)) for c in spec.columns} for row in rows
+        ]
+        # From Arrow: a list of rows would go through a Python process at each reading.
+        return spark.createDataFrame(pa.Table.from_pylist(full, arrow_schema(spec)), spark_schema(spec))
 
     return make
 
