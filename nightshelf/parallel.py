@@ -11,11 +11,16 @@ Result = TypeVar("Result")
 _ROWS = 1 << 16
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_parallel(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
     """Return work(part) of each part, in the order of the parts."""
     if len(parts) < 2:
         return [work(part) for part in parts]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(work, parts))
 
 

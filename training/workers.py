@@ -1,13 +1,13 @@
 """Threads that compute side by side: few of a ranker's operations are large enough to be shared by a CPU's cores."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from nightshelf.parallel import cores
+
 
 def torch_workers(count: int = 0) -> ThreadPoolExecutor:
     """Return a pool of `count` threads (0: one a core), each of which computes with its share of the cores."""
-    cores = len(os.sched_getaffinity(0))
-    count = count or cores
-    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(max(1, cores // count),))
+    count = count or cores()
+    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(max(1, cores() // count),))
