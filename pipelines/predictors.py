@@ -12,7 +12,8 @@ from pipelines.shelves import Predict
 from pipelines.stage import Night
 
 if TYPE_CHECKING:
-    from training.score import Ranker, ShelfFeatures
+    from training.score import Ranker
+    from training.shelf_features import ShelfFeatures
 
 POPULARITY = "popularity"
 
@@ -38,7 +39,8 @@ def predictors(night: Night, scenarios: tuple[str, ...], item_ids: list[str]) ->
         InputError, EngineError: features or model cannot be read.
     """
     from training.artifact import SERVING
-    from training.score import Ranker, ShelfFeatures
+    from training.score import Ranker
+    from training.shelf_features import ShelfFeatures
     from training.tracking import download, ensure_tracker
 
     ensure_tracker(tracking_uri(night.shop), artifact_dir(night.shop))

@@ -10,7 +10,8 @@ from training.artifact import load_model
 from training.batches import Dataset
 from training.data import load_examples
 from training.predict import predict
-from training.score import Ranker, ShelfFeatures
+from training.score import Ranker
+from training.shelf_features import ShelfFeatures
 
 
 @pytest.fixture(scope="module")

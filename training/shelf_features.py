@@ -1,0 +1,134 @@
+"""A night's features in memory, as a ranker reads them to score candidates."""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightshelf.config import Shop
+from nightshelf.errors import InputError
+from nightshelf.features import SEQUENCE_LENGTH, item_dense, item_scenario_dense, sequence_events, user_dense
+from training.columns import check_finite, read_columns, stack
+from training.data import Files, load_catalogue
+from training.histories import Histories, padded_histories, read_histories
+from training.spec import field_names
+
+
+@dataclass(frozen=True)
+class ShelfFeatures:
+    """The features of one night.
+
+    Row 0 of the users is the unknown user, zeros and an empty history; row r + 1 is user_keys[r].
+    """
+
+    user_keys: list[str]
+    item_ids: list[str]
+    user_fields: np.ndarray  # int32 [U + 1, user fields]
+    user_dense: np.ndarray  # float32 [U + 1, user features], raw
+    user_names: list[str]
+    user_history: np.ndarray  # int64 [U + 1], rows of histories
+    histories: Histories
+    item_fields: np.ndarray  # int32 [I, item fields]
+    target_dense: dict[str, np.ndarray]  # scenario → float32 [I, item and item-in-scenario features], raw
+    target_names: list[str]
+    catalogue: np.ndarray  # int32 [items of the vocabulary + 1, item fields]
+    scenarios: list[str]
+    events: list[str]
+
+    @classmethod
+    def load(
+        cls,
+        shop: Shop,
+        as_of_date: dt.date,
+        user_features: Files,
+        item_features: Files,
+        item_scenario_features: Files,
+        user_sequences: Files,
+    ) -> "ShelfFeatures":
+        """Read the partitions `as_of_date` of the four tables.
+
+        Raises:
+            InputError: a table has no rows of that date, lacks a column, or holds a value that is not finite.
+            EngineError: a file cannot be read.
+        """
+        user_names, item_names = field_names(shop)
+        user_columns, item_columns = [f.name for f in user_dense(shop)], [f.name for f in item_dense(shop)]
+        pair_columns = [f.name for f in item_scenario_dense(shop)]
+        users = _partition("user_features", user_features, ["user_key", *user_names, *user_columns], as_of_date)
+        items = _partition("item_features", item_features, ["item_id", *item_names, *item_columns], as_of_date)
+        pairs = _partition(
+            "item_scenario_features", item_scenario_features, ["scenario", "item_id", *pair_columns], as_of_date
+        )
+        histories = padded_histories(_of_date(read_histories(user_sequences), as_of_date), SEQUENCE_LENGTH)
+        fields = _with_unknown(stack(users, user_names, np.int32))
+        day = (as_of_date - dt.date(1970, 1, 1)).days
+        item_ids = items["item_id"].combine_chunks()
+        return cls(
+            user_keys=users["user_key"].to_pylist(),
+            item_ids=item_ids.to_pylist(),
+            user_fields=fields,
+            user_dense=_with_unknown(_finite(users, user_columns, "user_features")),
+            user_names=user_columns,
+            user_history=histories.rows_of(fields[:, 0], np.full(len(fields), day)),
+            histories=histories,
+            item_fields=stack(items, item_names, np.int32),
+            target_dense=_by_scenario(
+                list(shop.scenarios), item_ids, _finite(items, item_columns, "item_features"), pairs, pair_columns
+            ),
+            target_names=[*item_columns, *pair_columns],
+            catalogue=load_catalogue(item_features, item_names),
+            scenarios=list(shop.scenarios),
+            events=sequence_events(shop),
+        )
+
+    def user_rows(self, user_keys: Sequence[str]) -> np.ndarray:
+        """Return the row of each user key, 0 for an unknown user: int64."""
+        return _places(user_keys, self.user_keys) + 1
+
+    def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Return the row of each item id, -1 for an unknown item: int64."""
+        return _places(item_ids, self.item_ids)
+
+
+def _partition(table: str, files: Files, columns: list[str], as_of_date: dt.date) -> pa.Table:
+    rows = _of_date(read_columns(table, files, ["as_of_date", *columns]), as_of_date)
+    if not rows.num_rows:
+        raise InputError(f"table {table}: no rows of {as_of_date}; run the features stage for that night first")
+    return rows
+
+
+def _of_date(table: pa.Table, as_of_date: dt.date) -> pa.Table:
+    return table.filter(pc.equal(table["as_of_date"], pa.scalar(as_of_date, pa.date32()))).combine_chunks()
+
+
+def _by_scenario(
+    scenarios: list[str], item_ids: pa.Array, items: np.ndarray, pairs: pa.Table, columns: list[str]
+) -> dict[str, np.ndarray]:
+    """Put each item's features and those of it in a scenario (zeros where it has none) side by side."""
+    place = pc.fill_null(pc.index_in(pairs["item_id"], value_set=item_ids), -1).to_numpy()
+    values, where = _finite(pairs, columns, "item_scenario_features"), pairs["scenario"].to_numpy()
+    by_scenario = {}
+    for scenario in scenarios:
+        own = np.zeros((len(item_ids), len(columns)), np.float32)
+        chosen = (where == scenario) & (place >= 0)
+        own[place[chosen]] = values[chosen]
+        by_scenario[scenario] = np.concatenate([items, own], axis=1)
+    return by_scenario
+
+
+def _finite(table: pa.Table, names: list[str], what: str) -> np.ndarray:
+    values = stack(table, names, np.float32)
+    check_finite(values, names, what)
+    return values
+
+
+def _with_unknown(values: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros((1, values.shape[1]), values.dtype), values])
+
+
+def _places(wanted: Sequence[str], known: list[str]) -> np.ndarray:
+    found = pc.index_in(pa.array(wanted, pa.string()), value_set=pa.array(known, pa.string()))
+    return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
