@@ -13,10 +13,10 @@ from pyspark.sql import functions as F
 from feature_jobs.pseudonyms import mask_letters_and_digits, mask_raw, user_keys
 from feature_jobs.raw_files import event_date_of
 from feature_jobs.raw_rows import read_raw_rows
-from feature_jobs.rules import NUMBERS, OTHER_DAYS, TEXTS, Rule, judge, row_rules, shop_rules
+from feature_jobs.rules import OTHER_DAYS, TEXTS, Rule, judge, row_rules, shop_rules
 from feature_jobs.timestamps import parse_timestamp
 from nightshelf.config import Shop
-from nightshelf.raw_logs import EVENT_COLUMNS, Source, ValueMap
+from nightshelf.raw_logs import EVENT_COLUMNS, NUMBERS, Source, ValueMap
 
 # Longer raw rows are cut in quarantine: enough to see what is wrong, and no 10 MB field in a table.
 _RAW_LENGTH = 2000

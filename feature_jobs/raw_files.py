@@ -1,12 +1,14 @@
 """Which raw files there are, and which columns their first lines or footers name."""
 
+import bz2
 import csv
 import gzip
-import json
 import os
 import re
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -18,6 +20,9 @@ from pyspark.sql import functions as F
 from feature_jobs.storage import literal_path
 from nightshelf.errors import InputError
 from nightshelf.raw_logs import Csv
+
+_OPEN: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
+_READ_BY_SPARK = (".lz4", ".snappy", ".deflate", ".zst")
 
 
 class RawTable(Protocol):
@@ -75,15 +80,26 @@ def first_line(spark: SparkSession, file: str, encoding: str) -> str | None:
     Raises:
         InputError: the file cannot be read.
     """
-    if "://" in file:
-        row = spark.read.text(literal_path(file)).head()
-        return row[0].lstrip("\ufeff") if row else None
-    try:
-        with (gzip.open if file.endswith(".gz") else open)(file, "rb") as lines:
-            line: bytes = lines.readline()
-    except (OSError, EOFError) as error:
-        raise InputError(f"{file}: cannot be read ({error}); bring the file again") from None
-    return line.decode(encoding, "replace").rstrip("\r\n").lstrip("\ufeff") if line else None
+    return next(iter(first_lines(spark, file, encoding, 1)), None)
+
+
+def first_lines(spark: SparkSession, file: str, encoding: str, count: int) -> list[str]:
+    """Return the first lines of a text file, `count` at most, without their line breaks or a byte order mark.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if "://" in file or file.endswith(_READ_BY_SPARK):
+        rows = spark.read.text(literal_path(file)).select(F.col("value").cast("binary")).head(count)
+        found = [bytes(row[0]) for row in rows]
+    else:
+        try:
+            with _OPEN.get(Path(file).suffix, open)(file, "rb") as lines:
+                found = list(islice(lines, count))
+        except (OSError, EOFError) as error:
+            raise InputError(f"{file}: cannot be read ({error}); bring the file again") from None
+    texts = [line.decode(encoding, "replace").rstrip("\r\n") for line in found]
+    return [texts[0].lstrip("\ufeff"), *texts[1:]] if texts else []
 
 
 def csv_fields(line: str, delimiter: str) -> list[str]:
@@ -105,23 +121,3 @@ def parquet_schema(spark: SparkSession, file: str) -> pa.Schema:
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{file}: is no whole Parquet file ({reason}); bring the file again") from None
-
-
-def unnamed_columns(spark: SparkSession, file: str, table: RawTable, named: set[str]) -> list[str]:
-    """Return the columns (JSON: the keys of the first line) of a file that the shop file does not name."""
-    if table.format == "parquet":
-        present = parquet_schema(spark, file).names
-    else:
-        line = first_line(spark, file, table.csv.encoding) or ""
-        present = csv_fields(line, table.csv.delimiter) if table.csv.header else []
-        if table.format == "jsonl":
-            present = list(_json_object(line))
-    return sorted(set(present) - named)
-
-
-def _json_object(line: str) -> dict[str, object]:
-    try:
-        content = json.loads(line)
-    except ValueError:  # a broken line is the cleaning's matter
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -7,14 +7,13 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from nightshelf.config import Quarantine
-from nightshelf.raw_logs import Source, ValueMap
+from nightshelf.raw_logs import NUMBERS, Source, ValueMap
 
 # A row of a file that holds all days, and which belongs to a day that this run does not write: counted, not set aside.
 OTHER_DAYS = "other_days"
 BOT = "bot"
 UNKNOWN_ITEM = "unknown_item"
 ABSENT = " is absent"
-NUMBERS = ("position", "quantity", "price", "propensity", "dwell_seconds")
 TEXTS = ("user_id", "item_id", "request_id", "query", "anchor_item_id")
 _FIRST_MOMENT = "2000-01-01 00:00:00"
 _INT32_MAX = 2_147_483_647

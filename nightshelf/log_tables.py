@@ -6,7 +6,7 @@ from nightshelf.table_spec import AS_OF_DATE, ITEM, SCENARIO, USER, Column, Tabl
 
 
 def log_tables(shop: Shop) -> list[TableSpec]:
-    """Return the specs of events, quarantine, counts, items, users and impressions."""
+    """Return the specs of events, quarantine, counts, schemas, items, users and impressions."""
     event_columns = (
         Column("event_id", "string", "hash of the source and of every field of the event"),
         Column("event_date", "date", "day of event_ts in the shop's time zone"),
@@ -61,6 +61,19 @@ def log_tables(shop: Shop) -> list[TableSpec]:
                 Column("quarantined", "int64", "rows set aside, each with a reason"),
                 Column("duplicates", "int64", "rows that repeat another row"),
                 Column("other_days", "int64", "rows of files that hold several days which belong to another day"),
+            ),
+        ),
+        TableSpec(
+            "source_schemas",
+            "source × column of its raw log, as a sample of that day's files shows it",
+            ("source", "column_name"),
+            (
+                AS_OF_DATE,
+                Column("source", "string", "the log"),
+                Column("column_name", "string", "the column's name in the raw log"),
+                Column("kind", "string", "what its values are: text, integer, number, …; mixed, or empty"),
+                Column("share", "float64", "share of the sampled rows that have the column"),
+                Column("rows", "int64", "rows sampled (of Parquet: files)"),
             ),
         ),
         TableSpec(

@@ -1,5 +1,6 @@
 """How a shop's raw logs and tables are written: the part of the shop file that cleaning reads."""
 
+import datetime as dt
 import re
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ EVENT_COLUMNS = (
     "user_id", "item_id", "event_ts", "request_id", "position", "query", "quantity", "price",
     "propensity", "dwell_seconds", "anchor_item_id",
 )  # fmt: skip
+NUMBERS = ("position", "quantity", "price", "propensity", "dwell_seconds")  # those of them that are read as numbers
 
 
 class ValueMap(Strict):
@@ -75,6 +77,7 @@ class Source(Strict):
     columns: dict[str, str]
     timestamp: TimestampFormat = TimestampFormat()
     late_by_days: int = Field(0, ge=0, le=30)
+    schema_since: dt.date | None = None  # the first day of a new schema: earlier days are not compared with it
 
     @field_validator("columns")
     @classmethod

@@ -16,10 +16,14 @@ ListFiles = Callable[[str], list[str]]
 
 @dataclass(frozen=True)
 class Arrivals:
-    """The days to write, oldest first, and the files of each source (of all these days together)."""
+    """The days to write, oldest first, and the files of each source by day; the last day's, where they hold all days."""
 
     days: list[dt.date]
-    files: dict[str, list[str]]
+    by_day: dict[str, dict[dt.date, list[str]]]
+
+    def files(self, source: str) -> list[str]:
+        """Return a source's files of all days together."""
+        return [file for of_day in self.by_day[source].values() for file in of_day]
 
 
 def find_arrivals(shop: Shop, as_of_date: dt.date, done: Collection[dt.date], list_files: ListFiles) -> Arrivals:
@@ -32,14 +36,14 @@ def find_arrivals(shop: Shop, as_of_date: dt.date, done: Collection[dt.date], li
     """
     todo = [day for day in days_back(as_of_date, shop.history_days) if day == as_of_date or day not in done]
     found: dict[str, dict[dt.date, list[str]]] = {}
-    files: dict[str, list[str]] = {}
+    by_day: dict[str, dict[dt.date, list[str]]] = {}
     for source in shop.sources:
         if source.is_dated:
             found[source.name] = {day: list_files(source_path(shop, source.path, day)) for day in todo}
         else:
-            files[source.name] = list_files(source_path(shop, source.path))
+            by_day[source.name] = {as_of_date: list_files(source_path(shop, source.path))}
             _check(
-                bool(files[source.name]),
+                bool(by_day[source.name][as_of_date]),
                 f"log of {source.name}",
                 source_path(shop, source.path),
                 f"sources.{source.name}.path",
@@ -52,10 +56,10 @@ def find_arrivals(shop: Shop, as_of_date: dt.date, done: Collection[dt.date], li
     days = [day for day in todo if day >= first]
     for source in shop.sources:
         if source.is_dated:
-            files[source.name] = [
-                file for day in days for file in _of_day(shop, source.name, source.path, found[source.name], day)
-            ]
-    return Arrivals(days, files)
+            by_day[source.name] = {
+                day: _of_day(shop, source.name, source.path, found[source.name], day) for day in days
+            }
+    return Arrivals(days, by_day)
 
 
 def _of_day(shop: Shop, name: str, pattern: str, found: dict[dt.date, list[str]], day: dt.date) -> list[str]:

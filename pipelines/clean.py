@@ -10,19 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from nightshelf.config import Shop
+from nightshelf.dates import days_back
 from nightshelf.features import attribute_columns
 from nightshelf.identity import ensure_key
-from nightshelf.logs import get_logger
-from nightshelf.raw_logs import ValueMap
 from pipelines.arrivals import Arrivals, find_arrivals, find_listings
+from pipelines.schema_drift import Column, Schema, as_rows, check_drift, from_rows
 from pipelines.source_counts import as_table, check_books, count_rows
 from pipelines.stage import Night, StageResult
+from pipelines.warehouse import arrow_schema
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _TABLES = ("events", "quarantine", "items", "users")
+_QUIET_DAYS = 30  # a log that was silent for longer is compared with nothing
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,6 @@ def run(night: Night) -> StageResult:
     arrivals = find_arrivals(
         night.shop, night.as_of_date, warehouse.partitions("source_counts"), lambda pattern: find_files(spark, pattern)
     )
-    _log_unnamed_columns(night.shop, arrivals, spark)
     folders = {table: warehouse.new_run_dir(table, night.run_id) for table in _TABLES}
     scratch = night.shop.home / "tmp" / "clean"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -88,6 +91,7 @@ def run(night: Night) -> StageResult:
 
 def _clean(job: _Job) -> StageResult:
     warehouse, night = job.night.warehouse, job.night
+    schemas = _check_schemas(job)
     known = _write_items_of_catalogue(job) if job.shop.items else None
     _write_judged(job, known)
     _write_events_and_quarantine(job)
@@ -100,6 +104,7 @@ def _clean(job: _Job) -> StageResult:
     _write_users(job, kept)
     for table in _TABLES:
         warehouse.publish(table, kept if table == "events" else job.folders[table], job.days, night.summary)
+    warehouse.publish_arrow("source_schemas", schemas, job.days, night.run_id)
     warehouse.publish_arrow("source_counts", as_table(books), job.days, night.run_id)
     total = {
         name: sum(getattr(rows, name) for rows in books.values())
@@ -110,21 +115,31 @@ def _clean(job: _Job) -> StageResult:
     return StageResult(total["rows_read"], total["kept"], total["quarantined"], [], message)
 
 
-def _log_unnamed_columns(shop: Shop, arrivals: Arrivals, spark: "SparkSession") -> None:
-    from feature_jobs.raw_files import unnamed_columns
+def _check_schemas(job: _Job) -> pa.Table:
+    """Compare each log's schema with that of the day before it; return the rows of source_schemas.
 
-    for source in shop.sources:
-        named = {
-            *source.columns.values(),
-            *(v.column for v in (source.event_type, source.scenario) if isinstance(v, ValueMap)),
-        }
-        extra = (
-            unnamed_columns(spark, arrivals.files[source.name][-1], source, named)
-            if arrivals.files[source.name]
-            else []
-        )
-        if extra:
-            get_logger("clean").warning("%s: the shop file does not name %s; ignored", source.name, ", ".join(extra))
+    Raises:
+        InputError: a column that the shop file reads is gone, renamed or of another kind.
+    """
+    from feature_jobs.raw_schemas import seen_schema
+
+    warehouse, rows = job.night.warehouse, []
+    earlier = [day for day in warehouse.partitions("source_schemas") if day < job.days[0]]
+    recent = days_back(earlier[-1], _QUIET_DAYS) if earlier else []
+    before = from_rows(warehouse.read("source_schemas", recent).to_pylist())
+    for source in job.shop.sources:
+        last = before.get(source.name)
+        for day, files in job.arrivals.by_day[source.name].items():
+            seen = seen_schema(job.spark, files, source)
+            if not seen.columns:  # a closed day, or an empty file
+                continue
+            columns = {name: Column(c.kind, c.rows / seen.rows) for name, c in seen.columns.items()}
+            now = Schema(day, seen.rows, columns)
+            is_new = last is None or (source.schema_since and last.day < source.schema_since <= day)
+            check_drift(source, None if is_new else last, now)
+            rows += as_rows(source.name, now)
+            last = now
+    return pa.Table.from_pylist(rows, arrow_schema(warehouse.specs["source_schemas"]))
 
 
 def _write_items_of_catalogue(job: _Job) -> "DataFrame | None":
@@ -151,7 +166,7 @@ def _write_judged(job: _Job, known: "DataFrame | None") -> None:
     read = [
         rows
         for source in job.shop.sources
-        for rows in read_events(job.spark, job.shop, source, job.arrivals.files[source.name], job.days)
+        for rows in read_events(job.spark, job.shop, source, job.arrivals.files(source.name), job.days)
     ]
     if read:
         write_files(complete_verdicts(union(read), known, job.shop, job.key_path), str(job.judged))

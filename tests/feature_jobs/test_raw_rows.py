@@ -1,5 +1,6 @@
 """Raw files in every form that the shop file allows, and lines in every form that logs have."""
 
+import bz2
 import datetime as dt
 import gzip
 
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
-from feature_jobs.raw_files import csv_fields, event_date_of, find_files, first_line, unnamed_columns
+from feature_jobs.raw_files import csv_fields, event_date_of, find_files, first_line, first_lines
 from feature_jobs.raw_rows import read_raw_rows, union
 from nightshelf.errors import InputError
 from nightshelf.raw_logs import Csv, Dimension
@@ -121,14 +122,20 @@ def test_the_day_of_a_file_comes_from_its_path(spark):
     assert day("raw/{event_date}/*.gz", "file:///raw/other/x.gz") is None
 
 
-def test_first_lines_and_columns_without_a_name(spark, tmp_path):
+def test_first_lines_of_plain_and_compressed_files(spark, tmp_path):
     (tmp_path / "empty.csv").write_text("")
     assert first_line(spark, str(tmp_path / "empty.csv"), "UTF-8") is None
     assert csv_fields('a,"b,c"', ",") == ["a", "b,c"]
-    (tmp_path / "a.jsonl").write_text('{"uid":1,"new":2}\n')
-    assert unnamed_columns(spark, str(tmp_path / "a.jsonl"), table("jsonl"), {"uid"}) == ["new"]
-    (tmp_path / "bad.jsonl").write_text("nope\n")
-    assert unnamed_columns(spark, str(tmp_path / "bad.jsonl"), table("jsonl"), {"uid"}) == []
+    text = "\ufeffä,b\r\n1,2\n3,4\n".encode()
+    spark.createDataFrame([("ä,b",), ("1,2",), ("3,4",)], "v string").coalesce(1).write.option(
+        "compression", "lz4"
+    ).text(str(tmp_path / "by_spark"))
+    (tmp_path / "plain.csv").write_bytes(text)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(text))
+    (tmp_path / "a.csv.bz2").write_bytes(bz2.compress(text))
+    for name in ("plain.csv", "a.csv.gz", "a.csv.bz2", next((tmp_path / "by_spark").glob("*.lz4"))):
+        assert first_lines(spark, str(tmp_path / name), "UTF-8", 2) == ["ä,b", "1,2"], name
+        assert first_line(spark, str(tmp_path / name), "UTF-8") == "ä,b"
     (tmp_path / "half.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n")[:12])
     with pytest.raises(InputError, match=r"half\.csv\.gz: cannot be read"):
         first_line(spark, str(tmp_path / "half.csv.gz"), "UTF-8")

@@ -30,7 +30,7 @@ def lister(logs_of, *lacking):
 def test_the_first_night_takes_the_whole_history(shop):
     arrivals = find_arrivals(shop, day(7), [], lister(range(1, 8)))
     assert arrivals.days == [day(n) for n in range(3, 8)]
-    assert len(arrivals.files["search_log"]) == 5
+    assert len(arrivals.files("search_log")) == 5
 
 
 def test_a_later_night_takes_its_own_day_and_what_is_not_done(shop):
@@ -67,7 +67,7 @@ def test_a_gap_after_days_that_are_done_is_told(shop):
 def test_a_closed_day_needs_no_log(shop, closed):
     arrivals = find_arrivals(shop, day(closed), [day(n) for n in range(4, closed)], lister(range(1, closed)))
     assert arrivals.days == [day(closed)]
-    assert arrivals.files["home_log"] == []
+    assert arrivals.files("home_log") == []
 
 
 def test_a_dated_catalogue_of_a_closed_day_is_the_one_before(shop):

@@ -263,26 +263,43 @@ def test_what_is_wrong_is_told_and_nothing_is_published(spark, tiny_shop, write_
     header, *rows = [line.split(",") for line in search.read_text().splitlines()]
     before = {
         table: Warehouse(shop).snapshot_id(table)
-        for table in ("events", "quarantine", "items", "users", "source_counts")
+        for table in ("events", "quarantine", "items", "users", "source_schemas", "source_counts")
     }
-
-    write_log(search, [["who", "item", "what", "when", "req", "rank", "q"], *rows])
-    with pytest.raises(
-        InputError,
-        match=r"search/2026-02-02\.csv: no column 'at', which sources.search_log names for event_ts; columns there: who",
-    ):
-        run_stage("clean", shop, D2)
     search.unlink()
     with pytest.raises(
         InputError, match=r"no log of search_log for 2026-02-02: nothing matches .*search/2026-02-02\.csv"
     ):
         run_stage("clean", shop, D2)
-    write_log(search, [header, *rows])
-    home = shop.home / "raw/home/2026-02-02/part-0.jsonl.gz"
-    write_log(home, [{"user": "u1", "sku": "i1", "action": "show", "ts": ms(2)}] * 3)
-    with pytest.raises(InputError, match="home_log 2026-02-02: column 'uid' is absent in every row"):
+    changed = r"the log of search_log changed between 2026-02-01 and 2026-02-02: "
+    write_log(search, [["who", "item", "what", "when", "req", "rank", "q"], *rows])
+    with pytest.raises(InputError, match=changed + r"at renamed \(at: text → when: text\)"):
+        run_stage("clean", shop, D2)
+    write_log(search, [header, *([*row[:4], n, *row[5:]] for n, row in enumerate(rows))])
+    with pytest.raises(InputError, match=changed + r"req retyped \(text → integer\); .* schema_since: 2026-02-02"):
         run_stage("clean", shop, D2)
 
     assert before == {table: Warehouse(shop).snapshot_id(table) for table in before}
     assert Warehouse(shop).read("stage_runs").column("status").to_pylist().count("failed") == 3
     assert not list((shop.home / "warehouse/data/events").glob("run=2026-02-02-*"))
+
+    meant = shop.sources[1].model_copy(update={"schema_since": D2})
+    run_stage("clean", shop.model_copy(update={"sources": [shop.sources[0], meant, shop.sources[2]]}), D2)
+    seen = {row["column_name"]: row["kind"] for row in Warehouse(shop).read("source_schemas", [D2]).to_pylist()}
+    assert (seen["req"], seen["uid"], seen["unix"]) == ("integer", "text", "integer")
+
+
+def test_a_wrong_column_in_the_first_night_is_told(spark, tiny_shop, write_log):
+    shop = tiny_shop(days=1, user_count=3)
+    search = shop.home / "raw/search/2026-02-01.csv"
+    good = [line.split(",") for line in search.read_text().splitlines()]
+    write_log(search, [["who", "item", "what", "when", "req", "rank", "q"], *good[1:]])
+    with pytest.raises(
+        InputError,
+        match=r"search/2026-02-01\.csv: no column 'at', which sources.search_log names for event_ts; columns there: who",
+    ):
+        run_stage("clean", shop, D1)
+    write_log(search, good)
+    home = shop.home / "raw/home/2026-02-01/part-0.jsonl.gz"
+    write_log(home, [{"user": "u1", "sku": "i1", "action": "show", "ts": ms(1)}] * 3)
+    with pytest.raises(InputError, match="home_log 2026-02-01: column 'uid' is absent in every row"):
+        run_stage("clean", shop, D1)

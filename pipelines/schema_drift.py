@@ -1,0 +1,144 @@
+"""Has a log changed its schema since the night before? Seen by name, told as a table, and stopped where it would harm.
+
+A column that the shop file reads and that is gone, renamed or of another kind stops the night before anything is
+written. A column that is new, or that nobody reads, is a warning.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from nightshelf.errors import InputError
+from nightshelf.logs import get_logger
+from nightshelf.raw_logs import NUMBERS, Source, ValueMap
+
+_NUMERIC = {"integer", "number", "decimal"}
+_VAGUE = ("empty", "mixed")  # kinds that fit every other
+_CHANCE = 1e-6  # that a sample misses a column that is still there on as many rows as before
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a log on one day: the kind of its values, and the share of the sampled rows on which it stood."""
+
+    kind: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A log's columns on one day, by name, from a sample of so many rows."""
+
+    day: dt.date
+    rows: int
+    columns: Mapping[str, Column]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of the difference table."""
+
+    column: str
+    what: str  # added, dropped, renamed, retyped
+    before: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.column} {self.what} ({self.before} → {self.now})"
+
+
+def differences(before: Schema, now: Schema) -> list[Change]:
+    """Return what changed, by column: dropped and renamed first, then retyped, then added."""
+    gone = {
+        name: column
+        for name, column in before.columns.items()
+        if name not in now.columns and (1 - column.share) ** now.rows < _CHANCE
+    }
+    new = {name: column for name, column in now.columns.items() if name not in before.columns}
+    changes = []
+    for name, column in gone.items():
+        successor = _successor(name, column, gone, new)
+        if successor:
+            other = new.pop(successor)
+            changes.append(Change(name, "renamed", f"{name}: {column.kind}", f"{successor}: {other.kind}"))
+        else:
+            changes.append(Change(name, "dropped", column.kind, "absent"))
+    for name, column in now.columns.items():
+        old = before.columns.get(name)
+        if old and old.kind != column.kind and not {old.kind, column.kind} & set(_VAGUE):
+            changes.append(Change(name, "retyped", old.kind, column.kind))
+    return [*changes, *(Change(name, "added", "absent", column.kind) for name, column in new.items())]
+
+
+def _successor(name: str, column: Column, gone: Mapping[str, Column], new: Mapping[str, Column]) -> str | None:
+    """Return the new column that a dropped one became: the only one of its kind, or the one most like it by name."""
+    alike = [other for other, c in new.items() if c.kind == column.kind or {c.kind, column.kind} & set(_VAGUE)]
+    rivals = [other for other, c in gone.items() if c.kind == column.kind]
+    if len(alike) == 1 and rivals == [name]:
+        return alike[0]
+    return next(iter(get_close_matches(name, alike, 1)), None)
+
+
+def check_drift(source: Source, before: Schema | None, now: Schema) -> None:
+    """Tell how a log differs from what it was.
+
+    Raises:
+        InputError: a column that the shop file reads is gone, renamed or of another kind.
+    """
+    log, read = get_logger("clean"), read_columns(source)
+    if before is None:
+        ignored = sorted(set(now.columns) - read)
+        if ignored:
+            log.info("%s: the shop file does not name %s; ignored", source.name, ", ".join(ignored))
+        return
+    changes = differences(before, now)
+    for change in changes:
+        is_read = "read" if change.column in read else "not read"
+        log.warning(
+            "%s %s against %s: %-16s %-8s %s → %s  (%s by the shop file)",
+            source.name, now.day, before.day, change.column, change.what, change.before, change.now, is_read,
+        )  # fmt: skip
+    harmful = [change for change in changes if change.column in read and _is_harmful(change, source)]
+    if harmful:
+        raise InputError(
+            f"the log of {source.name} changed between {before.day} and {now.day}: {', '.join(map(str, harmful))}; correct the "
+            f"log, or sources.{source.name} in the shop file; if the change is meant and that file fits it, "
+            f"write schema_since: {now.day} there"
+        )
+
+
+def _is_harmful(change: Change, source: Source) -> bool:
+    """Say whether a change of a column that is read matters: 5 and 5.0 are two ids, but one price."""
+    if change.what == "retyped" and {change.before, change.now} <= _NUMERIC:
+        return any(theirs == change.column for ours, theirs in source.columns.items() if ours not in NUMBERS)
+    return change.what != "added"
+
+
+def read_columns(source: Source) -> set[str]:
+    """Return the raw columns that a source reads."""
+    mapped = (value.column for value in (source.event_type, source.scenario) if isinstance(value, ValueMap))
+    return {*source.columns.values(), *mapped}
+
+
+def as_rows(source: str, schema: Schema) -> list[dict[str, Any]]:
+    """Return the rows of the table source_schemas."""
+    return [
+        {"as_of_date": schema.day, "source": source, "column_name": name, "kind": c.kind, "share": c.share, "rows": schema.rows}
+        for name, c in schema.columns.items()
+    ]  # fmt: skip
+
+
+def from_rows(rows: list[dict[str, Any]]) -> dict[str, Schema]:
+    """Return each source's newest schema among rows of source_schemas."""
+    newest: dict[str, dt.date] = {}
+    for row in rows:
+        newest[row["source"]] = max(row["as_of_date"], newest.get(row["source"], dt.date.min))
+    schemas: dict[str, Schema] = {}
+    for row in rows:
+        name, day = row["source"], row["as_of_date"]
+        if day == newest[name]:
+            columns = schemas[name].columns if name in schemas else {}
+            schemas[name] = Schema(day, row["rows"], {**columns, row["column_name"]: Column(row["kind"], row["share"])})
+    return schemas

@@ -1,0 +1,75 @@
+"""When two days of one log differ, by name; and which differences stop a night."""
+
+import datetime as dt
+import logging
+
+import pytest
+
+from nightshelf.errors import InputError
+from nightshelf.raw_logs import Source
+from pipelines.schema_drift import Column, Schema, as_rows, check_drift, differences, from_rows
+
+D1, D2 = dt.date(2026, 2, 1), dt.date(2026, 2, 2)
+SOURCE = Source(
+    name="log", path="raw/{event_date}.csv", format="csv", scenario="home_feed",
+    event_type={"column": "act", "map": {"show": "impression"}},
+    columns={"user_id": "uid", "item_id": "sku", "event_ts": "at", "price": "amount"},
+)  # fmt: skip
+GOOD = {"uid": "text", "sku": "integer", "at": "integer", "act": "text", "amount": "integer", "note": "text"}
+
+
+def schema(day, kinds, rows=100, share=1.0):
+    return Schema(day, rows, {name: Column(kind, share) for name, kind in kinds.items()})
+
+
+def changed(**kinds):
+    """Return GOOD with changes; None removes a column."""
+    return {name: kind for name, kind in {**GOOD, **kinds}.items() if kind}
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        ({}, []),
+        ({"more": "text"}, ["more added (absent → text)"]),
+        ({"note": None}, ["note dropped (text → absent)"]),
+        ({"at": None, "time": "integer"}, ["at renamed (at: integer → time: integer)"]),
+        ({"uid": None, "sku": None, "id": "text"}, ["uid renamed (uid: text → id: text)", "sku dropped (integer → absent)"]),
+        ({"at": None, "more": "list"}, ["at dropped (integer → absent)", "more added (absent → list)"]),
+        ({"at": "text"}, ["at retyped (integer → text)"]),
+        ({"at": "mixed"}, []),
+        ({"at": "empty"}, []),
+    ],
+)  # fmt: skip
+def test_differences_by_name(now, told):
+    assert sorted(map(str, differences(schema(D1, GOOD), schema(D2, changed(**now))))) == sorted(told)
+
+
+@pytest.mark.parametrize(
+    ("share", "rows", "is_gone"), [(1.0, 3, True), (0.5, 10, False), (0.5, 100, True), (0.01, 100, False)]
+)
+def test_a_column_is_gone_only_if_chance_cannot_explain_it(share, rows, is_gone):
+    before, now = schema(D1, {"a": "text", "q": "text"}, share=share), schema(D2, {"a": "text"}, rows)
+    assert bool(differences(before, now)) == is_gone
+
+
+@pytest.mark.parametrize("now", [{"sku": None}, {"act": None, "deed": "text"}, {"at": "text"}, {"sku": "number"}])
+def test_what_is_read_and_gone_or_of_another_kind_stops_the_night(now):
+    (column,) = (name for name in now if name in GOOD)
+    with pytest.raises(
+        InputError, match=rf"log of log changed .*{column} (dropped|renamed|retyped) .*schema_since: 2026-02-02"
+    ):
+        check_drift(SOURCE, schema(D1, GOOD), schema(D2, changed(**now)))
+
+
+@pytest.mark.parametrize("now", [{"more": "text"}, {"note": None}, {"note": "list"}, {"amount": "number"}])
+def test_what_is_new_or_unread_or_as_good_is_a_warning(now, caplog):
+    with caplog.at_level(logging.WARNING):
+        check_drift(SOURCE, schema(D1, GOOD), schema(D2, changed(**now)))
+    assert next(iter(now)) in caplog.text
+
+
+def test_a_schema_survives_its_table():
+    first, last = schema(D1, GOOD), schema(D2, changed(note=None), 50, 0.5)
+    rows = [*as_rows("log", last), *as_rows("log", first), *as_rows("other", first)]
+    assert from_rows(rows) == {"log": last, "other": first}
