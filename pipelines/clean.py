@@ -16,8 +16,9 @@ from nightshelf.config import Shop
 from nightshelf.dates import days_back
 from nightshelf.features import attribute_columns
 from nightshelf.identity import ensure_key
+from nightshelf.raw_logs import Source
 from pipelines.arrivals import Arrivals, find_arrivals, find_listings
-from pipelines.schema_drift import Column, Schema, as_rows, check_drift, from_rows
+from pipelines.schema_drift import Column, Schema, as_rows, check_sources, from_rows
 from pipelines.source_counts import as_table, check_books, count_rows
 from pipelines.stage import Night, StageResult
 from pipelines.warehouse import arrow_schema
@@ -116,29 +117,20 @@ def _clean(job: _Job) -> StageResult:
 
 
 def _check_schemas(job: _Job) -> pa.Table:
-    """Compare each log's schema with that of the day before it; return the rows of source_schemas.
-
-    Raises:
-        InputError: a column that the shop file reads is gone, renamed or of another kind.
-    """
+    """Compare each log's schema with that of the day before it; return the rows of source_schemas."""
     from feature_jobs.raw_schemas import seen_schema
 
-    warehouse, rows = job.night.warehouse, []
+    def look(source: Source, day: dt.date, files: list[str]) -> Schema | None:
+        seen = seen_schema(job.spark, files, source)
+        columns = {name: Column(c.kind, c.rows / seen.rows) for name, c in seen.columns.items()}
+        return Schema(source.name, day, seen.rows, columns) if columns else None
+
+    warehouse = job.night.warehouse
     earlier = [day for day in warehouse.partitions("source_schemas") if day < job.days[0]]
     recent = days_back(earlier[-1], _QUIET_DAYS) if earlier else []
-    before = from_rows(warehouse.read("source_schemas", recent).to_pylist())
-    for source in job.shop.sources:
-        last = before.get(source.name)
-        for day, files in job.arrivals.by_day[source.name].items():
-            seen = seen_schema(job.spark, files, source)
-            if not seen.columns:  # a closed day, or an empty file
-                continue
-            columns = {name: Column(c.kind, c.rows / seen.rows) for name, c in seen.columns.items()}
-            now = Schema(day, seen.rows, columns)
-            is_new = last is None or (source.schema_since and last.day < source.schema_since <= day)
-            check_drift(source, None if is_new else last, now)
-            rows += as_rows(source.name, now)
-            last = now
+    known = from_rows(warehouse.read("source_schemas", recent).to_pylist())
+    schemas = check_sources(job.arrivals.by_day, job.shop.sources, known, look)
+    rows = [row for schema in schemas for row in as_rows(schema)]
     return pa.Table.from_pylist(rows, arrow_schema(warehouse.specs["source_schemas"]))
 
 

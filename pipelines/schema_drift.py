@@ -5,7 +5,7 @@ written. A column that is new, or that nobody reads, is a warning.
 """
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -31,9 +31,13 @@ class Column:
 class Schema:
     """A log's columns on one day, by name, from a sample of so many rows."""
 
+    source: str
     day: dt.date
     rows: int
     columns: Mapping[str, Column]
+
+
+Look = Callable[[Source, dt.date, list[str]], Schema | None]
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,34 @@ def _successor(name: str, column: Column, gone: Mapping[str, Column], new: Mappi
     return next(iter(get_close_matches(name, alike, 1)), None)
 
 
+def check_sources(
+    by_day: Mapping[str, Mapping[dt.date, list[str]]], sources: list[Source], known: Mapping[str, Schema], look: Look
+) -> list[Schema]:
+    """Compare the schema of each log on each day with the one before it; return them all.
+
+    Args:
+        by_day: source → day → files, oldest day first.
+        sources: the shop file's.
+        known: each source's newest schema of an earlier night.
+        look: reads the schema of some files of a source; None if they have no columns.
+
+    Raises:
+        InputError: a column that the shop file reads is gone, renamed or of another kind.
+    """
+    schemas = []
+    for source in sources:
+        before = known.get(source.name)
+        for day, files in by_day[source.name].items():
+            now = look(source, day, files)
+            if now is None:
+                continue
+            is_new_kind = before and source.schema_since and before.day < source.schema_since <= day
+            check_drift(source, None if is_new_kind else before, now)
+            schemas.append(now)
+            before = now
+    return schemas
+
+
 def check_drift(source: Source, before: Schema | None, now: Schema) -> None:
     """Tell how a log differs from what it was.
 
@@ -122,12 +154,10 @@ def read_columns(source: Source) -> set[str]:
     return {*source.columns.values(), *mapped}
 
 
-def as_rows(source: str, schema: Schema) -> list[dict[str, Any]]:
+def as_rows(schema: Schema) -> list[dict[str, Any]]:
     """Return the rows of the table source_schemas."""
-    return [
-        {"as_of_date": schema.day, "source": source, "column_name": name, "kind": c.kind, "share": c.share, "rows": schema.rows}
-        for name, c in schema.columns.items()
-    ]  # fmt: skip
+    of_all = {"as_of_date": schema.day, "source": schema.source, "rows": schema.rows}
+    return [{**of_all, "column_name": name, "kind": c.kind, "share": c.share} for name, c in schema.columns.items()]
 
 
 def from_rows(rows: list[dict[str, Any]]) -> dict[str, Schema]:
@@ -140,5 +170,7 @@ def from_rows(rows: list[dict[str, Any]]) -> dict[str, Schema]:
         name, day = row["source"], row["as_of_date"]
         if day == newest[name]:
             columns = schemas[name].columns if name in schemas else {}
-            schemas[name] = Schema(day, row["rows"], {**columns, row["column_name"]: Column(row["kind"], row["share"])})
+            schemas[name] = Schema(
+                name, day, row["rows"], {**columns, row["column_name"]: Column(row["kind"], row["share"])}
+            )
     return schemas

@@ -2,14 +2,15 @@
 
 import datetime as dt
 import logging
+from dataclasses import replace
 
 import pytest
 
 from nightshelf.errors import InputError
 from nightshelf.raw_logs import Source
-from pipelines.schema_drift import Column, Schema, as_rows, check_drift, differences, from_rows
+from pipelines.schema_drift import Column, Schema, as_rows, check_drift, check_sources, differences, from_rows
 
-D1, D2 = dt.date(2026, 2, 1), dt.date(2026, 2, 2)
+D0, D1, D2, D3 = dt.date(2026, 1, 31), dt.date(2026, 2, 1), dt.date(2026, 2, 2), dt.date(2026, 2, 3)
 SOURCE = Source(
     name="log", path="raw/{event_date}.csv", format="csv", scenario="home_feed",
     event_type={"column": "act", "map": {"show": "impression"}},
@@ -19,7 +20,7 @@ GOOD = {"uid": "text", "sku": "integer", "at": "integer", "act": "text", "amount
 
 
 def schema(day, kinds, rows=100, share=1.0):
-    return Schema(day, rows, {name: Column(kind, share) for name, kind in kinds.items()})
+    return Schema("log", day, rows, {name: Column(kind, share) for name, kind in kinds.items()})
 
 
 def changed(**kinds):
@@ -71,5 +72,37 @@ def test_what_is_new_or_unread_or_as_good_is_a_warning(now, caplog):
 
 def test_a_schema_survives_its_table():
     first, last = schema(D1, GOOD), schema(D2, changed(note=None), 50, 0.5)
-    rows = [*as_rows("log", last), *as_rows("log", first), *as_rows("other", first)]
-    assert from_rows(rows) == {"log": last, "other": first}
+    other = replace(first, source="other")
+    assert from_rows([*as_rows(last), *as_rows(first), *as_rows(other)]) == {"log": last, "other": other}
+
+
+@pytest.mark.parametrize(("since", "stops"), [(None, True), (D1, True), (D2, False), (dt.date(2026, 2, 3), True)])
+def test_a_kind_that_is_meant_is_told_once(since, stops):
+    """Each day is compared with the one before it, but for the first day of a kind that the shop file announces."""
+    logs = {
+        D0: schema(D0, GOOD),
+        D1: schema(D1, GOOD),
+        D2: schema(D2, changed(at="text")),
+        D3: schema(D3, changed(at="text")),
+    }
+    source, read = SOURCE.model_copy(update={"schema_since": since}), []
+
+    def look(source, day, files):
+        read.extend(files)
+        return logs[day]
+
+    def check():
+        return check_sources({"log": {day: [str(day)] for day in (D1, D2, D3)}}, [source], {"log": logs[D0]}, look)
+
+    if stops:
+        with pytest.raises(InputError, match="between 2026-02-01 and 2026-02-02: at retyped"):
+            check()
+    else:
+        assert check() == [logs[D1], logs[D2], logs[D3]]
+        assert read == [str(D1), str(D2), str(D3)]
+
+
+def test_a_day_without_rows_is_passed_over():
+    logs = {D1: schema(D1, GOOD), D2: None, D3: schema(D3, changed(at=None))}
+    with pytest.raises(InputError, match="between 2026-02-01 and 2026-02-03: at dropped"):
+        check_sources({"log": {day: [] for day in logs}}, [SOURCE], {}, lambda source, day, files: logs[day])
