@@ -50,8 +50,8 @@ def user_sequences(
     Beside them stand the last 64 pairs of day and third-level category that the user was shown, with the number of
     impressions: what the shop took the user for. Drawn negatives are no exposure.
 
-    A user's rows are collected once, and each day takes its part. Order: event time, then event_id; for the exposure
-    day of arrival, then category.
+    A user's rows are collected once, and each day takes its part. Order: event time, then what else an event has here
+    (never its hashed ids: the same logs give the same sequences); for the exposure day of arrival, then category.
 
     Args:
         events, impressions: rows that arrived in the 30 days up to each of `dates`.
@@ -83,11 +83,10 @@ def _events_of_users(events: DataFrame, vocabularies: DataFrame, shop: Shop) -> 
     rows = add_index(history(events), vocabularies, "item", "item_id", "item")
     event = F.struct(
         F.col("event_ts").alias("ts"),
-        "event_id",
         F.col("as_of_date").alias("day"),
-        "item",
         _place("event_type", sequence_events(shop)).alias("event_type"),
         _place("scenario", list(shop.scenarios)).alias("scenario"),
+        "item",
     )
     return rows.groupBy("user_key").agg(F.sort_array(F.collect_list(event)).alias("acts"))
 

@@ -18,6 +18,9 @@ from training.histories import Histories, load_histories
 from training.spec import dense_names, field_names, order_tasks
 
 Files = Sequence[str | Path]
+# The order of the rows, and with it the way of the training, hangs neither on files nor on the key that hashes the users'
+# ids: the same logs give the same model. Hashed ids are the last resort.
+_ORDER = ["impression_ts", "item_index", "request_id", "position", "impression_id"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class TrainingInputs:
 
 @dataclass(frozen=True)
 class Examples:
-    """Columns of n impressions, sorted by impression_id, so that the order of files changes nothing."""
+    """Columns of n impressions, oldest first."""
 
     history: np.ndarray  # int64 [n], row of `histories`
     user_fields: np.ndarray  # int32 [n, user fields], vocabulary ids, the first is the user's
@@ -70,7 +73,17 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: str | None = None) 
     user_dense, target_dense = dense_names(shop)
     tasks = [task.name for task in order_tasks(shop)]
     labels, masks = [f"label_{t}" for t in tasks], [f"mask_{t}" for t in tasks]
-    keys = ["impression_id", "feature_date", "split", "scenario", "user_key", "request_id", "position", "sample_weight"]
+    keys = [
+        "impression_id",
+        "impression_ts",
+        "feature_date",
+        "split",
+        "scenario",
+        "user_key",
+        "request_id",
+        "position",
+        "sample_weight",
+    ]
     columns = [*keys, *user_names, *item_names, *user_dense, *target_dense, *labels, *masks]
     with ThreadPoolExecutor(1) as beside:
         reading = beside.submit(load_histories, inputs.user_sequences, SEQUENCE_LENGTH)
@@ -136,11 +149,12 @@ def load_vocabulary_sizes(files: Files) -> dict[str, int]:
 
 
 def _order(table: pa.Table, split: str | None) -> pa.Array:
-    """Return the places of the rows of a split (of all, if none is given), sorted by impression_id."""
+    """Return the places of the rows of a split (of all, if none is given) in their order: by time, item and impression."""
+    keys = table.select(_ORDER)
     if split is None:
-        return pc.sort_indices(table["impression_id"])
+        return pc.sort_indices(keys, [(name, "ascending") for name in _ORDER])
     rows = pc.indices_nonzero(pc.equal(table["split"], split))
-    return rows.take(pc.sort_indices(table["impression_id"].take(rows)))
+    return rows.take(pc.sort_indices(keys.take(rows), [(name, "ascending") for name in _ORDER]))
 
 
 def _finite(table: pa.Table, names: list[str], rows: pa.Array) -> np.ndarray:

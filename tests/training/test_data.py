@@ -1,5 +1,6 @@
 import dataclasses
 import datetime as dt
+import hashlib
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,24 @@ def test_file_order_changes_nothing(demo_shop, make_night, tmp_path):
         if column.name not in ("histories", "user", "request"):
             assert np.array_equal(getattr(one, column.name), getattr(other, column.name)), column.name
     assert np.array_equal(one.user, other.user)
+
+
+def test_the_key_that_hashes_ids_changes_nothing(demo_shop, make_night, tmp_path):
+    night = make_night(tmp_path, users=10, per_day=6, files=3)
+    (tmp_path / "other").mkdir()
+    files = []
+    for file in night.inputs.training_examples:
+        table = pq.read_table(file)
+        for name in ("impression_id", "user_key"):
+            hashed = [hashlib.sha256(f"other {text}".encode()).hexdigest() for text in table[name].to_pylist()]
+            table = table.set_column(table.schema.get_field_index(name), name, pa.array(hashed))
+        files.append(tmp_path / "other" / file.name)
+        pq.write_table(table, files[-1])
+    one = load_examples(demo_shop, night.inputs)
+    other = load_examples(demo_shop, dataclasses.replace(night.inputs, training_examples=files))
+    for column in dataclasses.fields(one):
+        if column.name != "histories":
+            assert np.array_equal(getattr(one, column.name), getattr(other, column.name)), column.name
 
 
 def test_histories_are_found_by_user_and_day_and_keep_the_newest():
