@@ -106,7 +106,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     shop = Shop.model_validate({**TINY_SHOP, "home": str(tmp_path_factory.mktemp("spark"))})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+        # With the first compiler alone Java keeps 48 MB of code, which the tests fill: then it sweeps more than it runs
+        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m")
         session = spark_session(shop)
     session.conf.set("spark.sql.codegen.wholeStage", "false")
     yield session
