@@ -5,6 +5,7 @@ import csv
 import gzip
 import os
 import re
+import zlib
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -96,7 +97,7 @@ def first_lines(spark: SparkSession, file: str, encoding: str, count: int) -> li
         try:
             with _OPEN.get(Path(file).suffix, open)(file, "rb") as lines:
                 found = list(islice(lines, count))
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{file}: cannot be read ({error}); bring the file again") from None
     texts = [line.decode(encoding, "replace").rstrip("\r\n") for line in found]
     return [texts[0].lstrip("\ufeff"), *texts[1:]] if texts else []

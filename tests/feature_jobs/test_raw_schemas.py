@@ -51,6 +51,13 @@ def test_csv(spark, tmp_path):
     assert kinds(spark, [tmp_path / "empty.csv"], "csv") == (0, {})
 
 
+def test_lines_that_no_parser_takes_are_passed_over(spark, tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"id,q\n1,x\n2," + b"y" * 200_000 + b"\n3,a\rb\n")
+    assert kinds(spark, [tmp_path / "a.csv"], "csv") == (1, {"id": ("integer", 1), "q": ("text", 1)})
+    (tmp_path / "a.jsonl").write_text("[" * 100_000 + '\n{"id": 1}\n[1]\n')
+    assert kinds(spark, [tmp_path / "a.jsonl"], "jsonl") == (1, {"id": ("integer", 1)})
+
+
 def test_parquet(spark, tmp_path):
     columns = {
         "id": pa.array([1]), "price": pa.array([1.5]), "name": pa.array(["x"]), "at": pa.array([dt.datetime(2026, 2, 1)]),
