@@ -3,7 +3,7 @@ SHELL := /bin/sh
 JOBS := .venv/jobs/bin
 AIRFLOW := .venv/airflow/bin
 .DEFAULT_GOAL := help
-.PHONY: help env lock night up down doctor test coverage lint format bench-night bench-truth chaos docs
+.PHONY: help env lock night up down doctor test test-cluster coverage lint format bench-night bench-truth bench-dirt chaos docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,8 +12,11 @@ night: env ## one whole night: demo shop, the real Airflow DAG in one process, a
 	@scripts/night
 
 test: lint ## lint, then every test that needs no GPU, in both environments
-	$(JOBS)/python -m pytest
+	$(JOBS)/python -m pytest -n 2 --dist loadfile
 	$(AIRFLOW)/python -m pytest tests/dags
+
+test-cluster: env ## the feature jobs on a Spark cluster of two workers, one of them killed; minutes
+	$(JOBS)/python -m pytest tests/cluster -m cluster
 
 coverage: env ## the share of the code without an engine that its own tests run; at least 90 %
 	$(JOBS)/python -m pytest tests/nightshelf tests/training tests/simulation -q --cov=nightshelf --cov=training --cov=simulation --cov-fail-under=90
@@ -48,6 +51,9 @@ bench-night: env ## time one demo night through the DAG; last line JSON
 
 bench-truth: env ## the published shelves against the simulated truth; last line JSON
 	@$(JOBS)/python benchmarks/truth.py
+
+bench-dirt: env ## precision and recall of the cleaning's rules on planted dirt; last line JSON
+	@$(JOBS)/python benchmarks/dirt.py
 
 chaos: env ## kill -9 each stage at random moments and compare; last line JSON
 	@$(JOBS)/python benchmarks/chaos.py

@@ -5,18 +5,9 @@ from pyspark.sql import functions as F
 
 from feature_jobs.events import VALUES
 from feature_jobs.raw_rows import union
-from feature_jobs.rules import BOT, OTHER_DAYS, UNKNOWN_ITEM
+from feature_jobs.rules import BOT, BY_SOMEBODY, OTHER_DAYS, UNKNOWN_ITEM
 
 _EVENT = ("event_ts", "source", "scenario", "event_type", "user_key", *VALUES)
-# A bot picks items at random; that some are not in the catalogue says less about its rows than that it is a bot.
-_BY_SOMEBODY = f"(reason is null or reason = '{UNKNOWN_ITEM}')"
-
-
-def find_bots(judged: DataFrame, max_clicks_per_day: int) -> DataFrame:
-    """Return user_key, as_of_date and outcomes of each user with more outcome events in a day's logs than a person has."""
-    outcomes = judged.where(f"{_BY_SOMEBODY} and event_type <> 'impression'")
-    counts = outcomes.groupBy("user_key", "as_of_date").agg(F.count("*").alias("outcomes"))
-    return counts.where(F.col("outcomes") > max_clicks_per_day)
 
 
 def quarantine(judged: DataFrame, bots: DataFrame) -> DataFrame:
@@ -24,18 +15,18 @@ def quarantine(judged: DataFrame, bots: DataFrame) -> DataFrame:
 
     Args:
         judged: JUDGED rows (feature_jobs.events.complete_verdicts).
-        bots: what `find_bots` found; the raw column of their rows is the event in our names, as JSON.
+        bots: what feature_jobs.bots.find_bots found; the raw column of their rows is the event in our names, as JSON.
     """
-    others = judged.where(f"not {_BY_SOMEBODY}").where(F.col("reason") != OTHER_DAYS)
+    others = judged.where(f"not {BY_SOMEBODY}").where(F.col("reason") != OTHER_DAYS)
     unknown = judged.where(F.col("reason") == UNKNOWN_ITEM).join(
         F.broadcast(bots), ["user_key", "as_of_date"], "left_anti"
     )
-    by_bots = judged.where(_BY_SOMEBODY).join(F.broadcast(bots), ["user_key", "as_of_date"])
+    by_bots = judged.where(BY_SOMEBODY).join(F.broadcast(bots), ["user_key", "as_of_date"])
     by_bots = by_bots.withColumns(
         {
             "reason": F.lit(BOT),
             "raw": F.to_json(F.struct(*_EVENT)),
-            "evidence": F.format_string("%d outcome events in one day", F.col("outcomes")),
+            "evidence": F.col("bot_evidence"),
         }
     )
     columns = ["as_of_date", "source", "reason", "file", "raw", "evidence"]

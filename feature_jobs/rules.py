@@ -13,6 +13,8 @@ from nightshelf.raw_logs import NUMBERS, Source, ValueMap
 OTHER_DAYS = "other_days"
 BOT = "bot"
 UNKNOWN_ITEM = "unknown_item"
+# A bot picks items at random; that some are not in the catalogue says less about its rows than that it is a bot.
+BY_SOMEBODY = f"(reason is null or reason = '{UNKNOWN_ITEM}')"
 ABSENT = " is absent"
 TEXTS = ("user_id", "item_id", "request_id", "query", "anchor_item_id")
 _FIRST_MOMENT = "2000-01-01 00:00:00"

@@ -88,10 +88,26 @@ class Scenario(Strict):
     exclude: list[Literal["purchased_30d", "out_of_stock"]] = Field([])
 
 
+class Bots(Strict):
+    """The most that a person does in the logs of one day; whoever does more is a bot that day. null = no such limit.
+
+    Clicks are all events but impressions. An hour counts where it holds a click; a gap is the time from one moment with
+    clicks to the next, and even if it is within a tenth of the user's median gap. Hours and gaps tell nothing of users
+    with fewer than `min_clicks` clicks.
+    """
+
+    max_clicks_per_day: int | None = Field(1000, ge=1)
+    max_impressions_per_day: int | None = Field(20_000, ge=1)
+    max_items_per_day: int | None = Field(500, ge=1)
+    max_hours_per_day: int | None = Field(20, ge=1, le=24)
+    max_even_gaps: float | None = Field(0.8, gt=0, le=1)
+    min_clicks: int = Field(50, ge=3)
+
+
 class Quarantine(Strict):
     """Thresholds above which a row is set aside."""
 
-    max_clicks_per_day: int = Field(1000, ge=1)
+    bots: Bots = Bots()
     test_users: list[str] = Field([])
     max_price: float = 1e6
     max_quantity: int = 10_000
@@ -107,6 +123,18 @@ class Quarantine(Strict):
             except re.error as error:
                 raise ValueError(f"{pattern!r} is no regular expression ({error}); write one such as test_.*") from None
         return patterns
+
+
+class Checks(Strict):
+    """When a table's content is suspicious (a warning), or stops the night. null = never.
+
+    psi: a feature's or label's population stability index against what the serving model learned, beyond chance.
+    stump_auc: AUC with which one threshold on one feature may tell a task's label.
+    """
+
+    psi_warn: float | None = Field(0.25, gt=0)
+    psi_fail: float | None = Field(10.0, gt=0)
+    stump_auc_fail: float = Field(0.98, gt=0.5, le=1)
 
 
 class Spark(Strict):
@@ -141,6 +169,7 @@ class Shop(Strict):
     model: Path = Path("conf/models/ple.yaml")
     history_days: int = Field(14, ge=2, le=400)
     quarantine: Quarantine = Quarantine()
+    checks: Checks = Checks()
     spark: Spark = Spark()
     privacy: Privacy = Privacy()
 

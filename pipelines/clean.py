@@ -165,14 +165,15 @@ def _write_judged(job: _Job, known: "DataFrame | None") -> None:
 
 
 def _write_events_and_quarantine(job: _Job) -> None:
+    from feature_jobs.bots import find_bots
     from feature_jobs.events import mark_duplicates
-    from feature_jobs.quarantine import find_bots, quarantine
+    from feature_jobs.quarantine import quarantine
     from feature_jobs.storage import write_table
 
     if not job.judged.exists():
         return
     judged = job.spark.read.parquet(str(job.judged))
-    found = find_bots(judged, job.shop.quarantine.max_clicks_per_day)
+    found = find_bots(judged, job.shop.quarantine.bots)
     bots = job.spark.createDataFrame(found.collect(), found.schema)
     specs = job.night.warehouse.specs
     write_table(quarantine(judged, bots), specs["quarantine"], job.folders["quarantine"], ["source", "reason"])

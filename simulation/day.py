@@ -17,6 +17,7 @@ from simulation.rawlogs import FOLDERS, raw_lines, user_names, write_source
 from simulation.rows import IMPRESSION, SOURCES, Rows, stack, take
 from simulation.seeds import random_for
 from simulation.statefile import load_state, save_state
+from simulation.strangers import strangers
 from simulation.traffic import draw_requests, end_day, pair_signals, react, show_items
 
 _PAIRS_AT_ONCE = 200_000
@@ -37,7 +38,7 @@ def simulate_chunk(plan: Plan, day: int, home: Path, truth: Path, chunk: int) ->
     happened = react(shown, chance, clock, rng)
     now = happened["event_day"] == day
     today = stack([take(happened, now), take(waiting, waiting["event_day"] == day)])
-    logged = _log(plan, day, chunk, today, clock.starts)
+    logged = _log(plan, day, chunk, today, np.flatnonzero(item_day.on_sale), clock.starts)
     written = stack([logged, take(waiting, waiting["event_day"] < day)])
     arriving = take(written, written["arrival"] == day)
     size = _write_logs(catalogue, plan, arriving, home, plan.date(day), chunk)
@@ -72,14 +73,14 @@ def _chances(plan: Plan, chunk: int, day: int, shown: Rows, context: np.ndarray,
     return Chances(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("click", "cart", "purchase")))
 
 
-def _log(plan: Plan, day: int, chunk: int, today: Rows, starts: np.ndarray) -> Rows:
+def _log(plan: Plan, day: int, chunk: int, today: Rows, on_sale: np.ndarray, starts: np.ndarray) -> Rows:
     """Return today's rows as the logs will hold them: an hour lost, rows spoilt, strangers added."""
     rng = random_for(plan.seed, "dirt", day, chunk)
     logged = dirt.spoil(dirt.lose_hour(today, day, int(starts[0])), rng)
     if chunk:
         return logged
     home_rows = int((logged["source"] == 0).sum())
-    return stack([logged, dirt.strangers(home_rows, plan.items, plan.users, day, starts, plan.max_clicks_per_day, rng)])
+    return stack([logged, strangers(home_rows, on_sale, plan.users, day, starts, rng)])
 
 
 def _write_logs(catalogue: Catalogue, plan: Plan, rows: Rows, home: Path, date: Any, chunk: int) -> int:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from simulation.rows import ABSENT, CLICK, IMPRESSION, SOURCES, Rows, make_rows, stack, take
+from simulation.rows import SOURCES, Rows, stack, take
 
 DEFECTS = (
     "", "unparsable", "missing_key_field", "unknown_event_type", "unknown_scenario", "impossible_timestamp", "too_late",
@@ -24,10 +24,6 @@ _ONLY_IN = {
     "absurd_number": ("cart_log", "checkout_log"),
     "text_too_long": ("search_log",),
 }
-# User numbers of those who are no customers; names in rawlogs.user_names.
-TEST_USERS = {-2: "test_1", -3: "qa-7"}
-BOT_EVERY_DAYS = 4
-BOT_CLICKS = 3000
 LOST_HOUR_DAY, LOST_HOUR = 5, 15  # one fortnight's day has lost an hour of every log
 _LOST_EVERY_DAYS = 14
 
@@ -64,56 +60,3 @@ def spoil(rows: Rows, rng: np.random.Generator) -> Rows:
     again = take(rows, clean & ~late & (rng.random(len(clean)) < _DUPLICATE_RATE))
     again["defect"][:] = code_of("duplicate")
     return stack([rows, again])
-
-
-def strangers(
-    home_rows: int, items: int, users: int, day: int, starts: np.ndarray, max_clicks: int, rng: np.random.Generator
-) -> Rows:
-    """Return the rows of test accounts, and every few days of a bot, in a home feed log of `home_rows` rows."""
-    parts = [make_rows(0)]
-    request = day * 10**12 + 9 * 10**11
-    if home_rows >= 100:
-        parts.append(
-            _noise(
-                len(TEST_USERS) * 3,
-                np.repeat(list(TEST_USERS), 3),
-                IMPRESSION,
-                "test_user",
-                items,
-                request,
-                starts,
-                rng,
-            )
-        )
-    bot_clicks = min(BOT_CLICKS, home_rows // 8)
-    if day % BOT_EVERY_DAYS == 1 and bot_clicks > max_clicks:
-        parts.append(_noise(bot_clicks, np.full(bot_clicks, users), CLICK, "bot", items, request + 10**6, starts, rng))
-    rows = stack(parts)
-    rows["event_day"][:] = day
-    rows["arrival"][:] = day
-    return rows
-
-
-def _noise(
-    count: int,
-    user: np.ndarray,
-    kind: int,
-    reason: str,
-    items: int,
-    request: int,
-    starts: np.ndarray,
-    rng: np.random.Generator,
-) -> Rows:
-    return make_rows(
-        count,
-        source=0,
-        kind=kind,
-        scenario=0,
-        user=user,
-        item=rng.integers(0, items, count),
-        ts=rng.integers(starts[0], starts[1], count),
-        request=request + np.arange(count),
-        position=1,
-        propensity=0.001 if kind == IMPRESSION else ABSENT,
-        defect=code_of(reason),
-    )

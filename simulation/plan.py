@@ -2,7 +2,7 @@
 
 import datetime as dt
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -28,7 +28,6 @@ class Plan:
     seed: int
     impressions_per_user_day: float
     timezone: str
-    max_clicks_per_day: int
 
     def __post_init__(self) -> None:
         if self.users < 1 or self.items < 40 or self.impressions_per_user_day <= 0 or self.seed < 0:
@@ -69,7 +68,10 @@ class Plan:
 def load_plan(truth: Path) -> Plan | None:
     """Return the plan of the shop whose truth lies at `truth`, or None."""
     path = truth / "plan.json"
-    return Plan(**json.loads(path.read_text())) if path.exists() else None
+    if not path.exists():
+        return None
+    known = {field.name for field in fields(Plan)}
+    return Plan(**{name: value for name, value in json.loads(path.read_text()).items() if name in known})
 
 
 @lru_cache(maxsize=2)

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 
 from simulation.behaviour import CAMPAIGN_PAGES
 from simulation.catalogue import Catalogue
-from simulation.dirt import TEST_USERS, code_of
+from simulation.dirt import code_of
 from simulation.rows import SOURCES, Rows, take
+from simulation.strangers import TEST_USERS
 
 FOLDERS = tuple(name.removesuffix("_log") for name in SOURCES)
 _KINDS = (

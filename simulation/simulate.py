@@ -45,7 +45,7 @@ def simulate_shop(
     """Write the logs of `days` days from `first_day` on, and their truth. Days that exist from the same plan are kept.
 
     Args:
-        shop: where to write (home), time zone, and the clicks above which a user counts as a bot.
+        shop: where to write (home), and time zone.
         first_day: first date of the logs.
         days: number of days.
         users: number of users, some of whom never come.
@@ -63,7 +63,7 @@ def simulate_shop(
     if days < 1:
         raise InputError(f"days = {days}: there is nothing to simulate; give at least 1")
     rate = impressions_per_user_day or IMPRESSIONS_PER_USER_DAY
-    plan = Plan(first_day.isoformat(), users, items, seed, rate, shop.timezone, shop.quarantine.max_clicks_per_day)
+    plan = Plan(first_day.isoformat(), users, items, seed, rate, shop.timezone)
     truth = truth_dir(shop)
     _claim(plan, shop.home, truth)
     stats: list[dict[str, Any]] = []

@@ -87,7 +87,7 @@ SHOWN_LOG = {
     "columns": {"user_id": "user", "item_id": "item", "event_ts": "at"}, "timestamp": {"format": "iso8601"},
 }  # fmt: skip
 QUARANTINE = {
-    "max_clicks_per_day": 3,
+    "bots": {"max_clicks_per_day": 3},
     "test_users": ["qa-.", "test_.*"],
     "max_text": 100,
     "max_price": 1e6,
@@ -160,7 +160,7 @@ def test_quarantine_shows_the_fault_without_the_user(cleaned):
     assert ("home_log", "unknown_event_type", "hover") in rows
     assert ("home_log", "unknown_event_type", "action is absent") in rows
     assert ("home_log", "text_too_long", "request_id has 101 characters") in rows
-    assert ("home_log", "bot", "4 outcome events in one day") in rows
+    assert ("home_log", "bot", "4 clicks in one day, more than 3") in rows
     assert '"page":"nowhere"' in rows["shown_log", "unknown_scenario", "nowhere"]
 
 
