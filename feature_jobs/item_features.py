@@ -15,6 +15,9 @@ from nightshelf.features import PRICE_BANDS, WINDOWS, outcome_events
 from nightshelf.tables import table_specs
 
 _MAX_AGE_DAYS = 365
+# Where no launch date is known: an item first seen longer ago, or on the first day that the logs tell of, is old, and how old
+# is not known. Without this its age would be a clock that counts the days since the shop's first log.
+_FRESH_DAYS = 7
 
 
 def item_features(
@@ -39,7 +42,8 @@ def item_features(
     kinds = ["impression", *outcome_events(shop)]
     daily = item_days(exposure(events, impressions), kinds)
     counts = spread_over_dates(daily, dates)
-    counts = counts.groupBy("as_of_date", "item_id").agg(*window_counts(kinds), F.min("first_seen").alias("first_seen"))
+    counts = counts.groupBy("as_of_date", "item_id").agg(*window_counts(kinds), F.min("day").alias("first_day"))
+    counts = counts.join(F.broadcast(_first_days(daily, dates)), "as_of_date")
     rows = counts.join(_known_items(items, shop, dates), ["as_of_date", "item_id"], "full")
     rows = rows.where(F.col(f"impression_{LONGEST_WINDOW}").isNotNull() | F.col("in_catalogue"))
     rows = rows.na.fill(0, [f"{kind}_{days}" for kind in kinds for days in WINDOWS])
@@ -73,6 +77,12 @@ def _known_items(items: DataFrame, shop: Shop, dates: list[dt.date]) -> DataFram
     )
 
 
+def _first_days(daily: DataFrame, dates: list[dt.date]) -> DataFrame:
+    """Return per as_of_date the first day of arrival that its window holds."""
+    days = spread_over_dates(daily.select("day").distinct(), dates)
+    return days.groupBy("as_of_date").agg(F.min("day").alias("window_start"))
+
+
 def _price_band() -> Column:
     """Return the decile of the price inside the second-level category of that day; equal prices share a band."""
     rank = F.percent_rank().over(
@@ -92,6 +102,13 @@ def _columns(shop: Shop, kinds: list[str]) -> dict[str, Column]:
     columns["item_log_price"] = F.coalesce(F.log1p("price"), F.lit(0.0))
     discount = F.when(F.col("highest_price") > 0, 1 - F.col("price") / F.col("highest_price"))
     columns["item_discount"] = F.coalesce(discount, F.lit(0.0))
-    age = F.datediff("as_of_date", F.coalesce("launch_date", "first_seen"))
-    columns["item_age_days"] = F.coalesce(F.least(F.greatest(age, F.lit(0)), F.lit(_MAX_AGE_DAYS)), F.lit(0))
+    columns["item_age_days"] = _age_days()
     return columns
+
+
+def _age_days() -> Column:
+    launched = F.datediff("as_of_date", "launch_date")
+    since_launch = F.when(launched.isNotNull(), F.least(F.greatest(launched, F.lit(0)), F.lit(_MAX_AGE_DAYS)))
+    seen = F.datediff("as_of_date", "first_day")
+    is_old = (seen > _FRESH_DAYS) | (F.col("first_day") == F.col("window_start"))
+    return F.coalesce(since_launch, F.when(is_old, F.lit(_MAX_AGE_DAYS)).otherwise(seen), F.lit(0))

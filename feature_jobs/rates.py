@@ -13,9 +13,9 @@ MIN_PRIOR_IMPRESSIONS, MAX_PRIOR_IMPRESSIONS = 20, 1000
 
 
 def item_days(activity: DataFrame, kinds: list[str]) -> DataFrame:
-    """Return the rows of each kind per item and day of arrival, and the first date of an event: small, and kept in memory."""
+    """Return the rows of each kind per item and day of arrival: small, and kept in memory."""
     daily = activity.groupBy("item_id", F.col("as_of_date").alias("day"))
-    return daily.agg(*daily_counts(kinds), F.min("event_date").alias("first_seen")).persist()
+    return daily.agg(*daily_counts(kinds)).persist()
 
 
 def mean_rates(daily: DataFrame, outcomes: list[str], dates: list[dt.date]) -> DataFrame:

@@ -126,7 +126,14 @@ def item_dense(shop: Shop) -> list[Feature]:
     features.append(
         Feature("item_discount", "float32", "1 - price / highest price of the item in the window, 0..1", "item")
     )
-    features.append(Feature("item_age_days", "float32", "days since launch or first sight, at most 365", "item"))
+    features.append(
+        Feature(
+            "item_age_days",
+            "float32",
+            "days since launch, at most 365; where no launch is known, since first sight in the last week, else 365",
+            "item",
+        )
+    )
     return features
 
 

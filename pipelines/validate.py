@@ -11,6 +11,7 @@ range lets NaN pass, so `not_nan` makes it an outlier before, and `within` bound
 exception inside a rule looks like a rule that failed, so it is told apart by its message.
 """
 
+import datetime as dt
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
@@ -83,18 +84,15 @@ def read_batch(night: Night, table: str, select: str) -> "pd.DataFrame | ps.Data
     return rows.to_pandas()
 
 
-def query_files(night: Night, table: str, query: str) -> Any:
-    """Return the Arrow rows of a query over `batch_files`, the files of the night's partition of a table.
+def query_files(night: Night, table: str, query: str, day: dt.date | None = None) -> Any:
+    """Return the Arrow rows of a query over `batch_files`, the files of a table's partition: the night's, or that of `day`.
 
     A partition without rows is an empty table of the same columns.
     """
     connection = connect(night)
-    files = night.warehouse.files(table, [night.as_of_date])
-    source = (
-        connection.read_parquet(files)
-        if files
-        else connection.from_arrow(night.warehouse.read(table, [night.as_of_date]))
-    )
+    days = [day or night.as_of_date]
+    files = night.warehouse.files(table, days)
+    source = connection.read_parquet(files) if files else connection.from_arrow(night.warehouse.read(table, days))
     source.create_view("batch_files")
     return connection.sql(query).to_arrow_table()
 

@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING
 
 from nightshelf.config import Shop
 from nightshelf.features import dense_features, index_features
+from pipelines.feature_drift import drift_facts, drift_suite, feature_drift, leak_facts, leak_suite, sample_examples
 from pipelines.stage import Night, StageResult
 from pipelines.validate import (
     FINITE,
+    Row,
     check_table,
     expect,
     none_above_zero,
@@ -18,6 +20,7 @@ from pipelines.validate import (
     stop_on_failure,
     within,
 )
+from pipelines.warehouse import arrow_schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,10 +46,31 @@ def run(night: Night) -> StageResult:
         night, "training_examples.features", feature_facts(night), features_suite(night.shop), index=("feature",)
     )
     rows += check_table(night, "training_examples.classes", classes, classes_suite(night.shop), index=("scenario",))
+    if all(row["success"] or row["severity"] == "warn" for row in rows):  # broken values have no distribution
+        rows += _check_drift_and_leaks(night)
     record_checks(night, rows)
     message = stop_on_failure(rows)
     read = row_count(night.warehouse.files("training_examples", [night.as_of_date]))
     return StageResult(rows_in=read, rows_out=len(rows), inputs=["training_examples"], message=message)
+
+
+def _check_drift_and_leaks(night: Night) -> list[Row]:
+    import pyarrow as pa
+
+    sample = sample_examples(night, night.as_of_date)
+    drift = feature_drift(night, sample)
+    night.warehouse.publish_arrow(
+        "feature_drift",
+        pa.Table.from_pylist(drift, arrow_schema(night.warehouse.specs["feature_drift"])),
+        [night.as_of_date],
+        night.run_id,
+    )
+    limits = night.shop.checks
+    leaks = leak_facts(night.shop, sample, limits.stump_auc_fail)
+    rows = check_table(night, "feature_drift", drift_facts(drift, limits), drift_suite(drift), index=("name", "psi"))
+    return rows + check_table(
+        night, "training_examples.leaks", leaks, leak_suite(leaks), index=("feature", "task", "auc")
+    )
 
 
 def examples_select(shop: Shop) -> str:

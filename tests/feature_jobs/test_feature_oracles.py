@@ -129,11 +129,11 @@ def test_item_features_agree_with_sql(world, seed):
     log, items, days = w["log"], w["item_rows"], pd.DataFrame({"t": DAYS})  # noqa: F841 (DuckDB reads them by name)
     expected = duckdb.sql(f"""
         with acts as (
-            select t::date t, item_id, event_type kind, t::date - a.as_of_date::date distance, a.event_date
+            select t::date t, item_id, event_type kind, t::date - a.as_of_date::date distance
             from days join log a on a.as_of_date::date between t::date - 29 and t::date),
         prior as (
             select t, count(*) filter (kind = 'click') / count(*) filter (kind = 'impression') mean,
-                   greatest(20, least(1000, 2 / mean)) m
+                   greatest(20, least(1000, 2 / mean)) m, max(distance) oldest
             from acts group by t),
         named as (
             select t::date t, item_id, arg_max(i.price, i.as_of_date) price, max(i.price) highest
@@ -147,12 +147,37 @@ def test_item_features_agree_with_sql(world, seed):
                {RATE.format("click")} item_click_rate_30d,
                coalesce(ln(1 + price), 0) item_log_price,
                coalesce(1 - price / highest, 0) item_discount,
-               coalesce(max(e.t - event_date::date), 0) item_age_days
+               coalesce(case when max(distance) > 7 or max(distance) = oldest then 365 else max(distance) end, 0) item_age_days
         from everything e join prior using (t)
         left join acts on acts.t = e.t and acts.item_id = e.item_id
         left join named on named.t = e.t and named.item_id = e.item_id
-        group by e.t, e.item_id, m, mean, price, highest order by 1, 2""").df()
+        group by e.t, e.item_id, m, mean, price, highest, oldest order by 1, 2""").df()
     _assert_equal(found, expected, ["as_of_date", "item_id"])
+
+
+def test_an_items_age_is_no_clock_where_nobody_knows_its_launch(tiny_shop, frame, event):
+    """There from the first day, or seen for more than a week: old. A launch date says it better."""
+    shop, first = tiny_shop(days=0), dt.date(2026, 2, 1)
+    log = [event("impression", "u1", item, day) for item, day in (("old", 0), ("new", 2), ("dated", 2), ("old", 9))]
+    launch = {"dated": dt.date(2026, 1, 25)}
+    listed = [
+        {"as_of_date": first + dt.timedelta(days=day), "item_id": item, "launch_date": launch.get(item)}
+        for day in range(12) for item in ("old", "new", "dated", "unseen")
+    ]  # fmt: skip
+    events, items = frame(shop, "events", log), frame(shop, "items", listed)
+    words = frame(shop, "vocabularies", [{"feature": "item", "value": "new", "index": 1}])
+    days = [first + dt.timedelta(days=day) for day in (2, 4, 9, 10)]
+    found = item_features(events, impressions(events, shop), items, words, shop, days).collect()
+    ages = {
+        name: [row.item_age_days for row in sorted(found) if row.item_id == name]
+        for name in launch | {"old": 0, "new": 0, "unseen": 0}
+    }
+    assert ages == {
+        "old": [365, 365, 365, 365],
+        "new": [0, 2, 7, 365],
+        "dated": [9, 11, 16, 17],
+        "unseen": [0, 0, 0, 0],
+    }
 
 
 @pytest.mark.parametrize("seed", [5])

@@ -1,3 +1,4 @@
+import dataclasses
 import datetime as dt
 import uuid
 from collections.abc import Callable
@@ -208,6 +209,92 @@ def test_one_split_alone_stops_the_night(night: Night) -> None:
         validate_examples.run(night)
 
 
+def varied_examples(shop: Shop, seed: int, moved: float = 0.0) -> list[dict[str, Any]]:
+    """Return 1,000 examples whose features are noise, those of the validation split `moved` by so much."""
+    chance, rows = np.random.default_rng(seed), []
+    for n in range(1000):
+        late = n % 4 == 0
+        features = {f.name: float(chance.normal() + moved * late) for f in dense_features(shop)}
+        ids = {f.name: int(chance.integers(0, 9)) for f in index_features(shop)}
+        (row,) = example_rows(shop, impression_id=f"e{n}", split="validation" if late else "train", **features, **ids)[
+            -1:
+        ]
+        labels = {f"label_{task}": float(chance.random() < 0.4) for task in shop.tasks}
+        rows.append({**row, **labels, "scenario": ("home_feed", "search")[n // 4 % 2]})
+    return rows
+
+
+def test_noise_neither_drifts_nor_leaks(night: Night) -> None:
+    publish(night, "training_examples", varied_examples(night.shop, 1))
+    assert validate_examples.run(night).message.endswith("checks held")
+    drift = night.warehouse.read("feature_drift", [DAY]).to_pylist()
+    features = {f.name for f in [*index_features(night.shop), *dense_features(night.shop)]}
+    assert {row["name"] for row in drift if row["kind"] == "feature"} == features
+    labels = {(row["name"], row["scenario"]) for row in drift if row["kind"] == "label"}
+    assert labels == {(task, scenario) for task in night.shop.tasks for scenario in night.shop.scenarios}
+    assert {(row["reference_rows"], row["rows"]) for row in drift if row["kind"] == "feature"} == {(750, 250)}
+
+
+def test_a_feature_that_knows_the_label_stops_the_night(night: Night) -> None:
+    rows = varied_examples(night.shop, 1)
+    for row in rows:
+        row["user_recency_days"] = 3 - row["label_click"]
+    publish(night, "training_examples", rows)
+    with pytest.raises(
+        GateError,
+        match=r"none on training_examples\.leaks\.knows_the_label .+feature=user_recency_days task=click auc=1\.0",
+    ):
+        validate_examples.run(night)
+
+
+def test_an_id_that_knows_the_label_stops_the_night(night: Night) -> None:
+    rows = varied_examples(night.shop, 1)
+    for row in rows:
+        row["brand_index"] = 2 * (row["brand_index"] // 2) + int(row["label_click"])  # odd ids were clicked
+    publish(night, "training_examples", rows)
+    with pytest.raises(GateError, match=r"leaks\.knows_the_label .+feature=brand_index task=click"):
+        validate_examples.run(night)
+
+
+def test_a_feature_that_has_died_stops_the_night(night: Night) -> None:
+    rows = varied_examples(night.shop, 1)
+    publish(
+        night,
+        "training_examples",
+        [{**row, "item_age_days": row["item_age_days"] * (row["split"] == "train")} for row in rows],
+    )
+    with pytest.raises(GateError, match=r"none on feature_drift\.died .+died=1 name=item_age_days"):
+        validate_examples.run(night)
+
+
+def test_drift_warns_and_by_the_shops_limit_stops_the_night(night: Night) -> None:
+    publish(night, "training_examples", varied_examples(night.shop, 1, moved=1.0))
+    assert "feature_drift.drifts none" in validate_examples.run(night).message
+    strict = night.shop.model_copy(update={"checks": night.shop.checks.model_copy(update={"psi_fail": 0.5})})
+    with pytest.raises(GateError, match=r"none on feature_drift\.drifts_far"):
+        validate_examples.run(dataclasses.replace(night, shop=strict))
+
+
+def test_the_reference_is_what_the_promoted_model_learned(night: Night) -> None:
+    """Tonight's splits agree with each other, and both have moved away from the night whose model serves."""
+    before = DAY - dt.timedelta(days=2)
+    moved = [{**row, "item_age_days": row["item_age_days"] + 9} for row in varied_examples(night.shop, 2)]
+    publish(night, "training_examples", varied_examples(night.shop, 1), before)
+    publish(night, "training_examples", moved)
+    decision = {"challenger": "1", "champion": "", "promoted": True, "reason": "", "evidence": "{}"}
+    publish(night, "promotions", [decision], before)
+    validate_examples.run(night)
+    drift = {
+        row["name"]: row for row in night.warehouse.read("feature_drift", [DAY]).to_pylist() if row["kind"] == "feature"
+    }
+    assert {row["reference_date"] for row in drift.values()} == {before}
+    assert [name for name, row in drift.items() if row["psi"] - row["psi_noise"] > 0.25] == ["item_age_days"]
+    publish(night, "promotions", [{**decision, "promoted": False}], before)
+    validate_examples.run(night)
+    drift = night.warehouse.read("feature_drift", [DAY]).to_pylist()
+    assert {row["reference_date"] for row in drift} == {DAY}
+
+
 def drafts(**change: Any) -> list[dict[str, Any]]:
     """Return full shelves of three for two users in two scenarios; `change` is laid over the last row."""
     rows = [
@@ -275,7 +362,8 @@ def test_results_of_other_tables_of_the_night_stay(night: Night) -> None:
     publish(night, "training_examples", example_rows(night.shop))
     validate_examples.run(night)
     tables = set(night.warehouse.read("data_checks", [DAY])["table_name"].to_pylist())
-    assert {"shelf_drafts", *(f"training_examples{part}" for part in ("", ".keys", ".features", ".classes"))} == tables
+    parts = ("", ".keys", ".features", ".classes", ".leaks")
+    assert {"shelf_drafts", "feature_drift", *(f"training_examples{part}" for part in parts)} == tables
 
 
 def test_a_suite_must_begin_with_a_row_count(night: Night) -> None:
