@@ -54,7 +54,7 @@ def main() -> None:
 def planted_rows(truth: pa.Table, key: bytes) -> dict[str, Counter[Row]]:
     """Return the planted rows of each reason as quarantine would show them."""
     rows: dict[str, Counter[Row]] = {}
-    for row in truth.filter(pc.not_equal(truth["reason"], "duplicate")).to_pylist():
+    for row in truth.filter(pc.invert(_is_duplicate(truth))).to_pylist():
         if row["raw"] is None or row["reason"] == "bot":
             request = f"o-{row['request_id']}" if row["event_type"] == "purchase" else row["request_id"]
             shown = _known_by(row["reason"], request)
@@ -89,8 +89,12 @@ def masked(text: str) -> str:
 
 
 def _duplicates(truth: pa.Table) -> Counter[Row]:
-    again = truth.filter(pc.equal(truth["reason"], "duplicate"))
+    again = truth.filter(_is_duplicate(truth))
     return Counter(zip(again["source"].to_pylist(), again["event_date"].to_pylist(), strict=True))
+
+
+def _is_duplicate(truth: pa.Table) -> pa.ChunkedArray:
+    return pc.is_in(truth["reason"], pa.array(["duplicate", "near_duplicate"]))
 
 
 def _found_duplicates(warehouse: Warehouse, days: list[Any]) -> Counter[Row]:

@@ -1,10 +1,12 @@
 """Raw rows of a source → judged events: typed, in our names, each with the reason that sets it aside, or none.
 
-Three steps: `read_events` reads one source and applies the rules that need a row alone; `complete_verdicts` adds those
-that need the catalogue and puts the user's key in the place of the id; `mark_duplicates` compares rows with each other.
+Two steps: `read_events` reads one source and applies the rules that need a row alone; `complete_verdicts` adds those that
+need the catalogue and puts the user's key in the place of the id. What compares rows with each other comes after: bots,
+orphans, duplicates.
 """
 
 import datetime as dt
+from collections.abc import Iterable
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -22,7 +24,7 @@ from nightshelf.raw_logs import EVENT_COLUMNS, NUMBERS, Source, ValueMap
 _RAW_LENGTH = 2000
 VALUES = tuple(name for name in EVENT_COLUMNS if name not in ("user_id", "event_ts"))
 # What, with its time, makes two rows one event: everything but the day of arrival.
-_IDENTITY = ("source", "scenario", "event_type", "user_key", *VALUES)
+IDENTITY = ("source", "scenario", "event_type", "user_key", *VALUES)
 _READ = (
     "as_of_date",
     "file",
@@ -152,42 +154,18 @@ def complete_verdicts(rows: DataFrame, known_items: DataFrame | None, shop: Shop
         "reason": reason,
         "evidence": F.col("verdict.evidence"),
         "raw": F.when(reason != OTHER_DAYS, F.substring(masked, 1, _RAW_LENGTH)),
-        "event_id": F.when(reason.isNull(), _event_id()),
+        "event_id": F.when(reason.isNull(), hash_of(("event_ts", *IDENTITY))),
     }
     return rows.withColumns(columns).withColumn("row_id", F.monotonically_increasing_id()).select(*JUDGED)
 
 
-def _event_id() -> Column:
-    """Return 128 bits over every field of the event, as 32 hexadecimal digits: two xxhash64 with seeds of their own.
+def hash_of(names: Iterable[str]) -> Column:
+    """Return 128 bits over these columns of events, as 32 hexadecimal digits: two xxhash64 with seeds of their own.
 
     Spark's hash passes over nulls, so they stand in as values that no good row has.
     """
     fields = [
-        F.coalesce(F.col(n), F.lit(-1)) if n in NUMBERS else F.coalesce(F.col(n), F.lit("\x00")) for n in _IDENTITY
+        F.col(n) if n == "event_ts" else F.coalesce(F.col(n), F.lit(-1 if n in NUMBERS else "\x00")) for n in names
     ]
-    halves = (F.xxhash64(F.lit(seed), "event_ts", *fields) for seed in (1, 2))
+    halves = (F.xxhash64(F.lit(seed), *fields) for seed in (1, 2))
     return F.lower(F.concat(*(F.lpad(F.hex(half), 16, "0") for half in halves)))
-
-
-def mark_duplicates(rows: DataFrame, published: DataFrame | None) -> DataFrame:
-    """Return rows with the column `is_duplicate`: all but the first arrival of each event.
-
-    Duplicates are few, so only the rows whose event_id comes again are compared; the others are not moved.
-
-    Args:
-        rows: JUDGED rows without a reason.
-        published: event_id and as_of_date of events of earlier days that this run does not write, or None.
-    """
-    short = F.xxhash64("event_id").alias("short")  # a chance collision costs a comparison, not a row
-    repeated = rows.groupBy(short).agg(F.count("*").alias("rows")).where("rows > 1")
-    suspects = rows.join(F.broadcast(repeated), short == F.col("short"), "left_semi")
-    first = suspects.groupBy("event_id").agg(F.min(F.struct("as_of_date", "row_id")).alias("first"))
-    marked = rows.join(F.broadcast(first), "event_id", "left")
-    is_again = F.struct("as_of_date", "row_id") > F.col("first")
-    if published is not None:
-        late = rows.where("event_date < as_of_date").select("event_id")
-        known = published.join(F.broadcast(late), "event_id", "left_semi")
-        known = known.groupBy("event_id").agg(F.min("as_of_date").alias("known_since"))
-        marked = marked.join(F.broadcast(known), "event_id", "left")
-        is_again = F.coalesce(is_again, F.lit(False)) | (F.col("known_since") < F.col("as_of_date"))
-    return marked.withColumn("is_duplicate", F.coalesce(is_again, F.lit(False)))

@@ -12,6 +12,7 @@ from nightshelf.raw_logs import NUMBERS, Source, ValueMap
 # A row of a file that holds all days, and which belongs to a day that this run does not write: counted, not set aside.
 OTHER_DAYS = "other_days"
 BOT = "bot"
+ORPHAN = "orphan_outcome"
 UNKNOWN_ITEM = "unknown_item"
 # A bot picks items at random; that some are not in the catalogue says less about its rows than that it is a bot.
 BY_SOMEBODY = f"(reason is null or reason = '{UNKNOWN_ITEM}')"

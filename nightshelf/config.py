@@ -4,24 +4,16 @@ import datetime as dt
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nightshelf.dates import parse_duration
-from nightshelf.raw_logs import Dimension, Graph, Source
+from nightshelf.raw_logs import Dimension, Duration, Graph, Source
 from nightshelf.yamlfile import Name, Strict, load_model
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-
-
-def _duration(text: str) -> str:
-    parse_duration(text)
-    return text
-
-
-Duration = Annotated[str, AfterValidator(_duration)]
 
 
 class Closed(Strict):
@@ -105,9 +97,10 @@ class Bots(Strict):
 
 
 class Quarantine(Strict):
-    """Thresholds above which a row is set aside."""
+    """Thresholds above which a row is set aside. `orphans`: event type → how long before it its item must have been shown."""
 
     bots: Bots = Bots()
+    orphans: dict[Name, Duration] = Field({})
     test_users: list[str] = Field([])
     max_price: float = 1e6
     max_quantity: int = 10_000
@@ -201,6 +194,11 @@ class Shop(Strict):
                     raise ValueError(
                         f"sources.{source.name}.scenario: {scenario_name!r} is no scenario; known: {known}"
                     )
+        for name in self.quarantine.orphans:
+            if name == "impression" or name not in self.event_types or "impression" not in self.event_types:
+                raise ValueError(
+                    f"quarantine.orphans: {name!r} is no outcome beside impressions; event types: {', '.join(self.event_types)}"
+                )
         if len({source.name for source in self.sources}) < len(self.sources):
             raise ValueError("two sources bear one name; give each its own")
         return self

@@ -2,10 +2,11 @@
 
 import datetime as dt
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from nightshelf.dates import parse_duration
 from nightshelf.yamlfile import Name, Strict
 
 # The letters that Spark reads in a time pattern, and how often each may stand in a row.
@@ -18,6 +19,14 @@ EVENT_COLUMNS = (
     "propensity", "dwell_seconds", "anchor_item_id",
 )  # fmt: skip
 NUMBERS = ("position", "quantity", "price", "propensity", "dwell_seconds")  # those of them that are read as numbers
+
+
+def _duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
 
 
 class ValueMap(Strict):
@@ -77,6 +86,9 @@ class Source(Strict):
     columns: dict[str, str]
     timestamp: TimestampFormat = TimestampFormat()
     late_by_days: int = Field(0, ge=0, le=30)
+    repeats_within: Duration | None = (
+        None  # a row that differs in its time alone, and comes so soon after, is a duplicate
+    )
     schema_since: dt.date | None = None  # the first day of a new schema: earlier days are not compared with it
 
     @field_validator("columns")

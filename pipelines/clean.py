@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from nightshelf.config import Shop
-from nightshelf.dates import days_back
+from nightshelf.dates import days_back, parse_duration
 from nightshelf.features import attribute_columns
 from nightshelf.identity import ensure_key
 from nightshelf.raw_logs import Source
@@ -166,7 +166,7 @@ def _write_judged(job: _Job, known: "DataFrame | None") -> None:
 
 def _write_events_and_quarantine(job: _Job) -> None:
     from feature_jobs.bots import find_bots
-    from feature_jobs.events import mark_duplicates
+    from feature_jobs.duplicates import mark_duplicates
     from feature_jobs.quarantine import quarantine
     from feature_jobs.storage import write_table
 
@@ -175,14 +175,38 @@ def _write_events_and_quarantine(job: _Job) -> None:
     judged = job.spark.read.parquet(str(job.judged))
     found = find_bots(judged, job.shop.quarantine.bots)
     bots = job.spark.createDataFrame(found.collect(), found.schema)
-    specs = job.night.warehouse.specs
-    write_table(quarantine(judged, bots), specs["quarantine"], job.folders["quarantine"], ["source", "reason"])
     good = judged.where("reason is null").join(bots.hint("broadcast"), ["user_key", "as_of_date"], "left_anti")
-    marked = mark_duplicates(good, _earlier_events(job))
+    orphans = _write_orphans(job, good)
+    if orphans is not None:
+        good = good.join(orphans.select("row_id"), "row_id", "left_anti")
+    specs = job.night.warehouse.specs
+    write_table(quarantine(judged, bots, orphans), specs["quarantine"], job.folders["quarantine"], ["source", "reason"])
+    near = {source.name: parse_duration(source.repeats_within) for source in job.shop.sources if source.repeats_within}
+    marked = mark_duplicates(good, _earlier_events(job), near)
     # The tasks of the comparison write a file a day each: another shuffle would only cost
     write_table(
         marked, specs["events"], job.folders["events"], ["user_key", "event_ts", "event_id"], None, "is_duplicate"
     )
+
+
+def _write_orphans(job: _Job, good: "DataFrame") -> "DataFrame | None":
+    """Return the orphans among the good rows, written down so that they are looked for once; None: nobody asks for them."""
+    from feature_jobs.orphans import find_orphans
+    from feature_jobs.storage import write_files
+
+    within = {name: parse_duration(time) for name, time in job.shop.quarantine.orphans.items()}
+    if not within:
+        return None
+    late = max(source.late_by_days for source in job.shop.sources)
+    back = -(-max(within.values()) // dt.timedelta(days=1))  # an hour back may be the day before
+    first = job.days[0] - dt.timedelta(days=late + back)
+    days = {
+        day for day in job.night.warehouse.partitions("events") if first <= day < job.days[-1] and day not in job.days
+    }
+    earlier = job.published("events", days).where("event_type = 'impression'") if days else None
+    folder = str(job.judged.with_name("orphans"))
+    write_files(find_orphans(good, earlier, within), folder)
+    return job.spark.read.parquet(folder)
 
 
 def _earlier_events(job: _Job) -> "DataFrame | None":

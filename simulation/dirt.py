@@ -7,6 +7,7 @@ from simulation.rows import SOURCES, Rows, stack, take
 DEFECTS = (
     "", "unparsable", "missing_key_field", "unknown_event_type", "unknown_scenario", "impossible_timestamp", "too_late",
     "negative_number", "absurd_number", "text_too_long", "unknown_item", "test_user", "bot", "duplicate",
+    "near_duplicate",
 )  # fmt: skip
 _RATES = {
     "unparsable": 6e-4, "missing_key_field": 6e-4, "unknown_event_type": 4e-4, "unknown_scenario": 2e-3,
@@ -14,6 +15,8 @@ _RATES = {
     "text_too_long": 5e-4, "unknown_item": 6e-4,
 }  # fmt: skip
 _DUPLICATE_RATE = 3e-3
+_REPEAT_RATE, _REPEATED = 4e-3, "cart_log"  # its client sends again what was not acknowledged, with the new time
+_REPEAT_AFTER_S = 3
 _LATE_RATE = 4e-3  # arrives one or two days late, and is kept
 _TOO_LATE_DAYS = 5
 _MOST = 12  # at most one row in so many is spoilt, so that no small log becomes useless
@@ -59,4 +62,9 @@ def spoil(rows: Rows, rng: np.random.Generator) -> Rows:
     rows["arrival"][late] += rng.integers(1, 3, int(late.sum()))
     again = take(rows, clean & ~late & (rng.random(len(clean)) < _DUPLICATE_RATE))
     again["defect"][:] = code_of("duplicate")
-    return stack([rows, again])
+    said = clean & ~late & (rows["source"] == SOURCES.index(_REPEATED)) & (rng.random(len(clean)) < _REPEAT_RATE)
+    repeat = take(rows, said)
+    # The copy is the earlier one, so that none falls into the day after
+    repeat["ts"] -= 1000 * rng.integers(1, _REPEAT_AFTER_S + 1, len(repeat["ts"]))
+    repeat["defect"][:] = code_of("near_duplicate")
+    return stack([rows, again, repeat])

@@ -192,22 +192,38 @@ def test_users_are_the_tables_and_all_seen_so_far(cleaned):
     assert known(D2) == {**members, **{user_key(u, key): None for u in ("u2", "u3", "u5", "u9", "busy", "qa-7x")}}
 
 
-def test_days_one_by_one_are_the_days_all_at_once(spark, tiny_shop, write_log, tmp_path):
-    shop = tiny_shop(days=2, user_count=6)
+def test_days_one_by_one_are_the_days_all_at_once(spark, make_tiny_shop, write_log, tmp_path):
+    """Late rows, rows said twice, and clicks whose impression came the day before, later, or never."""
+    for name in ("model", "shop", "other"):
+        (tmp_path / name).mkdir()
+    sources = [source.model_dump(mode="json") for source in make_tiny_shop(tmp_path / "model", days=0).sources]
+    sources[0]["repeats_within"] = "5s"
+    rules = {"sources": sources, "quarantine": {"orphans": {"click": "2h"}}}
+    shop = make_tiny_shop(tmp_path / "shop", days=2, user_count=6, **rules)
     late = {"uid": "u0", "sku": "i0", "action": "show", "ts": ms(1, 23), "rid": "late", "pos": 1}
-    write_log(shop.home / "raw/home/2026-02-01/late.jsonl.gz", [late])
-    write_log(shop.home / "raw/home/2026-02-02/late.jsonl.gz", [late, {**late, "rid": "only late"}])
+    again = {**late, "ts": ms(1, 23) + 4000}
+    followed = {**late, "action": "clk", "ts": ms(2, 0) + 100}  # an hour after, in the next day's log
+    forged = {**late, "action": "clk", "sku": "i5", "ts": ms(2, 0) + 100, "rid": "forged"}
+    write_log(shop.home / "raw/home/2026-02-01/late.jsonl.gz", [late, again])
+    write_log(shop.home / "raw/home/2026-02-02/late.jsonl.gz", [late, {**late, "rid": "only late"}, followed, forged])
     run_stage("clean", shop, D1)
     run_stage("clean", shop, D2)
-    other = tiny_shop(days=0, home=str(tmp_path / "other"))
+    other = make_tiny_shop(tmp_path / "other", days=0, **rules)
     shutil.copytree(shop.home / "raw", other.home / "raw")
     shutil.copytree(shop.home / "keys", other.home / "keys")
     run_stage("clean", other, D2)
     for table in ("events", "quarantine", "source_counts", "items", "users"):
         once, twice = Warehouse(other).read(table).to_pylist(), Warehouse(shop).read(table).to_pylist()
         assert sorted(map(repr, once)) == sorted(map(repr, twice)), table
-    (counts,) = [row for row in Warehouse(other).read("source_counts", [D2]).to_pylist() if row["source"] == "home_log"]
-    assert counts["duplicates"] == 1
+    counts = [row for row in Warehouse(other).read("source_counts").to_pylist() if row["source"] == "home_log"]
+    assert {row["as_of_date"]: row["duplicates"] for row in counts} == {D1: 1, D2: 1}
+    orphans = {row["raw"] for row in once_read(other, "quarantine") if row["reason"] == "orphan_outcome"}
+    assert sum("forged" in raw for raw in orphans) == 1
+    assert not any('"late"' in raw for raw in orphans)
+
+
+def once_read(shop, table):
+    return Warehouse(shop).read(table).to_pylist()
 
 
 def test_a_closed_day_without_logs_keeps_the_users_and_the_items(spark, tiny_shop):
