@@ -87,6 +87,7 @@ def _facts(shop: Shop, day: dt.date, tables: "duckdb.DuckDBPyConnection") -> dic
         "by_day": sections.rows_by_day(tables, day, shop.history_days),
         "quarantine": sections.quarantine(tables, day, shop.history_days),
         "checks": sections.checks(tables, day),
+        "drift": sections.drift(tables, day),
         "metrics": pivot_metrics(sections.metrics(tables, day)),
         "promotions": [{**row, "evidence": read_evidence(row["evidence"])} for row in sections.promotions(tables, day)],
         "rates": sections.task_rates(tables, day, shop),

@@ -49,7 +49,7 @@ def quarantine(tables: "duckdb.DuckDBPyConnection", day: dt.date, days: int) -> 
     """Return how many rows each reason set aside, this night and in the last days, with one example value."""
     query = """
         SELECT reason, count(*) FILTER (WHERE as_of_date = $day) AS tonight, count(*) AS in_window,
-            string_agg(DISTINCT source, ', ' ORDER BY source) AS sources, min(left(evidence, 60)) AS evidence
+            string_agg(DISTINCT source, ', ' ORDER BY source) AS sources, min(left(evidence, 90)) AS evidence
         FROM quarantine WHERE as_of_date <= $day AND as_of_date > $day - $days::INT
         GROUP BY reason ORDER BY in_window DESC, reason"""
     return ask(tables, query, day=day, days=days)
@@ -63,6 +63,15 @@ def checks(tables: "duckdb.DuckDBPyConnection", day: dt.date) -> list[Row]:
                  ORDER BY severity, expectation, column_name) FILTER (WHERE NOT success) AS broken
         FROM data_checks WHERE as_of_date = $day GROUP BY table_name ORDER BY table_name"""
     return ask(tables, query, day=day)
+
+
+def drift(tables: "duckdb.DuckDBPyConnection", day: dt.date, limit: int = 8) -> list[Row]:
+    """Return the features and labels that moved most by more than chance, since the night whose model serves."""
+    query = """
+        SELECT name, scenario, reference_date, reference_rows, rows, psi, psi_noise, ks, js, died
+        FROM feature_drift WHERE as_of_date = $day AND (psi > psi_noise OR died)
+        ORDER BY died DESC, psi - psi_noise DESC, name, scenario LIMIT $limit"""
+    return ask(tables, query, day=day, limit=limit)
 
 
 def metrics(tables: "duckdb.DuckDBPyConnection", day: dt.date) -> list[Row]:

@@ -63,6 +63,22 @@ def publish_everything(night: Night) -> None:
         "expected": "24 hours",
     }
     publish(night, "data_checks", [{**check, "expectation": "no_hour_missing", "column_name": "hour"}])
+    moved = {
+        "kind": "feature",
+        "scenario": "*",
+        "reference_date": DAY - dt.timedelta(days=1),
+        "reference_rows": 90,
+        "rows": 40,
+    }
+    measured = {"psi_noise": 0.01, "ks": 0.5, "js": 0.25, "died": False}
+    publish(
+        night,
+        "feature_drift",
+        [
+            {**moved, **measured, "name": name, "psi": psi}
+            for name, psi in (("calm_feature", 0.005), ("moved_feature", 1.25))
+        ],
+    )
     metric = {
         "model_version": "2",
         "role": "challenger",
@@ -154,6 +170,8 @@ def test_the_page_shows_each_part_of_the_night(night: Night) -> None:
         "negative_price",
         "<b>-3</b>",
         "1 missing: 07",
+        "moved_feature",
+        "the model of 2026-02-04 learned",
         "Promoted",
         "Better on clicks.",
         "0.72",
@@ -164,6 +182,7 @@ def test_the_page_shows_each_part_of_the_night(night: Night) -> None:
     assert "the busiest" in text.lower()
     assert "the least known" in text.lower()
     assert "Against the truth" not in text
+    assert "calm_feature" not in text  # within chance
 
 
 def test_the_same_rows_give_the_same_bytes(night: Night) -> None:
