@@ -29,14 +29,19 @@ Row = dict[str, Any]
 
 
 def sample_examples(night: Night, day: dt.date) -> "pd.DataFrame":
-    """Return about SAMPLE rows of that night's training examples: split, scenario, features, labels and masks."""
+    """Return about SAMPLE rows of that night's training examples: split, scenario, feature_date, features, labels, masks."""
     import pyarrow.parquet as pq
 
     files = night.warehouse.files("training_examples", [day])
     known = (
         set(pq.read_schema(files[0]).names) if files else set()
     )  # a night before a change of the shop file lacks some
-    wanted = ["split", "scenario", *(f.name for f in [*index_features(night.shop), *dense_features(night.shop)])]
+    wanted = [
+        "split",
+        "scenario",
+        "feature_date",
+        *(f.name for f in [*index_features(night.shop), *dense_features(night.shop)]),
+    ]
     wanted += [f"{kind}_{task}" for task in night.shop.tasks for kind in ("label", "mask")]
     step = max(1, row_count(files) // SAMPLE)
     columns = ", ".join(name for name in wanted if name in known or not files)
@@ -53,8 +58,11 @@ def feature_drift(night: Night, examples: "pd.DataFrame") -> list[Row]:
     """
     since = _reference_day(night)
     reference = examples if since == night.as_of_date else sample_examples(night, since)
-    reference, current = reference[reference["split"] == "train"], examples[examples["split"] == "validation"]
     shop, rows = night.shop, []
+    reference, current = (
+        _on_open_days(shop, sample[sample["split"] == split])
+        for sample, split in ((reference, "train"), (examples, "validation"))
+    )
     for kind, feature in [*(("id", f) for f in index_features(shop)), *(("number", f) for f in dense_features(shop))]:
         if feature.name in reference:
             values = (reference[feature.name].to_numpy(), current[feature.name].to_numpy())
@@ -65,6 +73,18 @@ def feature_drift(night: Night, examples: "pd.DataFrame") -> list[Row]:
                 values = (_labels(reference, name, scenario), _labels(current, name, scenario))
                 rows += _compare("label", name, scenario, "id" if task.kind == "binary" else "number", *values)
     return [{"as_of_date": night.as_of_date, "reference_date": since, **row} for row in rows]
+
+
+def _on_open_days(shop: Shop, rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the rows whose features are those of a day on which the shop was open: after a closed one counts of 1 day are 0."""
+    closed = {day for day in rows["feature_date"].unique() if shop.is_closed(_date(day))}
+    return rows[~rows["feature_date"].isin(closed)]
+
+
+def _date(value: Any) -> dt.date:
+    import pandas as pd
+
+    return pd.Timestamp(value).date()
 
 
 def _reference_day(night: Night) -> dt.date:

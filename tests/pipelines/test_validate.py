@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nightshelf.config import Shop
+from nightshelf.config import Closed, Shop
 from nightshelf.errors import GateError
 from nightshelf.features import dense_features, index_features
 from pipelines import validate, validate_events, validate_examples
@@ -265,6 +265,20 @@ def test_a_feature_that_has_died_stops_the_night(night: Night) -> None:
     )
     with pytest.raises(GateError, match=r"none on feature_drift\.died .+died=1 name=item_age_days"):
         validate_examples.run(night)
+
+
+def test_after_a_closed_day_empty_windows_are_no_drift(night: Night) -> None:
+    closed = night.shop.model_copy(update={"closed": Closed(dates=frozenset({DAY - dt.timedelta(days=1)}))})
+    rows = varied_examples(night.shop, 1)
+    for row in rows:
+        if row["split"] == "validation":
+            row["user_click_count_1d"] = 0.0
+        else:
+            row |= {"event_date": DAY - dt.timedelta(days=2), "feature_date": DAY - dt.timedelta(days=3)}
+    publish(night, "training_examples", rows)
+    with pytest.raises(GateError, match=r"died=1 name=user_click_count_1d"):
+        validate_examples.run(night)
+    assert validate_examples.run(dataclasses.replace(night, shop=closed)).message.endswith("checks held")
 
 
 def test_drift_warns_and_by_the_shops_limit_stops_the_night(night: Night) -> None:
