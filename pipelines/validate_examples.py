@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from nightshelf.config import Shop
 from nightshelf.features import dense_features, index_features
-from pipelines.feature_drift import drift_facts, drift_suite, feature_drift, leak_facts, leak_suite, sample_examples
+from pipelines.feature_drift import drift_facts, drift_suite, feature_drift, sample_examples
+from pipelines.leaks import leak_facts, leak_suite
 from pipelines.stage import Night, StageResult
 from pipelines.validate import (
     FINITE,
