@@ -3,7 +3,7 @@ SHELL := /bin/sh
 JOBS := .venv/jobs/bin
 AIRFLOW := .venv/airflow/bin
 .DEFAULT_GOAL := help
-.PHONY: help env lock night up down doctor test test-cluster coverage lint format bench-night bench-truth bench-dirt chaos docs
+.PHONY: help env lock night up down doctor test test-cluster test-engines coverage lint format bench-night bench-truth bench-dirt bench-features chaos docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ test: lint ## lint, then every test that needs no GPU, in both environments
 
 test-cluster: env ## the feature jobs on a Spark cluster of two workers, one of them killed; minutes
 	$(JOBS)/python -m pytest tests/cluster -m cluster
+
+test-engines: env ## the feature jobs' tests on Sail, and two nights on Spark, a Spark Connect server and Sail: equal tables; minutes
+	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest tests/feature_jobs tests/pipelines/test_clean.py tests/pipelines/test_features.py
+	$(JOBS)/python -m pytest tests/engines -m engines
 
 coverage: env ## the share of the code without an engine that its own tests run; at least 90 %
 	$(JOBS)/python -m pytest tests/nightshelf tests/training tests/simulation -q --cov=nightshelf --cov=training --cov=simulation --cov-fail-under=90
@@ -54,6 +58,9 @@ bench-truth: env ## the published shelves against the simulated truth; last line
 
 bench-dirt: env ## precision and recall of the cleaning's rules on planted dirt; last line JSON
 	@$(JOBS)/python benchmarks/dirt.py
+
+bench-features: env ## raw logs to training examples at 1 and 10 million events, beside DuckDB; last line JSON
+	@$(JOBS)/python -m benchmarks.features
 
 chaos: env ## kill -9 each stage at random moments and compare; last line JSON
 	@$(JOBS)/python benchmarks/chaos.py

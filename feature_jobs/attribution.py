@@ -1,4 +1,4 @@
-"""Attribution: which impression an outcome belongs to. The last one that the user had of the item before it.
+"""Attribution: which impression an outcome belongs to. The last one (or first) that the user had of the item before it.
 
 Labels look in hindsight: everything that arrived by the night counts. Features must never change when more arrives, so for
 them an outcome belongs to an impression that had arrived when the outcome did. That is a condition on two times, which an
@@ -47,14 +47,23 @@ def touch_rules(shop: Shop) -> list[TouchRule]:
     return rules + [TouchRule(f"event {e}", e, None, _DEFAULT_WINDOW) for e in outcome_events(shop) if e not in learned]
 
 
-def attributed_outcomes(impressions: DataFrame, events: DataFrame, shop: Shop, hindsight: bool) -> DataFrame:
+def reach_days(shop: Shop) -> int:
+    """Return how many days before an event arrives another may have arrived whose impression or outcome it decides on.
+
+    An event is late by some days, and a label window before it lies what it may belong to.
+    """
+    longest = max([rule.window for rule in touch_rules(shop)] + [task.window for task in shop.tasks.values()])
+    return max(source.late_by_days for source in shop.sources) + -(-longest // dt.timedelta(days=1)) + 1
+
+
+def attributed_outcomes(impressions: DataFrame, acts: DataFrame, shop: Shop, hindsight: bool) -> DataFrame:
     """Return one row per rule and outcome that belongs to an impression.
 
     An outcome that carries the request of an impression belongs to that one; an outcome without `given` prefers the
-    impressions of its own scenario; else the last impression counts (last touch).
+    impressions of its own scenario; else the last impression counts, or the first, as the shop's `attribution` says.
 
     Args:
-        impressions, events: rows of all days that the night reads.
+        impressions, acts: of the wanted days of arrival, and of `reach_days` before them.
         shop: gives the rules, see `touch_rules`.
         hindsight: True also counts impressions that arrived later than the outcome.
 
@@ -70,7 +79,7 @@ def attributed_outcomes(impressions: DataFrame, events: DataFrame, shop: Shop, h
     while rules:
         done = {None} if counted is None else {r.name for r in touch_rules(shop)} - {r.name for r in rules}
         ready = [rule for rule in rules if rule.given in done]
-        touched = _last_touch(shown, _outcomes(events, ready), hindsight)
+        touched = _touch(shown, _outcomes(acts, ready), shop, hindsight)
         counted = touched if counted is None else counted.unionByName(touched)
         rules = [rule for rule in rules if rule not in ready]
         if rules:
@@ -80,7 +89,7 @@ def attributed_outcomes(impressions: DataFrame, events: DataFrame, shop: Shop, h
     return counted
 
 
-def _outcomes(events: DataFrame, rules: list[TouchRule]) -> DataFrame:
+def _outcomes(acts: DataFrame, rules: list[TouchRule]) -> DataFrame:
     """Repeat each outcome for every rule that it may count for; `earliest` excludes older impressions."""
     described = F.array(
         *(
@@ -94,13 +103,13 @@ def _outcomes(events: DataFrame, rules: list[TouchRule]) -> DataFrame:
         )
     )
     mine = F.filter(described, lambda rule: rule["event"] == F.col("event_type"))
-    return events.where(F.col("event_type").isin([rule.event for rule in rules])).select(
+    return acts.where(F.col("event_type").isin([rule.event for rule in rules])).select(
         *_PAIR, "event_id", "event_ts", "as_of_date", "quantity", "price", "dwell_seconds",
         F.col("scenario").alias("event_scenario"), F.col("request_id").alias("event_request"), F.inline(mine),
     )  # fmt: skip
 
 
-def _last_touch(shown: DataFrame, outcomes: DataFrame, hindsight: bool) -> DataFrame:
+def _touch(shown: DataFrame, outcomes: DataFrame, shop: Shop, hindsight: bool) -> DataFrame:
     """Join outcomes with the impressions that they may belong to (`held`: the rule that those must have met)."""
     pairs = outcomes.join(shown, _PAIR).where(
         (F.col("impression_ts") <= F.col("event_ts"))
@@ -113,7 +122,8 @@ def _last_touch(shown: DataFrame, outcomes: DataFrame, hindsight: bool) -> DataF
     own_row = F.col("impression_id") == F.col("event_id")  # a shop without impressions: the outcome is its own positive
     own_request = F.coalesce(F.col("request_id") == F.col("event_request"), F.lit(False))
     own_scenario = F.col("given").isNull() & (F.col("scenario") == F.col("event_scenario"))
-    best = [own_row.desc(), own_request.desc(), own_scenario.desc(), F.desc("impression_ts"), F.desc("impression_id")]
+    in_time = F.desc if shop.attribution == "last_touch" else F.asc
+    best = [own_row.desc(), own_request.desc(), own_scenario.desc(), *map(in_time, ("impression_ts", "impression_id"))]
     place = F.row_number().over(Window.partitionBy("rule", "event_id").orderBy(*best))
     return pairs.withColumn("place", place).where("place = 1").select(
         "rule", "impression_id", "impression_ts", "scenario", "request_id", *_PAIR, "event_ts", "as_of_date",

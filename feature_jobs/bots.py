@@ -55,7 +55,7 @@ def _patterns(clicks: DataFrame) -> DataFrame:
         F.countDistinct("item_id").alias("items"),
         F.array_sort(F.collect_set(F.unix_micros("event_ts"))).alias("moments"),
     )
-    steps = "zip_with(slice(moments, 2, size(moments) - 1), slice(moments, 1, size(moments) - 1), (b, a) -> b - a)"
+    steps = "transform(slice(moments, 2, size(moments) - 1), (b, i) -> b - element_at(moments, i + 1))"
     gaps = of_day.withColumn("steps", F.expr(f"CASE WHEN size(moments) > 1 THEN array_sort({steps}) END"))
     gaps = gaps.withColumn("median_gap", F.expr("element_at(steps, int((size(steps) + 1) DIV 2))"))
     even = f"filter(steps, step -> abs(step - median_gap) <= {_EVEN} * median_gap)"
@@ -86,7 +86,9 @@ def _pattern_limits(limits: Bots) -> list[tuple[Column, Column]]:
     if limits.max_even_gaps is not None:
         is_even = (F.col("gaps") >= limits.min_clicks - 1) & (F.col("even_gaps") > limits.max_even_gaps)
         text = f"%.0f %% of %d gaps between clicks are about %.1f s, more than {limits.max_even_gaps * 100:g} %%"
-        shown = F.format_string(text, F.col("even_gaps") * 100, "gaps", F.col("median_gap") / 1e6)
+        # Rounded before they are written: engines differ in how they write a half
+        share, tenths = F.round(F.col("even_gaps") * 100), F.round(F.col("median_gap") / 1e5)
+        shown = F.format_string(text, share, "gaps", tenths / 10)
         found.append((is_even, shown))
     return found
 

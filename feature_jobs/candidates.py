@@ -7,10 +7,9 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from feature_jobs.schema import conform
-from feature_jobs.user_sequences import history
 from nightshelf.config import Shop
 from nightshelf.dates import day_bounds_utc
-from nightshelf.features import outcome_events
+from nightshelf.features import fact_relations, outcome_events
 from nightshelf.tables import table_specs
 
 EVERYBODY = "*"
@@ -28,9 +27,9 @@ HALF_LIFE_DAYS = 7.0
 
 @dataclass(frozen=True)
 class CandidateInputs:
-    """The night's tables: `events` of the last 30 days, `items` the catalogue, the others the partition of the night."""
+    """The night's tables: `acts` of the last 30 days, `items` the catalogue, the others the partition of the night."""
 
-    events: DataFrame
+    acts: DataFrame
     items: DataFrame
     item_features: DataFrame
     item_scenario_features: DataFrame
@@ -43,14 +42,14 @@ def candidates(inputs: CandidateInputs, shop: Shop, as_of_date: dt.date) -> Data
     All items are in the catalogue of the night; what is out of stock is left to the shelf's own rules.
     """
     quality = item_quality(inputs.items, inputs.item_features, shop).persist()  # both are read by several generators
-    interest = recent_interest(inputs.events, quality, shop, as_of_date).persist()
+    interest = recent_interest(inputs.acts, quality, shop, as_of_date).persist()
     frames = [
         popular(inputs.item_scenario_features, quality, shop),
         fresh(quality),
         own_history(interest),
         affinity(interest, quality, "category_3", "affinity", TOP_CATEGORIES, ITEMS_PER_CATEGORY),
         affinity(interest, quality, "brand", "brand", TOP_BRANDS, ITEMS_PER_BRAND),
-        related(interest, inputs.item_graph, quality),
+        related(interest, item_edges(inputs.item_graph, shop), quality),
     ]
     every = frames[0]
     for frame in frames[1:]:
@@ -107,17 +106,17 @@ def fresh(quality: DataFrame) -> DataFrame:
     return _shape(newest.withColumns({"user_key": F.lit(EVERYBODY), "scenario": F.lit(EVERYWHERE)}), "fresh")
 
 
-def recent_interest(events: DataFrame, quality: DataFrame, shop: Shop, as_of_date: dt.date) -> DataFrame:
-    """Return per user and catalogue item the decayed weight of the user's events on it.
+def recent_interest(acts: DataFrame, quality: DataFrame, shop: Shop, as_of_date: dt.date) -> DataFrame:
+    """Return per user and catalogue item the decayed weight of the user's acts on it.
 
     Returns:
-        user_key, item_id, category_3, brand, weight (all events), outcome_weight (without `searched` and `viewed`; 0 if none).
+        user_key, item_id, category_3, brand, weight (all acts), outcome_weight (without `searched` and `viewed`; 0 if none).
     """
     _, end = day_bounds_utc(as_of_date, shop.timezone)
     age_days = (F.lit(end).cast("long") - F.col("event_ts").cast("long")) / 86400.0
     # Whole millionths, so that the order of adding leaves no trace.
     decayed = F.round(_event_weight(shop) * F.pow(F.lit(0.5), age_days / HALF_LIFE_DAYS) * 1e6).cast("long")
-    rows = history(events).select("user_key", "item_id", "event_type", decayed.alias("decayed"))
+    rows = acts.select("user_key", "item_id", "event_type", decayed.alias("decayed"))
     # A user's rows stay together from here on, in parts small enough that each generator sorts and sums in memory.
     rows = rows.repartition(4 * shop.spark.shuffle_partitions, "user_key")
     outcome = F.when(F.col("event_type").isin(outcome_events(shop)), F.col("decayed")).otherwise(0)
@@ -147,9 +146,14 @@ def affinity(
     return _shape(rows.withColumn("scenario", F.lit(EVERYWHERE)), generator)
 
 
-def related(interest: DataFrame, item_graph: DataFrame, quality: DataFrame) -> DataFrame:
-    """Return the items that the graph ties to the user's strongest recent items; `because` is the strongest of those."""
-    ties = item_graph.join(F.broadcast(quality.select(F.col("item_id").alias("tail"))), "tail")
+def item_edges(item_graph: DataFrame, shop: Shop) -> DataFrame:
+    """Return the edges from item to item: all but what the catalogue says of an item."""
+    return item_graph.where(~F.col("relation").isin(list(fact_relations(shop))))
+
+
+def related(interest: DataFrame, edges: DataFrame, quality: DataFrame) -> DataFrame:
+    """Return the items that edges tie to the user's strongest recent items; `because` is the strongest of those."""
+    ties = edges.join(F.broadcast(quality.select(F.col("item_id").alias("tail"))), "tail")
     ties = ties.groupBy("head", "tail").agg(F.sum(F.round(F.col("weight") * 1e6).cast("long")).alias("score"))
     ties = _top(ties, ["head"], NEIGHBOURS_PER_ITEM, tie="tail")
     ties = ties.withColumn("head_place", F.dense_rank().over(Window.orderBy("head")).cast("long"))

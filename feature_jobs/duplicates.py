@@ -22,7 +22,9 @@ def mark_duplicates(
     """
     first = _repeated(rows, "event_id").groupBy("event_id").agg(F.min(F.struct("as_of_date", "row_id")).alias("first"))
     marked = rows.join(F.broadcast(first), "event_id", "left")
-    is_again = F.coalesce(F.struct("as_of_date", "row_id") > F.col("first"), F.lit(False))
+    is_later = F.col("as_of_date") > F.col("first.as_of_date")
+    is_below = (F.col("as_of_date") == F.col("first.as_of_date")) & (F.col("row_id") > F.col("first.row_id"))
+    is_again = F.coalesce(is_later | is_below, F.lit(False))
     if published is not None:
         late = rows.where("event_date < as_of_date").select("event_id")
         known = published.join(F.broadcast(late), "event_id", "left_semi")

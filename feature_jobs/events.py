@@ -12,7 +12,8 @@ from pathlib import Path
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from feature_jobs.pseudonyms import mask_letters_and_digits, mask_raw, user_keys
+from feature_jobs.numbers import parse_number
+from feature_jobs.pseudonyms import mask_letters_and_digits, masked_texts, user_keys
 from feature_jobs.raw_files import event_date_of
 from feature_jobs.raw_rows import read_raw_rows
 from feature_jobs.rules import OTHER_DAYS, TEXTS, Rule, judge, row_rules, shop_rules
@@ -96,7 +97,7 @@ def _typed(rows: DataFrame, shop: Shop, source: Source) -> DataFrame:
     }
     for name in (*TEXTS, *NUMBERS):
         text = F.col(f"{name}_value").cast("string") if name in source.columns else F.lit(None).cast("string")
-        columns[name] = text if name in TEXTS else text.try_cast("double")
+        columns[name] = text if name in TEXTS else parse_number(text)
     rows = rows.withColumns(columns)
     return rows.withColumn("event_date", F.to_date(F.from_utc_timestamp("event_ts", shop.timezone)))
 
@@ -144,11 +145,15 @@ def complete_verdicts(rows: DataFrame, known_items: DataFrame | None, shop: Shop
     verdict = F.coalesce("verdict", judge(shop_rules(shop.quarantine.test_users)))
     # Raw text goes no further than it must: most of a row's bytes would pass by the UDF for nothing
     rows = rows.withColumn("verdict", verdict).withColumn("raw", F.when(F.col("verdict").isNotNull(), F.col("raw")))
-    rows = rows.withColumn("user_key", user_keys(key_path)(F.col("user_id")))
-    reason = F.col("verdict.reason")
-    masked = F.when(reason == "unparsable", mask_letters_and_digits(F.col("raw"))).otherwise(
-        mask_raw(F.col("raw"), F.col("user_id"), F.col("user_key"))
+    user_id = F.col("user_id")
+    rows = rows.withColumns(
+        {
+            "user_key": user_keys(key_path)(user_id),
+            "masked": masked_texts(key_path)(F.col("raw"), user_id),
+        }
     )
+    reason = F.col("verdict.reason")
+    masked = F.coalesce(F.when(reason != "unparsable", F.col("masked")), mask_letters_and_digits(F.col("raw")))
     rows = rows.withColumns({name: F.col(name).try_cast("int") for name in _INTEGERS})
     columns = {
         "reason": reason,

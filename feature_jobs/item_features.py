@@ -5,13 +5,12 @@ import datetime as dt
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from feature_jobs.exposure import exposure
-from feature_jobs.rates import item_days, mean_rates, shrunk_rate
+from feature_jobs.rates import mean_of_micros, mean_rates, shrunk_rate
 from feature_jobs.schema import conform
 from feature_jobs.vocabularies import add_index, item_columns
-from feature_jobs.windows import LONGEST_WINDOW, spread_over_dates, window_counts
+from feature_jobs.windows import LONGEST_WINDOW, decayed_counts, spread_over_dates, window_counts
 from nightshelf.config import Shop
-from nightshelf.features import PRICE_BANDS, WINDOWS, outcome_events
+from nightshelf.features import ITEM_GROUPS, PRICE_BANDS, WINDOWS, outcome_events
 from nightshelf.tables import table_specs
 
 _MAX_AGE_DAYS = 365
@@ -21,8 +20,7 @@ _FRESH_DAYS = 7
 
 
 def item_features(
-    events: DataFrame,
-    impressions: DataFrame,
+    item_days: DataFrame,
     items: DataFrame,
     vocabularies: DataFrame,
     shop: Shop,
@@ -33,21 +31,26 @@ def item_features(
     An item that left the catalogue keeps its last known attributes for as long as the window holds them.
 
     Args:
-        events, impressions: rows that arrived in the 30 days up to each of `dates`.
+        item_days: of the 30 days of arrival up to each of `dates`.
         items: the catalogues of the same days.
         vocabularies: the night's.
         shop: gives event types and attributes.
         dates: the wanted days.
     """
     kinds = ["impression", *outcome_events(shop)]
-    daily = item_days(exposure(events, impressions), kinds)
-    counts = spread_over_dates(daily, dates)
-    counts = counts.groupBy("as_of_date", "item_id").agg(*window_counts(kinds), F.min("day").alias("first_day"))
-    counts = counts.join(F.broadcast(_first_days(daily, dates)), "as_of_date")
+    # An outcome that belongs to another scenario's impression has a row there too, without a count of its own
+    logged = F.greatest(*(F.col(f"{kind}_count") for kind in kinds)) > 0
+    counts = spread_over_dates(item_days.where(logged).withColumnRenamed("as_of_date", "day"), dates)
+    sums = [F.sum(name).alias(name) for name in ("log_dwell_micros", "dwelt")]
+    counts = counts.groupBy("as_of_date", "item_id").agg(
+        *window_counts(kinds), *decayed_counts(kinds), *sums, F.min("day").alias("first_day")
+    )
+    counts = counts.join(F.broadcast(_first_days(item_days, dates)), "as_of_date")
     rows = counts.join(_known_items(items, shop, dates), ["as_of_date", "item_id"], "full")
     rows = rows.where(F.col(f"impression_{LONGEST_WINDOW}").isNotNull() | F.col("in_catalogue"))
-    rows = rows.na.fill(0, [f"{kind}_{days}" for kind in kinds for days in WINDOWS])
-    rows = rows.join(F.broadcast(mean_rates(daily, outcome_events(shop), dates)), "as_of_date")
+    counted = [f"{kind}_{part}" for kind in kinds for part in (*WINDOWS, "decayed")]
+    rows = rows.na.fill(0, [*counted, "log_dwell_micros", "dwelt"])
+    rows = rows.join(F.broadcast(mean_rates(item_days, outcome_events(shop), dates)), "as_of_date")
     rows = rows.withColumns(_columns(shop, kinds))
     rows = rows.withColumn("price_band", _price_band())
     for name in item_columns(shop):
@@ -77,9 +80,9 @@ def _known_items(items: DataFrame, shop: Shop, dates: list[dt.date]) -> DataFram
     )
 
 
-def _first_days(daily: DataFrame, dates: list[dt.date]) -> DataFrame:
+def _first_days(item_days: DataFrame, dates: list[dt.date]) -> DataFrame:
     """Return per as_of_date the first day of arrival that its window holds."""
-    days = spread_over_dates(daily.select("day").distinct(), dates)
+    days = spread_over_dates(item_days.select(F.col("as_of_date").alias("day")).distinct(), dates)
     return days.groupBy("as_of_date").agg(F.min("day").alias("window_start"))
 
 
@@ -95,10 +98,19 @@ def _price_band() -> Column:
 def _columns(shop: Shop, kinds: list[str]) -> dict[str, Column]:
     longest = LONGEST_WINDOW
     columns = {f"item_{kind}_count_{days}d": F.col(f"{kind}_{days}") for kind in kinds for days in WINDOWS}
+    columns |= {f"item_{kind}_decayed_count_30d": F.col(f"{kind}_decayed") for kind in kinds}
     shown = F.col(f"impression_{longest}")
     for kind in outcome_events(shop):
-        rate = shrunk_rate(F.col(f"{kind}_{longest}"), shown, F.col(f"mean_{kind}"))
-        columns[f"item_{kind}_rate_30d"] = rate
+        done, mean = F.col(f"{kind}_{longest}"), F.col(f"mean_{kind}")
+        columns[f"item_{kind}_rate_30d"] = shrunk_rate(done, shown, mean)
+        for group in ITEM_GROUPS:
+            alike = Window.partitionBy("as_of_date", group)
+            rate = shrunk_rate(F.sum(done).over(alike), F.sum(shown).over(alike), mean)
+            # An item without a category or brand is alike to nothing but itself
+            columns[f"item_{group}_{kind}_rate_30d"] = F.when(F.col(group).isNotNull(), rate).otherwise(
+                shrunk_rate(done, shown, mean)
+            )
+    columns["item_mean_log_dwell_30d"] = mean_of_micros("log_dwell_micros", "dwelt")
     columns["item_log_price"] = F.coalesce(F.log1p("price"), F.lit(0.0))
     discount = F.when(F.col("highest_price") > 0, 1 - F.col("price") / F.col("highest_price"))
     columns["item_discount"] = F.coalesce(discount, F.lit(0.0))

@@ -6,6 +6,7 @@ import re
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from feature_jobs.numbers import parse_number
 from feature_jobs.raw_files import event_date_of
 from feature_jobs.raw_rows import read_raw_rows, union
 from nightshelf.raw_logs import Dimension
@@ -30,15 +31,15 @@ def _typed(rows: DataFrame, items: Dimension, wanted: dict[str, str]) -> DataFra
     parts = F.transform(F.split(text("category"), re.escape(items.category_separator)), lambda part: F.trim(part))
     columns = {
         "listed_on": event_date_of(items.path, F.col("file_path")) if is_dated(items) else F.lit(None).cast("date"),
-        "arrival": F.struct("file_path", F.monotonically_increasing_id()),
+        "arrival": F.struct("file_path", "place"),
         "item_id": text("item_id"),
         "title": text("title"),
         **{
             f"category_{n}": F.array_join(F.slice(parts, 1, n), items.category_separator) for n in range(1, _LEVELS + 1)
         },
         "brand": text("brand"),
-        "price": text("price").try_cast("double"),
-        "stock": text("stock").try_cast("double").try_cast("bigint"),
+        "price": parse_number(text("price")),
+        "stock": parse_number(text("stock")).try_cast("bigint"),
         "launch_date": text("launch_date").try_cast("date"),
         **{name: text(name) for name in wanted if name.startswith("attribute_")},
     }

@@ -10,7 +10,7 @@ from nightshelf.dates import day_bounds_utc, parse_duration
 
 
 def labels(
-    impressions: DataFrame, events: DataFrame, attributed: DataFrame, shop: Shop, as_of_date: dt.date
+    impressions: DataFrame, acts: DataFrame, attributed: DataFrame, shop: Shop, as_of_date: dt.date
 ) -> DataFrame:
     """Add the float32 columns label_<task> and mask_<task> to the impressions.
 
@@ -21,7 +21,7 @@ def labels(
 
     Args:
         impressions: those to be labelled.
-        events: everything that arrived by as_of_date.
+        acts: what arrived by as_of_date, from `reach_days` before the impressions on.
         attributed: `attributed_outcomes` of both, in hindsight.
         shop: gives the tasks.
         as_of_date: the night.
@@ -32,9 +32,9 @@ def labels(
         *(_label(name, task) for name, task in on_item.items())
     )
     # Where another task is given, only impressions with an outcome can have a label: a few of all that were shown.
-    outcomes = _label_next_events(outcomes, events, {name: task for name, task in on_any.items() if task.given})
+    outcomes = _label_next_events(outcomes, acts, {name: task for name, task in on_any.items() if task.given})
     rows = impressions.join(outcomes.drop("impression_ts", "user_key"), "impression_id", "left")
-    rows = _label_next_events(rows, events, {name: task for name, task in on_any.items() if not task.given})
+    rows = _label_next_events(rows, acts, {name: task for name, task in on_any.items() if not task.given})
     rows = rows.withColumns({_name("label", name): F.coalesce(_name("label", name), F.lit(0.0)) for name in shop.tasks})
     _, end = day_bounds_utc(as_of_date, shop.timezone)
     rows = rows.withColumns({_name("mask", name): _mask(task, shop, end) for name, task in shop.tasks.items()})
@@ -70,14 +70,14 @@ def _mask(task: Task, shop: Shop, end: dt.datetime) -> Column:
     return (is_mature(task, end) & defined).cast("float")
 
 
-def _label_next_events(rows: DataFrame, events: DataFrame, tasks: dict[str, Task]) -> DataFrame:
+def _label_next_events(rows: DataFrame, acts: DataFrame, tasks: dict[str, Task]) -> DataFrame:
     """Label 1 where the user's first event after the impression comes inside the window, not before `not_before`.
 
     With `given`, the label is 0 where that one's is.
     """
     micros = F.unix_micros("impression_ts")
     for event in sorted({task.event for task in tasks.values()}):
-        later = events.where(F.col("event_type") == event).select("user_key", F.col("event_ts").alias("impression_ts"))
+        later = acts.where(F.col("event_type") == event).select("user_key", F.col("event_ts").alias("impression_ts"))
         both = rows.withColumn("is_asked", F.lit(True)).unionByName(later, allowMissingColumns=True)
         # From the latest to the earliest: the events strictly after a row are the preceding rows with a greater time.
         after = Window.partitionBy("user_key").orderBy(micros.desc()).rangeBetween(Window.unboundedPreceding, -1)

@@ -3,10 +3,12 @@
 The key is read from its file inside the UDF, on the machine that runs it; a plan or an event log shows the path alone.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
@@ -14,6 +16,7 @@ from nightshelf.identity import user_key
 
 # A shorter id may stand for other things too ("1"), so finding it once more in a masked text proves no leak.
 _TELLING_LENGTH = 5
+_LETTER_OR_DIGIT = r"[^\W_]"
 
 
 def user_keys(key_path: Path) -> Callable[[Column], Column]:
@@ -28,14 +31,26 @@ def user_keys(key_path: Path) -> Callable[[Column], Column]:
     return F.arrow_udf(hash_ids, "string")  # type: ignore[call-overload, no-any-return]
 
 
-def mask_raw(raw: Column, user_id: Column, key: Column) -> Column:
-    """Return the raw text with the user id replaced by its key; all letters and digits masked where that fails."""
-    quoted = F.regexp_replace(user_id, r"([^\p{L}\p{N}])", r"\\$1")
-    whole = F.concat(F.lit(r"(?<![\p{L}\p{N}])"), quoted, F.lit(r"(?![\p{L}\p{N}])"))
-    replaced = F.regexp_replace(raw, whole, key)
-    leaks = (F.length(user_id) >= _TELLING_LENGTH) & replaced.contains(user_id)
-    is_told_apart = user_id.isNotNull() & (user_id != "") & (replaced != raw) & ~leaks
-    return F.when(is_told_apart, replaced).otherwise(mask_letters_and_digits(raw))
+def masked_texts(key_path: Path) -> Callable[[Column, Column], Column]:
+    """Return a UDF (raw, user_id) → raw with the id replaced by its key; null where it cannot be told apart in the text."""
+    path = str(key_path)
+
+    def mask(raws: pa.Array, ids: pa.Array) -> pa.Array:
+        is_text = raws.is_valid()
+        key, texts = Path(path).read_bytes(), zip(raws.filter(is_text), ids.filter(is_text), strict=True)
+        masked = [_masked(raw.as_py(), user_id.as_py(), key) for raw, user_id in texts]
+        return pc.replace_with_mask(pa.nulls(len(raws), pa.string()), is_text, pa.array(masked, pa.string()))
+
+    return F.arrow_udf(mask, "string")  # type: ignore[call-overload, no-any-return]
+
+
+def _masked(raw: str, user_id: str | None, key: bytes) -> str | None:
+    if not user_id:
+        return None
+    whole = rf"(?<!{_LETTER_OR_DIGIT}){re.escape(user_id)}(?!{_LETTER_OR_DIGIT})"
+    replaced = re.sub(whole, user_key(user_id, key), raw)
+    leaks = len(user_id) >= _TELLING_LENGTH and user_id in replaced
+    return None if replaced == raw or leaks else replaced
 
 
 def mask_letters_and_digits(text: Column) -> Column:

@@ -4,6 +4,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from feature_jobs.events import VALUES
+from feature_jobs.json_text import json_row
 from feature_jobs.raw_rows import union
 from feature_jobs.rules import BOT, BY_SOMEBODY, ORPHAN, OTHER_DAYS, UNKNOWN_ITEM
 
@@ -31,4 +32,5 @@ def quarantine(judged: DataFrame, bots: DataFrame, orphans: DataFrame | None = N
 
 
 def _as_event(rows: DataFrame, reason: str, evidence: str) -> DataFrame:
-    return rows.withColumns({"reason": F.lit(reason), "raw": F.to_json(F.struct(*_EVENT)), "evidence": F.col(evidence)})
+    raw = json_row([rows.schema[name] for name in _EVENT])
+    return rows.withColumns({"reason": F.lit(reason), "raw": raw, "evidence": F.col(evidence)})

@@ -18,11 +18,12 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
+from feature_jobs.sail import is_embedded
 from feature_jobs.storage import literal_path
 from nightshelf.errors import InputError
 from nightshelf.raw_logs import Csv
 
-_OPEN: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
+OPEN: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
 _READ_BY_SPARK = (".lz4", ".snappy", ".deflate", ".zst")
 
 
@@ -46,6 +47,9 @@ def find_files(spark: SparkSession, pattern: str) -> list[str]:
     """Return the files that match a path pattern, sorted; a folder stands for its files, hidden names are skipped.
 
     Patterns with a scheme (s3a://, hdfs://, gs:// …) are listed by Spark.
+
+    Raises:
+        InputError: Sail is to read a compression that it does not know.
     """
     if "://" in pattern and not pattern.startswith("file://"):
         try:
@@ -58,7 +62,13 @@ def find_files(spark: SparkSession, pattern: str) -> list[str]:
     path = Path(pattern.removeprefix("file://")).absolute()
     found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
     files = [file for place in found for file in (place.iterdir() if place.is_dir() else [place]) if file.is_file()]
-    return sorted({str(file) for file in files if not file.name.startswith((".", "_"))})
+    names = sorted({str(file) for file in files if not file.name.startswith((".", "_"))})
+    if is_embedded() and (packed := next((name for name in names if name.endswith(_READ_BY_SPARK)), None)):
+        raise InputError(
+            f"{packed}: Sail does not read {Path(packed).suffix}; pack it as .gz or .bz2, or take `engine: sail` "
+            "out of the shop file"
+        )
+    return names
 
 
 def event_date_of(pattern: str, file_path: Column) -> Column:
@@ -95,7 +105,7 @@ def first_lines(spark: SparkSession, file: str, encoding: str, count: int) -> li
         found = [bytes(row[0]) for row in rows]
     else:
         try:
-            with _OPEN.get(Path(file).suffix, open)(file, "rb") as lines:
+            with OPEN.get(Path(file).suffix, open)(file, "rb") as lines:
                 found = list(islice(lines, count))
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{file}: cannot be read ({error}); bring the file again") from None

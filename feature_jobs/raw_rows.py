@@ -12,15 +12,17 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
+from feature_jobs.csv_lines import csv_fields_of, has_width
 from feature_jobs.raw_files import RawTable, csv_fields, first_line, parquet_schema
-from feature_jobs.storage import literal_path
+from feature_jobs.raw_lines import read_lines
+from feature_jobs.raw_parquet import read_parquet_rows
 from nightshelf.errors import InputError
 
 
 def read_raw_rows(
     spark: SparkSession, files: list[str], table: RawTable, columns: dict[str, str], place: str
 ) -> list[DataFrame]:
-    """Return frames (one per layout of the files) with `file_path`, `raw`, `is_parsable` and the wanted columns.
+    """Return frames (one per layout) with `file_path`, `place` (grows along a file), `raw`, `is_parsable`, the wanted columns.
 
     Args:
         spark: the session.
@@ -39,19 +41,9 @@ def read_raw_rows(
     return read(spark, files, table, columns, place)
 
 
-def _read_lines(spark: SparkSession, files: list[str], encoding: str) -> DataFrame:
-    lines = spark.read.text([literal_path(file) for file in files])
-    if encoding.upper().replace("-", "") == "UTF8":
-        text = F.make_valid_utf8("value")  # a broken byte in a table would stop every reader
-    else:
-        text = F.decode(F.col("value").cast("binary"), encoding)
-    rows = lines.select(F.col("_metadata.file_path").alias("file_path"), text.alias("raw"))
-    return rows.where(F.trim("raw") != "")
-
-
 def _json_rows(spark: SparkSession, files: list[str], columns: dict[str, str]) -> DataFrame:
     names = sorted(set(columns.values()))
-    rows = _read_lines(spark, files, "UTF-8")
+    rows = read_lines(spark, files, "UTF-8")
     parsed = rows.withColumn("row", F.from_json("raw", StructType([StructField(name, StringType()) for name in names])))
     values = {ours: F.col("row").getField(theirs) for ours, theirs in columns.items()}
     # from_json gives nulls for broken text, reads on after a closing brace, and takes an array for its first object
@@ -59,7 +51,7 @@ def _json_rows(spark: SparkSession, files: list[str], columns: dict[str, str]) -
     is_object = text.startswith("{") & text.endswith("}") & ~text.contains("}{")
     has_value = F.coalesce(*values.values()).isNotNull()
     is_parsable = is_object & (has_value | F.get_json_object("raw", "$").isNotNull())
-    return parsed.select("file_path", "raw", is_parsable.alias("is_parsable"), *_named(values))
+    return parsed.select("file_path", "place", "raw", is_parsable.alias("is_parsable"), *_named(values))
 
 
 def _csv_groups(
@@ -79,21 +71,13 @@ def _csv_rows(
     layout = table.csv
     header = csv_fields(head, layout.delimiter) if layout.header else [f"_c{n}" for n in range(int(head))]
     _check_columns(columns, header, files[0], place)
-    rows = _read_lines(spark, files, layout.encoding)
+    rows = read_lines(spark, files, layout.encoding)
     if layout.header:
         rows = rows.where(F.ltrim("raw", F.lit("\ufeff")) != head)
-    # From_csv fills up short lines and cuts long ones, so the fields are counted apart from it
-    has_quote = F.col("raw").contains('"')
-    unquoted = F.when(has_quote, F.regexp_replace("raw", '"(?:[^"]|"")*"', "")).otherwise(F.col("raw"))
-    width = (F.length(unquoted) - F.length(F.replace(unquoted, F.lit(layout.delimiter), F.lit("")))) / len(
-        layout.delimiter
-    )
-    is_parsable = (width == len(header) - 1) & ~unquoted.contains('"')
-    schema = ", ".join(f"f{n} string" for n in range(len(header)))
-    options = {"sep": layout.delimiter, "quote": '"', "escape": '"'}
-    parsed = rows.withColumn("row", F.from_csv("raw", schema, options))
-    values = {ours: F.col("row").getField(f"f{header.index(theirs)}") for ours, theirs in columns.items()}
-    return parsed.select("file_path", "raw", is_parsable.alias("is_parsable"), *_named(values))
+    fields = csv_fields_of(F.col("raw"), layout, len(header))
+    values = {ours: fields[header.index(theirs)] for ours, theirs in columns.items()}
+    is_parsable = has_width(F.col("raw"), layout, len(header)).alias("is_parsable")
+    return rows.select("file_path", "place", "raw", is_parsable, *_named(values))
 
 
 def _parquet_groups(
@@ -107,33 +91,7 @@ def _parquet_groups(
         layout = tuple(str(schema.field(name).type) for name in columns.values())
         groups[layout].append(file)
         schemas[layout] = schema
-    return [_parquet_rows(spark, members, columns, schemas[layout]) for layout, members in sorted(groups.items())]
-
-
-def _parquet_rows(spark: SparkSession, files: list[str], columns: dict[str, str], schema: pa.Schema) -> DataFrame:
-    rows = spark.read.parquet(*(literal_path(file) for file in files))
-    values = {ours: _native(theirs, schema.field(theirs).type) for ours, theirs in columns.items()}
-    raw = F.to_json(F.struct(*(F.col(_quoted(name)) for name in dict.fromkeys(columns.values()))))
-    return rows.select(
-        F.col("_metadata.file_path").alias("file_path"),
-        raw.alias("raw"),
-        F.lit(True).alias("is_parsable"),
-        *_named(values),
-    )
-
-
-def _native(name: str, kind: pa.DataType) -> Column:
-    column = F.col(_quoted(name))
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":  # the session reads these as nanoseconds since 1970
-        moment = F.timestamp_micros(F.floor(column / 1000))
-        return moment if kind.tz else moment.cast("timestamp_ntz")
-    if pa.types.is_dictionary(kind):
-        return column.cast("string")
-    return column
-
-
-def _quoted(name: str) -> str:
-    return f"`{name.replace('`', '``')}`"
+    return [read_parquet_rows(spark, members, columns, schemas[layout]) for layout, members in sorted(groups.items())]
 
 
 def _named(values: dict[str, Column]) -> list[Column]:

@@ -6,6 +6,7 @@ from functools import reduce
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from feature_jobs.numbers import number_text
 from nightshelf.config import Quarantine
 from nightshelf.raw_logs import NUMBERS, Source, ValueMap
 
@@ -36,7 +37,8 @@ def judge(rules: list[Rule]) -> Column:
     """Return a struct (reason, evidence) of the first broken rule, or null."""
 
     def verdict(rule: Rule) -> Column:
-        evidence = F.substring(rule.evidence.cast("string"), 1, _EVIDENCE_LENGTH)
+        # Never null: Sail refuses a struct whose field is so in one rule alone
+        evidence = F.coalesce(F.substring(rule.evidence.cast("string"), 1, _EVIDENCE_LENGTH), F.lit(""))
         return F.struct(F.lit(rule.reason).alias("reason"), evidence.alias("evidence"))
 
     chain = F.when(rules[0].is_broken, verdict(rules[0]))
@@ -67,7 +69,7 @@ def _mapping_rules(reason: str, name: str, value: str | ValueMap) -> list[Rule]:
 
 
 def _time_rules(source: Source) -> list[Rule]:
-    seen = F.concat_ws(" = ", F.col("event_ts_value"), F.col("event_ts").cast("string"))
+    seen = F.concat_ws(" = ", *(F.col(name).cast("string") for name in ("event_ts_value", "event_ts")))
     is_impossible = (
         F.col("event_ts").isNull()
         | (F.col("event_ts") < F.lit(_FIRST_MOMENT).cast("timestamp"))
@@ -93,7 +95,7 @@ def _length_rule(name: str, most: int) -> Rule:
 
 
 def _shown(name: str) -> Column:
-    return F.format_string(f"{name} = %s", F.col(name).cast("string"))
+    return F.format_string(f"{name} = %s", number_text(F.col(name)))
 
 
 def shop_rules(patterns: list[str]) -> list[Rule]:

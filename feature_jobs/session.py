@@ -6,22 +6,43 @@ import sys
 from pyspark.sql import SparkSession
 
 from feature_jobs.java import WIDE_ROWS, check_java, driver_options
+from feature_jobs.sail import start_sail
 from nightshelf.config import Shop
 from nightshelf.errors import EngineError
+
+# What a running server can still be told, as the jobs need it.
+_OF_SESSION = {
+    "spark.sql.autoBroadcastJoinThreshold": "64m",  # a night's snapshots: no shuffle of the impressions to meet them
+    "spark.sql.sources.fileCompressionFactor": "10",  # or a table of 30 MB in Parquet, 1.5 million rows, passes for small
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",  # ids alone go to Python, each hashed once a batch
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # PyIceberg refuses INT96, the default
+    "spark.sql.parquet.compression.codec": "zstd",
+    "spark.sql.legacy.parquet.nanosAsLong": "true",  # else a raw log with nanoseconds cannot be read
+    "spark.sql.legacy.javaCharsets": "true",  # raw logs in GBK and the like
+    "spark.sql.legacy.codingErrorAction": "true",  # a bad byte becomes U+FFFD; it does not end the night
+    "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",  # one day is one path: list them in the driver
+}
 
 
 def spark_session(shop: Shop) -> SparkSession:
     """Return the process's Spark session, starting it at the first call (later calls share it).
 
-    Scratch files go below the shop's home. A local master listens on loopback only.
+    Scratch files go below the shop's home. A local master, and Sail, listen on loopback only.
 
     Raises:
-        InputError: there is no Java, or it is older than 17.
+        InputError: there is no Java, or it is older than 17; or the shop asks of Sail what it does not have.
         EngineError: the session could not be started.
     """
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
+    if shop.spark.engine == "sail":
+        return _connected(shop, start_sail(shop), "is the shop's home writable?")
+    if shop.spark.remote:
+        return _connected(shop, shop.spark.remote, "is the address right, and the server up?")
     check_java()
     os.environ["PYSPARK_PYTHON"] = sys.executable  # or UDFs start another interpreter
     os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
@@ -31,35 +52,36 @@ def spark_session(shop: Shop) -> SparkSession:
     try:
         return builder.getOrCreate()
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise EngineError(
-            f"Spark at {shop.spark.master} did not start ({reason}); is the master right and reachable?"
-        ) from error
+        raise _not_started(shop.spark.master, error, "is the master right and reachable?") from error
+
+
+def _connected(shop: Shop, remote: str, question: str) -> SparkSession:
+    try:
+        session = SparkSession.builder.remote(remote).getOrCreate()
+        for key, value in {**_OF_SESSION, "spark.sql.shuffle.partitions": str(shop.spark.shuffle_partitions)}.items():
+            session.conf.set(key, value)
+    except Exception as error:
+        raise _not_started(remote.split("/;")[0], error, question) from error  # what follows /; may be a token
+    return session
+
+
+def _not_started(place: str, error: Exception, question: str) -> EngineError:
+    reason = str(error).strip().splitlines()[0]
+    return EngineError(f"Spark at {place} did not start ({reason}); {question}")
 
 
 def _settings(shop: Shop) -> dict[str, str]:
     scratch = shop.home / "tmp" / "spark"
     scratch.mkdir(parents=True, exist_ok=True)
     settings = {
+        **_OF_SESSION,
         "spark.driver.memory": shop.spark.driver_memory,
         "spark.driver.extraJavaOptions": driver_options(scratch),
         "spark.executor.extraJavaOptions": WIDE_ROWS,
         "spark.local.dir": str(scratch),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
         "spark.sql.shuffle.partitions": str(shop.spark.shuffle_partitions),
-        "spark.sql.autoBroadcastJoinThreshold": "64m",  # a night's snapshots: no shuffle of the impressions to meet them
-        "spark.sql.sources.fileCompressionFactor": "10",  # or a table of 30 MB in Parquet, 1.5 million rows, passes for small
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.ansi.enabled": "true",
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",  # ids alone go to Python, each hashed once a batch
-        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # PyIceberg refuses INT96, the default
-        "spark.sql.parquet.compression.codec": "zstd",
         "spark.hadoop.parquet.compression.codec.zstd.level": "1",  # as small as level 3 on these tables, a sixth less time
-        "spark.sql.legacy.parquet.nanosAsLong": "true",  # else a raw log with nanoseconds cannot be read
-        "spark.sql.legacy.javaCharsets": "true",  # raw logs in GBK and the like
-        "spark.sql.legacy.codingErrorAction": "true",  # a bad byte becomes U+FFFD; it does not end the night
-        "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",  # one day is one path: list them in the driver
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",

@@ -3,11 +3,14 @@
 import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, DoubleType, FloatType, StructField, TimestampType
 
+from feature_jobs.parquet_files import ORDER, write_from_tasks
+from feature_jobs.sail import is_embedded
 from feature_jobs.schema import conformed, spark_schema
 from nightshelf.table_spec import TableSpec
 
@@ -38,16 +41,34 @@ def write_table(
     split = [split_by] if split_by else []
     day = F.col("as_of_date").cast("string").alias(DAY_FOLDER)
     rows = df.select(*conformed(spec), day, *split)
+    folders = [*split, DAY_FOLDER]
+    if is_embedded():
+        write_files(_sorted(rows, folders, sort_by), str(folder), folders)
+        return
     if files_per_day is not None:
         part = F.pmod(F.xxhash64(sort_by[0]), F.lit(files_per_day)) if files_per_day > 1 else F.lit(0)
         rows = rows.repartition(F.col(DAY_FOLDER), part)
-    folders = [*split, DAY_FOLDER]
     write_files(rows.sortWithinPartitions(*folders, *sort_by), str(folder), folders)
 
 
-def write_day(df: DataFrame, spec: TableSpec, folder: Path, day: dt.date) -> None:
+def _sorted(rows: DataFrame, folders: list[str], sort_by: list[str]) -> DataFrame:
+    """Bring the rows of a folder together, sorted, as Sail does for a window; a sort alone it drops before Python sees it."""
+    if not sort_by:
+        return rows
+    return rows.withColumn(ORDER, F.row_number().over(Window.partitionBy(*folders).orderBy(*sort_by)))
+
+
+def write_day(df: DataFrame, spec: TableSpec, folder: Path, day: dt.date, most_files: int) -> None:
     """Write the rows of one day below `folder/_day=<day>/` as they come, one file a task: for one large partition."""
-    write_files(df.select(conformed(spec)), f"{folder}/{DAY_FOLDER}={day}")
+    # Sail waits for itself if it is to bring the parts of a union together, and has few tasks anyway
+    rows = df if is_embedded() else df.coalesce(most_files)
+    write_files(rows.select(conformed(spec)), f"{folder}/{DAY_FOLDER}={day}")
+
+
+def clear_cache(spark: SparkSession) -> None:
+    """Forget what was persisted; Sail keeps nothing."""
+    if not is_embedded():
+        spark.catalog.clearCache()
 
 
 def write_files(df: DataFrame, folder: str, split_by: Sequence[str] = ()) -> None:
@@ -55,8 +76,11 @@ def write_files(df: DataFrame, folder: str, split_by: Sequence[str] = ()) -> Non
 
     Dictionaries are for words and ids that repeat. Those of the numbers took a third of the CPU time of writing wide rows.
     """
-    plain = {_path(field): "false" for field in df.schema if field.name in _DISTINCT or _is_measured(field.dataType)}
-    options = {f"parquet.enable.dictionary#{path}": value for path, value in plain.items()}
+    plain = [_path(field) for field in df.schema if field.name in _DISTINCT or _is_measured(field.dataType)]
+    if is_embedded():
+        write_from_tasks(df, folder, list(split_by), plain)
+        return
+    options = {f"parquet.enable.dictionary#{path}": "false" for path in plain}
     df.write.options(**options).partitionBy(*split_by).mode("append").parquet(folder)
 
 
@@ -68,6 +92,13 @@ def _path(field: StructField) -> str:
     return f"{field.name}.list.element" if isinstance(field.dataType, ArrayType) else field.name
 
 
+def file_uri(file: str) -> str:
+    """Return the address of a local file as Spark tells it: percent-encoded."""
+    return f"file://{quote(file)}"
+
+
 def literal_path(file: str) -> str:
-    """Return the path with the characters escaped that Spark would read as a glob."""
+    """Return the path with the characters escaped that the engine would read as a glob."""
+    if is_embedded():
+        return file_uri(file)
     return "".join(f"\\{letter}" if letter in "*?[]{}" else letter for letter in file)

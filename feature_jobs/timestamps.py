@@ -6,9 +6,11 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, TimestampNTZType, TimestampType
 
+from feature_jobs.numbers import parse_number
 from nightshelf.raw_logs import TimestampFormat
 
 _EPOCH_END = 4_102_444_800  # 2100-01-01; later ones would overflow, and no log is from there
+_DATED = r"^[+-]?\d{4}"
 _OFFSET = r":\d{2}(\.\d+)?\s*(Z|z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$"
 
 
@@ -25,12 +27,13 @@ def parse_timestamp(value: Column, kind: DataType, style: TimestampFormat, timez
         return F.to_utc_timestamp(value.cast("timestamp"), zone)
     text = F.trim(value.cast("string"))
     if style.format in ("epoch_s", "epoch_ms"):
-        seconds = text.try_cast("double") / (1000 if style.format == "epoch_ms" else 1)
+        seconds = parse_number(text) / (1000 if style.format == "epoch_ms" else 1)
         return F.when(
             seconds.between(-_EPOCH_END, _EPOCH_END), F.timestamp_micros((seconds * 1_000_000).cast("bigint"))
         )
     if style.format == "iso8601":
-        moment = text.try_cast("timestamp")
+        # An hour without a day would be one of the day on which the night runs
+        moment = F.when(text.rlike(_DATED), text).try_cast("timestamp")
         return F.when(text.rlike(_OFFSET), moment).otherwise(F.to_utc_timestamp(moment, zone))
     moment = F.try_to_timestamp(text, F.lit(style.format))
     has_zone = re.search(r"[XxZzVO]", re.sub(r"'[^']*'", "", style.format))

@@ -10,7 +10,7 @@ import datetime as dt
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from nightshelf.features import WINDOWS
+from nightshelf.features import HALF_LIFE_DAYS, WINDOWS
 
 LONGEST_WINDOW = max(WINDOWS)
 
@@ -37,17 +37,24 @@ def within(days: int, value: Column) -> Column:
 
 
 def window_counts(event_types: list[str]) -> list[Column]:
-    """Return the aggregates `<event>_<days>` over spread rows that have a column `n_<event>` per event type."""
+    """Return the aggregates `<event>_<days>` over spread rows that have a column `<event>_count` per event type."""
     return [
-        F.sum(within(days, F.col(f"n_{event}"))).cast("double").alias(f"{event}_{days}")
+        F.sum(within(days, F.col(f"{event}_count"))).cast("double").alias(f"{event}_{days}")
         for event in event_types
         for days in WINDOWS
     ]
 
 
-def daily_counts(event_types: list[str]) -> list[Column]:
-    """Return the aggregates `n_<event>`: rows per event type."""
-    return [F.count_if(F.col("event_type") == event).alias(f"n_{event}") for event in event_types]
+def decayed_counts(event_types: list[str]) -> list[Column]:
+    """Return the aggregates `<event>_decayed` over the same rows: a day's events weigh half a half-life later.
+
+    Whole billionths, so that the order of adding leaves no trace.
+    """
+    weight = F.pow(F.lit(0.5), F.col("distance") / HALF_LIFE_DAYS)
+    return [
+        (F.sum(F.round(F.col(f"{event}_count") * weight * 1e9).cast("long")) / 1e9).alias(f"{event}_decayed")
+        for event in event_types
+    ]
 
 
 def carry_forward(snapshots: DataFrame, known: list[dt.date], dates: list[dt.date]) -> DataFrame:

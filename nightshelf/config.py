@@ -4,12 +4,13 @@ import datetime as dt
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from nightshelf.dates import parse_duration
+from nightshelf.errors import InputError
 from nightshelf.raw_logs import Dimension, Duration, Graph, Source
 from nightshelf.yamlfile import Name, Strict, load_model
 
@@ -118,25 +119,83 @@ class Quarantine(Strict):
         return patterns
 
 
+def _band(value: tuple[float, float] | None) -> tuple[float, float] | None:
+    if value and not 0 <= value[0] < value[1]:
+        raise ValueError(f"{list(value)} is no range; write the lower bound first, e.g. [0.5, 2]")
+    return value
+
+
+Band = Annotated[tuple[float, float] | None, AfterValidator(_band)]
+
+
 class Checks(Strict):
     """When a table's content is suspicious (a warning), or stops the night. null = never.
 
+    rows: tonight's rows as a multiple of the median of the last nights.
+    filled: the share of a column's values that are not empty, as a multiple of the median of the last nights.
+    missing: share of the rows that name a user or item which the table they refer to does not know.
+    label_rate: how many times as high, or as low, a task's rate in a scenario may be as on the days before.
     psi: a feature's or label's population stability index against what the serving model learned, beyond chance.
     stump_auc: AUC with which one threshold on one feature may tell a task's label.
     """
 
+    rows_warn: Band = (0.5, 2.0)
+    rows_fail: Band = (0.1, 10.0)
+    filled_warn: float | None = Field(0.8, gt=0, le=1)
+    filled_fail: float | None = Field(0.2, gt=0, le=1)
+    missing_warn: float | None = Field(0.001, ge=0, le=1)
+    missing_fail: float | None = Field(0.05, ge=0, le=1)
+    label_rate_warn: float | None = Field(4.0, gt=1)
     psi_warn: float | None = Field(0.25, gt=0)
     psi_fail: float | None = Field(10.0, gt=0)
     stump_auc_fail: float = Field(0.98, gt=0.5, le=1)
 
 
-class Spark(Strict):
-    """Where the feature jobs run."""
+class Vocabularies(Strict):
+    """Which categorical values get an id of their own, and for how long.
 
-    engine: Literal["spark"] = "spark"
+    min_count: vocabulary → the fewest events of a user, the fewest queries with a word (3 unless told), or the fewest items
+    (or users) that bear the value in one day's table; rarer values share ids. A value that nobody has seen for
+    `evict_after_days`, nor in any day that the night still reads, loses its id; another value gets that id no sooner
+    than `reuse_after_days`, or `history_days`, later.
+    """
+
+    min_count: dict[str, Annotated[int, Field(ge=1)]] = Field({})
+    evict_after_days: int = Field(90, ge=1)
+    reuse_after_days: int = Field(30, ge=0)
+
+
+class Spark(Strict):
+    """Where the feature jobs run: Spark here or on a cluster (`master`), at a Spark Connect server (`remote`), or Sail."""
+
+    engine: Literal["spark", "sail"] = "spark"
     master: str = "local[*]"
+    remote: str | None = None
     driver_memory: str = "2g"
     shuffle_partitions: int = Field(4, ge=1)
+
+    @field_validator("remote")
+    @classmethod
+    def _remote(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("sc://"):
+            raise ValueError("is no address of a Spark Connect server; write sc://host:port")
+        return value
+
+    @field_validator("driver_memory")
+    @classmethod
+    def _memory(cls, value: str) -> str:
+        if not re.fullmatch(r"[1-9]\d*[kmgt]b?", value.lower()):
+            raise ValueError("is no amount of memory; write one such as 512m or 2g")
+        return value
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Spark":
+        if self.remote is not None and self.engine == "sail":
+            raise ValueError("Sail runs inside the night's own process; take `remote` out, or `engine: sail`")
+        if "master" in self.model_fields_set and (self.remote is not None or self.engine == "sail"):
+            other = "`engine: sail`" if self.remote is None else "`remote`"
+            raise ValueError(f"`master` and {other} both say where the jobs run; take one of them out")
+        return self
 
 
 class Privacy(Strict):
@@ -157,12 +216,15 @@ class Shop(Strict):
     users: Dimension | None = None
     graph: Graph | None = None
     negatives: Literal["impressions"] | Sampled = "impressions"
+    attribution: Literal["last_touch", "first_touch"] = "last_touch"
+    session_gap: Duration = "30m"
     tasks: dict[Name, Task] = Field(min_length=1)
     scenarios: dict[Name, Scenario] = Field(min_length=1)
     model: Path = Path("conf/models/ple.yaml")
     history_days: int = Field(14, ge=2, le=400)
     quarantine: Quarantine = Quarantine()
     checks: Checks = Checks()
+    vocabularies: Vocabularies = Vocabularies()
     spark: Spark = Spark()
     privacy: Privacy = Privacy()
 
@@ -174,6 +236,13 @@ class Shop(Strict):
         except (ValueError, OSError, KeyError):
             raise ValueError("is no time zone; write a name such as Asia/Shanghai or UTC") from None
         return value
+
+    @field_validator("session_gap")
+    @classmethod
+    def _a_minute_at_least(cls, gap: str) -> str:
+        if parse_duration(gap) < dt.timedelta(minutes=1):
+            raise ValueError(f"{gap!r} is shorter than a minute; write a pause such as 30m")
+        return gap
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Shop":
@@ -199,9 +268,27 @@ class Shop(Strict):
                 raise ValueError(
                     f"quarantine.orphans: {name!r} is no outcome beside impressions; event types: {', '.join(self.event_types)}"
                 )
+        self._check_cuts()
+        if self.items and self.items.consent:
+            raise ValueError("items.consent: an item does not agree; write it below users")
         if len({source.name for source in self.sources}) < len(self.sources):
             raise ValueError("two sources bear one name; give each its own")
+        for source in self.sources:
+            if source.name in ("items", "users", "graph"):
+                raise ValueError(f"sources: {source.name!r} is the name of another part of the shop file; give another")
         return self
+
+    def _check_cuts(self) -> None:
+        from nightshelf.features import QUERY_TOKEN, index_features
+
+        known = [*(feature.vocabulary for feature in index_features(self) if feature.vocabulary), QUERY_TOKEN]
+        for name in self.vocabularies.min_count:
+            if name == "item":
+                raise ValueError(
+                    "vocabularies.min_count: histories tell items apart by their ids, so that each needs its own; take 'item' out"
+                )
+            if name not in known:
+                raise ValueError(f"vocabularies.min_count: {name!r} is no vocabulary; known: {', '.join(known)}")
 
     @property
     def event_types(self) -> list[str]:
@@ -220,10 +307,22 @@ def load_shop(path: Path | str) -> Shop:
     nightshelf's own folder, so that a shop file may lie anywhere.
 
     Raises:
-        InputError: the file is missing or a key in it is unknown, missing or wrong.
+        InputError: the file is missing or a key in it is unknown, missing or wrong, or the master has no Spark to override.
     """
     shop = load_model(Path(path), Shop)
     home = Path(os.environ.get("NIGHTSHELF_HOME") or shop.home).expanduser().absolute()
     own = Path(__file__).resolve().parent.parent / shop.model
-    spark = shop.spark.model_copy(update={"master": os.environ.get("NIGHTSHELF_SPARK_MASTER") or shop.spark.master})
+    spark = _with_master(shop.spark, os.environ.get("NIGHTSHELF_SPARK_MASTER"), path)
     return shop.model_copy(update={"home": home, "model": shop.model if shop.model.exists() else own, "spark": spark})
+
+
+def _with_master(spark: Spark, master: str | None, path: Path | str) -> Spark:
+    if not master:
+        return spark
+    if spark.remote or spark.engine == "sail":
+        place = f"remote: {spark.remote}" if spark.remote else "engine: sail"
+        raise InputError(
+            f"{path}: spark: {{{place}}} and $NIGHTSHELF_SPARK_MASTER = {master} both say where the jobs run; "
+            "unset the variable, or take the key out of the shop file"
+        )
+    return spark.model_copy(update={"master": master})

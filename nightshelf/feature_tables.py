@@ -1,8 +1,21 @@
 """The tables that a night's features are in, and the examples and candidates that come of them."""
 
 from nightshelf.config import Shop
-from nightshelf.features import Feature, dense_features, index_features, item_dense, item_scenario_dense, user_dense
+from nightshelf.daily_tables import CATEGORY
+from nightshelf.features import (
+    Feature,
+    dense_features,
+    index_features,
+    item_dense,
+    item_scenario_dense,
+    user_category_dense,
+    user_dense,
+)
 from nightshelf.table_spec import AS_OF_DATE, ITEM, SCENARIO, USER, Column, TableSpec
+
+# The ids 1 … OOV_BUCKETS of each vocabulary are shared by the values that have none of their own. A shop's ids begin after them
+# for ever: another number needs new vocabularies.
+OOV_BUCKETS = 16
 
 
 def _features(features: list[Feature]) -> tuple[Column, ...]:
@@ -24,13 +37,33 @@ def feature_tables(shop: Shop) -> list[TableSpec]:
     return [
         TableSpec(
             "vocabularies",
-            "value of a categorical feature",
+            "value of a categorical feature that has an id of its own, or lost one that no other value got yet",
             ("feature", "value"),
             (
                 AS_OF_DATE,
                 Column("feature", "string", "the vocabulary: user, item, category_1 …"),
                 Column("value", "string", "the value"),
-                Column("index", "int32", "its id, stable from night to night; 0 is kept for unknown"),
+                Column(
+                    "index",
+                    "int32",
+                    f"its id, stable from night to night; 0 is kept for null, 1..{OOV_BUCKETS} for values without an id",
+                ),
+                Column(
+                    "bucket",
+                    "int32",
+                    f"the id that it shares while it has none: 1 + first 8 hex digits of its SHA-256, modulo {OOV_BUCKETS}",
+                ),
+                Column(
+                    "since", "date", "the night that gave the id to this value; before it, it may have been another's"
+                ),
+                Column("last_seen", "date", "the newest day whose events or tables show the value"),
+                Column(
+                    "count",
+                    "int64",
+                    "of users and items the events, else the most items (or users) that bear it in one day's table; "
+                    "0 if no day that the night read shows it",
+                ),
+                Column("evicted_on", "date", "the night that took the id away; null while the value has it", True),
             ),
         ),
         TableSpec(
@@ -74,6 +107,12 @@ def feature_tables(shop: Shop) -> list[TableSpec]:
                 Column("scenario_indexes", "list<int32>", "1 + place of the scenario in the shop file"),
                 Column("age_days", "list<float32>", "days from the event to the end of as_of_date"),
                 Column(
+                    "category_indexes", "list<int32>", "vocabulary ids of the items' third-level categories that day"
+                ),
+                Column("dwell_seconds", "list<float32>", "seconds that the user stayed, 0 where the log does not tell"),
+                Column("query_token_indexes", "list<int32>", "vocabulary ids of the words of the user's own queries"),
+                Column("query_token_age_days", "list<float32>", "days from the query to the end of as_of_date"),
+                Column(
                     "shown_category_indexes", "list<int32>", "vocabulary ids of third-level categories shown in a day"
                 ),
                 Column("shown_counts", "list<int32>", "impressions of that category on that day of arrival"),
@@ -81,20 +120,59 @@ def feature_tables(shop: Shop) -> list[TableSpec]:
             ),
         ),
         TableSpec(
+            "user_scenario_sequences",
+            "user and scenario with events up to that day; the lists run from the oldest to the newest event",
+            ("user_key", "scenario"),
+            (
+                AS_OF_DATE,
+                USER,
+                SCENARIO,
+                Column("item_indexes", "list<int32>", "vocabulary ids of the items"),
+                Column("event_type_indexes", "list<int32>", "1 + place of the event type in features.sequence_events"),
+                Column(
+                    "category_indexes", "list<int32>", "vocabulary ids of the items' third-level categories that day"
+                ),
+                Column("age_days", "list<float32>", "days from the event to the end of as_of_date"),
+            ),
+        ),
+        TableSpec(
+            "user_category_features",
+            "user and third-level category with an event in 30 days",
+            ("user_key", "category_3"),
+            (AS_OF_DATE, USER, CATEGORY, *_features(user_category_dense(shop))),
+        ),
+        TableSpec(
             "item_graph",
-            "edge from an item to a related one",
+            "edge from an item to a related one, or to what it is",
             ("head", "relation", "tail"),
             (
                 AS_OF_DATE,
                 Column("head", "string", "item id"),
-                Column("relation", "string", "co_click, co_cart, co_purchase …"),
-                Column("tail", "string", "item id"),
-                Column("weight", "float32", "strength: cosine of the two items' user sets, in (0, 1]"),
+                Column(
+                    "relation",
+                    "string",
+                    "co_view, co_click, co_cart, co_purchase … (users of both), in_category_1 … in_category_3, of_brand, "
+                    "has_<attribute>, in_price_band, or one of the shop's own",
+                ),
+                Column(
+                    "tail",
+                    "string",
+                    "item id; of what an item is, column and value: category_3:a/b/c, brand:…, attribute_…:…, price_band:7; "
+                    "of the shop's own, what its file says",
+                ),
+                Column(
+                    "weight",
+                    "float32",
+                    "co_: cosine of the two items' users, the fresher the heavier, in (0, 1]; else 1",
+                ),
+                Column(
+                    "lift", "float32", "co_: users of both over what chance would give; null for what is no co_", True
+                ),
             ),
         ),
         TableSpec(
             "training_examples",
-            "mature or partly mature impression of the training window, with the features of the day before it",
+            "mature or partly mature impression, in the partition of its arrival, with the features of the day before its own",
             ("impression_id",),
             (
                 AS_OF_DATE,
@@ -104,7 +182,7 @@ def feature_tables(shop: Shop) -> list[TableSpec]:
                     "feature_date", "date", "the day whose end the features know: strictly before the impression's day"
                 ),
                 Column("impression_ts", "timestamp", "when it was shown, UTC"),
-                Column("split", "string", "train or validation, by time"),
+                Column("labels_as_of", "date", "the night up to whose end labels and masks know"),
                 SCENARIO,
                 USER,
                 ITEM,
@@ -112,9 +190,22 @@ def feature_tables(shop: Shop) -> list[TableSpec]:
                 Column("position", "int32", "place in the request, 0 where the log has none"),
                 Column("propensity", "float32", "of the logging policy, 0 where not recorded"),
                 Column("sample_weight", "float32", "1 / sampling rate of the row"),
+                Column("inverse_propensity", "float32", "1 / propensity, at most 100; 1 where not recorded"),
+                Column("hour", "int32", "hour of the impression in the shop's time zone, 0..23"),
+                Column("weekday", "int32", "day of the impression in the shop's time zone, 1 = Monday .. 7"),
                 *_features(index_features(shop)),
                 *_features(dense_features(shop)),
                 *labels,
+            ),
+        ),
+        TableSpec(
+            "example_days",
+            "partition of training_examples that the night wrote",
+            ("example_date",),
+            (
+                AS_OF_DATE,
+                Column("example_date", "date", "the partition: the day on which its impressions arrived"),
+                Column("reason", "string", "new, ripening (a label window may have ended), or late events"),
             ),
         ),
     ]

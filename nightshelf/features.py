@@ -11,10 +11,23 @@ from nightshelf.config import Shop
 
 WINDOWS = (1, 7, 30)
 SEQUENCE_LENGTH = 50
+# Words of a user's own queries.
+QUERY_TOKENS_LENGTH = 20
+QUERY_TOKEN = "query_token"
+# Events of a user in one scenario.
+SCENARIO_SEQUENCE_LENGTH = 20
 # Pairs of day and category in a user's exposure.
 EXPOSURE_LENGTH = 64
 # Price bands and age are quantised alike in every shop; 0 is unknown.
 PRICE_BANDS = 10
+# A rarely shown place weighs that much and no more: a few rows would else carry the loss (clipping, Bottou et al. 2013,
+# "Counterfactual reasoning and learning systems", section 4.3).
+MOST_INVERSE_PROPENSITY = 100.0
+# What a user's outcomes may favour: columns of the table items.
+FAVOURITES = ("category_3", "brand")
+HALF_LIFE_DAYS = 7.0
+# The groups of items whose rates an item bears beside its own: columns of the table items.
+ITEM_GROUPS = ("category_3", "brand")
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,17 @@ def request_scenarios(shop: Shop) -> list[str]:
     return [name for name in shop.scenarios if name in asked]
 
 
+def fact_relations(shop: Shop) -> dict[str, str]:
+    """Return relation → column of the tables items and item_features, of all that a triple can say of an item."""
+    attributes = shop.items.attributes if shop.items else []
+    return {
+        **{f"in_{column}": column for column in ("category_1", "category_2", "category_3")},
+        "of_brand": "brand",
+        **{f"has_{name}": f"attribute_{name}" for name in attributes},
+        "in_price_band": "price_band",
+    }
+
+
 def attribute_columns(shop: Shop) -> list[str]:
     """Return the user attributes that the shop's user table brings, e.g. age_band, city."""
     return [name for name in shop.users.columns if name != "user_id"] if shop.users else []
@@ -64,6 +88,10 @@ def index_features(shop: Shop) -> list[Feature]:
     item_columns += [f"attribute_{name}" for name in (shop.items.attributes if shop.items else [])]
     features += [
         Feature(f"{name}_index", "int32", f"vocabulary id of the item's {name}", "item", name) for name in item_columns
+    ]
+    features += [
+        Feature(f"user_{name}_index", "int32", f"vocabulary id of the user's favourite {name} of 30 days", "user", name)
+        for name in FAVOURITES
     ]
     features.append(
         Feature(
@@ -100,10 +128,93 @@ def user_dense(shop: Shop) -> list[Feature]:
             "user",
         )
     )
-    features.append(
-        Feature("user_recency_days", "float32", "days since the user's last outcome event, at most 30", "user")
-    )
+    features += [
+        Feature(
+            "user_log_price_deviation_30d",
+            "float32",
+            "standard deviation of log(1 + price) of the items of the user's outcomes in 30 days; 0 if none",
+            "user",
+        ),
+        Feature("user_recency_days", "float32", "days since the user's last outcome event, at most 30", "user"),
+        _dwell("user"),
+        Feature("user_session_count_30d", "float32", "sessions of the user in 30 days", "user"),
+        Feature(
+            "user_session_minutes_30d", "float32", "mean length of the user's sessions in 30 days; 0 if none", "user"
+        ),
+        *_decayed("user", shop),
+    ]
+    if len(shop.scenarios) > 1:
+        features += [feature for scenario in shop.scenarios for feature in _user_in_scenario(scenario, shop)]
     return features
+
+
+def _user_in_scenario(scenario: str, shop: Shop) -> list[Feature]:
+    name = f"user_in_{scenario}"
+    shown = Feature(
+        f"{name}_impression_count_30d", "float32", f"impressions of the user in {scenario} in 30 days", "user"
+    )
+    return [shown] + [
+        Feature(
+            f"{name}_{event}_rate_30d",
+            "float32",
+            f"{event} events per impression in {scenario} in 30 days, shrunk to the user's own rate",
+            "user",
+        )
+        for event in outcome_events(shop)
+    ]
+
+
+def user_category_dense(shop: Shop) -> list[Feature]:
+    """Return the dense features of a user's way with a category: a table of the night, no part of the examples."""
+    name = "user_category"
+    features = [
+        Feature(f"{name}_{event}_count_{days}d", "float32", f"{event} events in {days} days", "user")
+        for event in shop.event_types
+        for days in WINDOWS
+    ]
+    features += [
+        Feature(
+            f"{name}_{event}_decayed_count_30d",
+            "float32",
+            f"{event} events in 30 days, each halved for every {HALF_LIFE_DAYS:g} days since it arrived",
+            "user",
+        )
+        for event in shop.event_types
+    ]
+    features += [
+        Feature(
+            f"{name}_{event}_rate_30d",
+            "float32",
+            f"{event} events per impression in 30 days, shrunk to the user's own rate",
+            "user",
+        )
+        for event in outcome_events(shop)
+    ]
+    return [
+        *features,
+        Feature(f"{name}_recency_days", "float32", "days since the last outcome arrived, at most 30", "user"),
+    ]
+
+
+def _decayed(owner: Literal["user", "item"], shop: Shop) -> list[Feature]:
+    return [
+        Feature(
+            f"{owner}_{event}_decayed_count_30d",
+            "float32",
+            f"{event} events of the {owner} in 30 days, each halved for every {HALF_LIFE_DAYS:g} days since it arrived",
+            owner,
+        )
+        for event in shop.event_types
+    ]
+
+
+def _dwell(owner: Literal["user", "item"]) -> Feature:
+    return Feature(
+        f"{owner}_mean_log_dwell_30d",
+        "float32",
+        f"mean log(1 + seconds) that the {owner}'s events of 30 days tell as stay; 0 if none",
+        owner,
+    )
 
 
 def item_dense(shop: Shop) -> list[Feature]:
@@ -134,6 +245,17 @@ def item_dense(shop: Shop) -> list[Feature]:
             "item",
         )
     )
+    features += [_dwell("item"), *_decayed("item", shop)]
+    features += [
+        Feature(
+            f"item_{group}_{event}_rate_30d",
+            "float32",
+            f"{event} events per impression of all items of the {group} in 30 days, shrunk to the mean of all items",
+            "item",
+        )
+        for group in ITEM_GROUPS
+        for event in outcome_events(shop)
+    ]
     return features
 
 

@@ -65,12 +65,12 @@ def log_tables(shop: Shop) -> list[TableSpec]:
         ),
         TableSpec(
             "source_schemas",
-            "source × column of its raw log, as a sample of that day's files shows it",
+            "source, or items, users, graph × column of its raw files, as a sample of that day's shows it",
             ("source", "column_name"),
             (
                 AS_OF_DATE,
-                Column("source", "string", "the log"),
-                Column("column_name", "string", "the column's name in the raw log"),
+                Column("source", "string", "the log, or items, users, graph"),
+                Column("column_name", "string", "the column's name in the raw file"),
                 Column("kind", "string", "what its values are: text, integer, number, …; mixed, or empty"),
                 Column("share", "float64", "share of the sampled rows that have the column"),
                 Column("rows", "int64", "rows sampled (of Parquet: files)"),

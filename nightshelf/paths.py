@@ -32,6 +32,11 @@ def report_file(shop: Shop, as_of_date: dt.date) -> Path:
     return shop.home / "reports" / f"{as_of_date}.html"
 
 
+def data_docs_file(shop: Shop, as_of_date: dt.date) -> Path:
+    """Return the page of a night's data checks."""
+    return shop.home / "data_docs" / str(as_of_date) / "index.html"
+
+
 def truth_dir(shop: Shop) -> Path:
     """Return the folder of a simulated shop's truth, which no stage reads."""
     return shop.home / "truth"

@@ -27,6 +27,7 @@ def _duration(text: str) -> str:
 
 
 Duration = Annotated[str, AfterValidator(_duration)]
+SchemaSince = dt.date | None  # the first day of a new schema: earlier days are not compared with it
 
 
 class ValueMap(Strict):
@@ -89,7 +90,7 @@ class Source(Strict):
     repeats_within: Duration | None = (
         None  # a row that differs in its time alone, and comes so soon after, is a duplicate
     )
-    schema_since: dt.date | None = None  # the first day of a new schema: earlier days are not compared with it
+    schema_since: SchemaSince = None
 
     @field_validator("columns")
     @classmethod
@@ -119,14 +120,20 @@ class Source(Strict):
 
 
 class Dimension(Strict):
-    """A table of items or users: `columns` maps our names to the file's."""
+    """A table of items or users: `columns` maps our names to the file's.
+
+    `consent` names the column of a user table that says whether the user agreed that the attributes are used: without a
+    true, 1, yes or y they are taken as unknown.
+    """
 
     path: str
     format: Literal["jsonl", "csv", "parquet"]
     csv: Csv = Csv()
     columns: dict[str, str]
     attributes: list[str] = Field([])
+    consent: str | None = None
     category_separator: str = "/"
+    schema_since: SchemaSince = None
 
 
 class Graph(Strict):
@@ -136,6 +143,7 @@ class Graph(Strict):
     format: Literal["jsonl", "csv", "parquet"]
     csv: Csv = Csv()
     columns: dict[str, str]
+    schema_since: SchemaSince = None
 
     @field_validator("columns")
     @classmethod

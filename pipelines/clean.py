@@ -16,9 +16,9 @@ from nightshelf.config import Shop
 from nightshelf.dates import days_back, parse_duration
 from nightshelf.features import attribute_columns
 from nightshelf.identity import ensure_key
-from nightshelf.raw_logs import Source
+from nightshelf.paths import source_path
 from pipelines.arrivals import Arrivals, find_arrivals, find_listings
-from pipelines.schema_drift import Column, Schema, as_rows, check_sources, from_rows
+from pipelines.schema_drift import Column, RawInput, Schema, as_rows, check_inputs, from_rows, raw_inputs
 from pipelines.source_counts import as_table, check_books, count_rows
 from pipelines.stage import Night, StageResult
 from pipelines.warehouse import arrow_schema
@@ -117,21 +117,36 @@ def _clean(job: _Job) -> StageResult:
 
 
 def _check_schemas(job: _Job) -> pa.Table:
-    """Compare each log's schema with that of the day before it; return the rows of source_schemas."""
+    """Compare the schema of all that is read with that of the day before it; return the rows of source_schemas."""
     from feature_jobs.raw_schemas import seen_schema
 
-    def look(source: Source, day: dt.date, files: list[str]) -> Schema | None:
-        seen = seen_schema(job.spark, files, source)
+    def look(raw: RawInput, day: dt.date, files: list[str]) -> Schema | None:
+        seen = seen_schema(job.spark, files, raw.table)
         columns = {name: Column(c.kind, c.rows / seen.rows) for name, c in seen.columns.items()}
-        return Schema(source.name, day, seen.rows, columns) if columns else None
+        return Schema(raw.name, day, seen.rows, columns) if columns else None
 
     warehouse = job.night.warehouse
     earlier = [day for day in warehouse.partitions("source_schemas") if day < job.days[0]]
     recent = days_back(earlier[-1], _QUIET_DAYS) if earlier else []
     known = from_rows(warehouse.read("source_schemas", recent).to_pylist())
-    schemas = check_sources(job.arrivals.by_day, job.shop.sources, known, look)
+    by_day = {**job.arrivals.by_day, **_other_files(job)}
+    schemas = check_inputs(by_day, raw_inputs(job.shop), known, look)
     rows = [row for schema in schemas for row in as_rows(schema)]
     return pa.Table.from_pylist(rows, arrow_schema(warehouse.specs["source_schemas"]))
+
+
+def _other_files(job: _Job) -> dict[str, dict[dt.date, list[str]]]:
+    """Return the files of items, users and graph by day; of those without days, and of the graph, the night's own."""
+    shop, night = job.shop, job.night.as_of_date
+    found: dict[str, dict[dt.date, list[str]]] = {}
+    for name, dimension in (("items", shop.items), ("users", shop.users)):
+        if dimension:
+            _, files = find_listings(shop, dimension, name, job.days, job.list_files)
+            found[name] = {day or night: of_day for day, of_day in files.items() if day is None or day in job.days}
+    if shop.graph:
+        files_of_graph = job.list_files(source_path(shop, shop.graph.path, night))
+        found["graph"] = {night: files_of_graph} if files_of_graph else {}
+    return found
 
 
 def _write_items_of_catalogue(job: _Job) -> "DataFrame | None":

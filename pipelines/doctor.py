@@ -4,6 +4,7 @@ import glob
 import os
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from nightshelf.config import Shop, load_shop
 from nightshelf.errors import InputError
@@ -22,6 +24,7 @@ from pipelines.services import STATE, is_free, read_ports
 ROOT = Path(__file__).resolve().parents[1]
 DISK_GB = 6
 MEMORY_GB = 4
+CONNECT_PORT = 15002  # Spark Connect's own
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -41,7 +44,7 @@ class Finding:
 
 def diagnose(shop_file: Path) -> list[Finding]:
     """Look at the machine, the environments, and the shop's logs, key, tables and tracker."""
-    findings = [check_python(), check_java(), check_memory()]
+    findings = [check_python(), check_memory()]
     findings += [check_environment(name) for name in ("jobs", "airflow")]
     findings += check_ports()
     try:
@@ -49,10 +52,12 @@ def diagnose(shop_file: Path) -> list[Finding]:
     except InputError as error:
         return [
             *findings,
+            check_java(),
             Finding("shop file", str(error), "correct the file; the other checks of the shop wait for it"),
         ]
     findings += [
         Finding("shop file", f"{shop_file}: {len(shop.sources)} sources, {len(shop.scenarios)} scenarios"),
+        check_engine(shop),
         check_disk(shop.home),
     ]
     findings += check_sources(shop)
@@ -76,6 +81,34 @@ def check_java() -> Finding:
         return Finding("java", f"no {java}", remedy)
     release = java_release(told)
     return Finding("java", f"{java} {release or told.strip()[:40]}", "" if release and release >= 17 else remedy)
+
+
+def check_engine(shop: Shop) -> Finding:
+    """Look at what the feature jobs will run on: Java for Spark, the package for Sail, or a server that listens."""
+    if shop.spark.engine == "sail":
+        return _check_sail(shop)
+    if shop.spark.remote is None:
+        return check_java()
+    place = urlsplit(shop.spark.remote.split("/;")[0])
+    try:
+        socket.create_connection((place.hostname or "", place.port or CONNECT_PORT), timeout=5).close()
+    except OSError as error:
+        return Finding(
+            "spark", f"{place.netloc} does not answer ({error})", "start the server, or correct `spark.remote`"
+        )
+    return Finding("spark", f"a server listens at {place.netloc}")
+
+
+def _check_sail(shop: Shop) -> Finding:
+    from feature_jobs.sail import check_sail
+
+    try:
+        check_sail(shop)
+        return Finding("sail", metadata.version("pysail"))
+    except InputError as error:
+        return Finding("sail", str(error), "as it says")
+    except metadata.PackageNotFoundError:
+        return Finding("sail", "not installed", "run `make env`, or take `engine: sail` out of the shop file")
 
 
 def java_release(told: str) -> int | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nightshelf.config import Checks, Shop
 from nightshelf.features import dense_features, index_features
 from pipelines.stage import Night
-from pipelines.validate import expect, none_above_zero, query_files, row_count
+from pipelines.validate import batch_of, expect, none_above_zero, query_files, row_count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ def sample_examples(night: Night, day: dt.date) -> "pd.DataFrame":
     """Return about SAMPLE rows of that night's training examples: split, scenario, feature_date, features, labels, masks."""
     import pyarrow.parquet as pq
 
-    files = night.warehouse.files("training_examples", [day])
+    files = batch_of(night, "training_examples", day).files
     known = (
         set(pq.read_schema(files[0]).names) if files else set()
     )  # a night before a change of the shop file lacks some
@@ -44,7 +44,7 @@ def sample_examples(night: Night, day: dt.date) -> "pd.DataFrame":
     ]
     wanted += [f"{kind}_{task}" for task in night.shop.tasks for kind in ("label", "mask")]
     step = max(1, row_count(files) // SAMPLE)
-    columns = ", ".join(name for name in wanted if name in known or not files)
+    columns = ", ".join(name for name in wanted if name in {*known, "split"} or not files)
     query = f"SELECT {columns} FROM batch_files WHERE hash(impression_id) % {step} = 0"
     return query_files(night, "training_examples", query, day).to_pandas()
 
@@ -89,7 +89,7 @@ def _date(value: Any) -> dt.date:
 
 def _reference_day(night: Night) -> dt.date:
     promoted = night.warehouse.read("promotions", columns=("as_of_date", "promoted")).to_pylist()
-    there = set(night.warehouse.partitions("training_examples"))
+    there = set(night.warehouse.partitions("training_examples"))  # an older night's examples may be gone
     days = [r["as_of_date"] for r in promoted if r["promoted"] and r["as_of_date"] < night.as_of_date]
     return max((day for day in days if day in there), default=night.as_of_date)
 

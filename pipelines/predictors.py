@@ -44,7 +44,7 @@ def predictors(night: Night, scenarios: tuple[str, ...], item_ids: list[str]) ->
     from training.tracking import download, ensure_tracker
 
     ensure_tracker(tracking_uri(night.shop), artifact_dir(night.shop))
-    tables = ("user_features", "item_features", "item_scenario_features", "user_sequences")
+    tables = ("user_features", "item_features", "item_scenario_features", "user_sequences", "vocabularies")
     files = (night.warehouse.files(table, [night.as_of_date]) for table in tables)
     features = ShelfFeatures.load(night.shop, night.as_of_date, *files)
     version = champion_of(night)

@@ -89,7 +89,7 @@ def run(night: Night) -> StageResult:
     return StageResult(
         candidates.num_rows,
         rows,
-        inputs=["candidates", "user_features", "item_features", "user_sequences"],
+        inputs=["candidates", "user_features", "item_features", "user_sequences", "vocabularies"],
         message=f"model {found.version}",
     )
 

@@ -2,15 +2,15 @@
 
 import datetime as dt
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nightshelf.config import Shop
 from nightshelf.errors import InputError
 from nightshelf.identity import key_file
 from nightshelf.logs import get_logger
-from nightshelf.paths import report_file, truth_dir
+from nightshelf.paths import data_docs_file, report_file, truth_dir
 from pipelines import report_sections as sections
+from pipelines.pages import number, page_template, write_page
 from pipelines.stage import Night, StageResult
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ def run(night: Night) -> StageResult:
     tables = connect(night.warehouse)
     page = render(night.shop, night.as_of_date, tables, against_truth(night))
     target = report_file(night.shop, night.as_of_date)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.name}.{night.run_id}")
-    fresh.write_text(page, encoding="utf-8")
-    fresh.replace(target)
+    write_page(target, page, night.run_id)
     rows = tables.execute(
         "SELECT count(*) FROM recommendations WHERE as_of_date = $day", {"day": night.as_of_date}
     ).fetchall()
@@ -59,23 +56,13 @@ def render(shop: Shop, day: dt.date, tables: "duckdb.DuckDBPyConnection", truth:
     Raises:
         InputError: no stage of this night has run yet.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     stages = sections.stages(tables, day)
     if not stages:
         raise InputError(
             f"{shop.shop} {day}: no stage of this night has run; run `nightshelf run --as-of-date {day}` first"
         )
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": _count, "share": _share, "number": _number}
     facts = _facts(shop, day, tables)
-    return environment.get_template("report.html.j2").render(
+    return page_template("report.html.j2").render(
         shop=shop, day=day, stages=stages, truth=truth, references=REFERENCES, plots=_plots(shop, facts, truth), **facts
     )
 
@@ -87,6 +74,7 @@ def _facts(shop: Shop, day: dt.date, tables: "duckdb.DuckDBPyConnection") -> dic
         "by_day": sections.rows_by_day(tables, day, shop.history_days),
         "quarantine": sections.quarantine(tables, day, shop.history_days),
         "checks": sections.checks(tables, day),
+        "data_docs": f"../data_docs/{day}/index.html" if data_docs_file(shop, day).exists() else "",
         "drift": sections.drift(tables, day),
         "metrics": pivot_metrics(sections.metrics(tables, day)),
         "promotions": [{**row, "evidence": read_evidence(row["evidence"])} for row in sections.promotions(tables, day)],
@@ -179,7 +167,7 @@ def _title(name: str | int, value: Any) -> str:
 def _tell(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_tell(inner)}" for name, inner in value.items() if name not in ("check", "name"))
-    return _number(value) if isinstance(value, float) else str(value)
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def _group(rows: list[Row], by: str) -> dict[str, list[Row]]:
@@ -187,15 +175,3 @@ def _group(rows: list[Row], by: str) -> dict[str, list[Row]]:
     for row in rows:
         groups.setdefault(row[by], []).append(row)
     return groups
-
-
-def _count(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.3g}\N{NARROW NO-BREAK SPACE}%"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"

@@ -100,9 +100,8 @@ def task_rates(tables: "duckdb.DuckDBPyConnection", day: dt.date, shop: Shop) ->
         if spec.kind == "binary"
     ]
     columns = ", ".join(["event_date AS day", "count(*) AS impressions", *rates])
-    return ask(
-        tables, f"SELECT {columns} FROM training_examples WHERE as_of_date = $day GROUP BY 1 ORDER BY 1", day=day
-    )
+    seen = f"as_of_date <= $day AND event_date > $day - {shop.history_days}"
+    return ask(tables, f"SELECT {columns} FROM training_examples WHERE {seen} GROUP BY 1 ORDER BY 1", day=day)
 
 
 def shelves(tables: "duckdb.DuckDBPyConnection", day: dt.date) -> list[Row]:

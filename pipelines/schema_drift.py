@@ -1,4 +1,6 @@
-"""Has a log changed its schema since the night before? Seen by name, told as a table, and stopped where it would harm.
+"""Has a log, the catalogue, the user table or the graph changed its schema since the night before?
+
+Seen by name, told as a table, and stopped where it would harm.
 
 A column that the shop file reads and that is gone, renamed or of another kind stops the night before anything is
 written. A column that is new, or that nobody reads, is a warning.
@@ -10,9 +12,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from nightshelf.config import Shop
 from nightshelf.errors import InputError
 from nightshelf.logs import get_logger
-from nightshelf.raw_logs import NUMBERS, Source, ValueMap
+from nightshelf.raw_logs import NUMBERS, Dimension, Graph, Source, ValueMap
 
 _NUMERIC = {"integer", "number", "decimal"}
 _VAGUE = ("empty", "mixed")  # kinds that fit every other
@@ -37,7 +40,47 @@ class Schema:
     columns: Mapping[str, Column]
 
 
-Look = Callable[[Source, dt.date, list[str]], Schema | None]
+@dataclass(frozen=True)
+class RawInput:
+    """What the shop file reads of a log, of the items, the users or the graph.
+
+    `place` is where it stands in the shop file, `read` are its columns there, `numbers` those whose values are numbers.
+    """
+
+    name: str
+    place: str
+    table: Source | Dimension | Graph
+    read: frozenset[str]
+    numbers: frozenset[str]
+
+    @property
+    def told(self) -> str:
+        """Return what messages call it."""
+        return f"the log of {self.name}" if isinstance(self.table, Source) else f"the file of {self.name}"
+
+
+_ITEM_NUMBERS = ("price", "stock")
+Look = Callable[[RawInput, dt.date, list[str]], Schema | None]
+
+
+def raw_inputs(shop: Shop) -> list[RawInput]:
+    """Return everything that the shop file reads."""
+    found = [raw_log(source) for source in shop.sources]
+    for name, table in (("items", shop.items), ("users", shop.users), ("graph", shop.graph)):
+        if table:
+            attributes = [*table.attributes, *filter(None, [table.consent])] if isinstance(table, Dimension) else []
+            numbers = frozenset(table.columns[ours] for ours in _ITEM_NUMBERS if ours in table.columns)
+            found.append(RawInput(name, name, table, frozenset([*table.columns.values(), *attributes]), numbers))
+    return found
+
+
+def raw_log(source: Source) -> RawInput:
+    """Return what the shop file reads of a log."""
+    mapped = (value.column for value in (source.event_type, source.scenario) if isinstance(value, ValueMap))
+    numbers = frozenset(theirs for ours, theirs in source.columns.items() if ours in NUMBERS)
+    read = frozenset([*source.columns.values(), *mapped])
+    ids = frozenset(theirs for ours, theirs in source.columns.items() if ours not in NUMBERS)
+    return RawInput(source.name, f"sources.{source.name}", source, read, numbers - ids)
 
 
 @dataclass(frozen=True)
@@ -85,73 +128,67 @@ def _successor(name: str, column: Column, gone: Mapping[str, Column], new: Mappi
     return next(iter(get_close_matches(name, alike, 1)), None)
 
 
-def check_sources(
-    by_day: Mapping[str, Mapping[dt.date, list[str]]], sources: list[Source], known: Mapping[str, Schema], look: Look
+def check_inputs(
+    by_day: Mapping[str, Mapping[dt.date, list[str]]], inputs: list[RawInput], known: Mapping[str, Schema], look: Look
 ) -> list[Schema]:
-    """Compare the schema of each log on each day with the one before it; return them all.
+    """Compare the schema of each input on each day with the one before it; return them all.
 
     Args:
-        by_day: source → day → files, oldest day first.
-        sources: the shop file's.
-        known: each source's newest schema of an earlier night.
-        look: reads the schema of some files of a source; None if they have no columns.
+        by_day: input → day → files, oldest day first.
+        inputs: the shop file's.
+        known: each input's newest schema of an earlier night.
+        look: reads the schema of some files of an input; None if they have no columns.
 
     Raises:
         InputError: a column that the shop file reads is gone, renamed or of another kind.
     """
     schemas = []
-    for source in sources:
-        before = known.get(source.name)
-        for day, files in by_day[source.name].items():
-            now = look(source, day, files)
+    for raw in inputs:
+        before, since = known.get(raw.name), raw.table.schema_since
+        for day, files in by_day.get(raw.name, {}).items():
+            now = look(raw, day, files)
             if now is None:
                 continue
-            is_new_kind = before and source.schema_since and before.day < source.schema_since <= day
-            check_drift(source, None if is_new_kind else before, now)
+            is_new_kind = before and since and before.day < since <= day
+            check_drift(raw, None if is_new_kind else before, now)
             schemas.append(now)
             before = now
     return schemas
 
 
-def check_drift(source: Source, before: Schema | None, now: Schema) -> None:
-    """Tell how a log differs from what it was.
+def check_drift(raw: RawInput, before: Schema | None, now: Schema) -> None:
+    """Tell how a log or file differs from what it was.
 
     Raises:
         InputError: a column that the shop file reads is gone, renamed or of another kind.
     """
-    log, read = get_logger("clean"), read_columns(source)
+    log = get_logger("clean")
     if before is None:
-        ignored = sorted(set(now.columns) - read)
+        ignored = sorted(set(now.columns) - raw.read)
         if ignored:
-            log.info("%s: the shop file does not name %s; ignored", source.name, ", ".join(ignored))
+            log.info("%s: the shop file does not name %s; ignored", raw.name, ", ".join(ignored))
         return
     changes = differences(before, now)
     for change in changes:
-        is_read = "read" if change.column in read else "not read"
+        is_read = "read" if change.column in raw.read else "not read"
         log.warning(
             "%s %s against %s: %-16s %-8s %s → %s  (%s by the shop file)",
-            source.name, now.day, before.day, change.column, change.what, change.before, change.now, is_read,
+            raw.name, now.day, before.day, change.column, change.what, change.before, change.now, is_read,
         )  # fmt: skip
-    harmful = [change for change in changes if change.column in read and _is_harmful(change, source)]
+    harmful = [change for change in changes if change.column in raw.read and _is_harmful(change, raw)]
     if harmful:
         raise InputError(
-            f"the log of {source.name} changed between {before.day} and {now.day}: {', '.join(map(str, harmful))}; correct the "
-            f"log, or sources.{source.name} in the shop file; if the change is meant and that file fits it, "
+            f"{raw.told} changed between {before.day} and {now.day}: {', '.join(map(str, harmful))}; correct it, "
+            f"or {raw.place} in the shop file; if the change is meant and that file fits it, "
             f"write schema_since: {now.day} there"
         )
 
 
-def _is_harmful(change: Change, source: Source) -> bool:
+def _is_harmful(change: Change, raw: RawInput) -> bool:
     """Say whether a change of a column that is read matters: 5 and 5.0 are two ids, but one price."""
     if change.what == "retyped" and {change.before, change.now} <= _NUMERIC:
-        return any(theirs == change.column for ours, theirs in source.columns.items() if ours not in NUMBERS)
+        return change.column not in raw.numbers
     return change.what != "added"
-
-
-def read_columns(source: Source) -> set[str]:
-    """Return the raw columns that a source reads."""
-    mapped = (value.column for value in (source.event_type, source.scenario) if isinstance(value, ValueMap))
-    return {*source.columns.values(), *mapped}
 
 
 def as_rows(schema: Schema) -> list[dict[str, Any]]:

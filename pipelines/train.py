@@ -1,13 +1,18 @@
 """Stage `train`: one model for all tasks in all scenarios, from the night's examples; it becomes the challenger."""
 
+import datetime as dt
 from pathlib import Path
+
+import pyarrow as pa
 
 from nightshelf.dates import days_back
 from nightshelf.errors import InputError
 from nightshelf.paths import artifact_dir, tracking_uri
 from pipelines.code_version import code_version
+from pipelines.example_days import example_window_of
 from pipelines.models import champion_before, registered_name
 from pipelines.stage import Night, StageResult
+from pipelines.warehouse import arrow_schema
 
 
 def run(night: Night) -> StageResult:
@@ -26,6 +31,7 @@ def run(night: Night) -> StageResult:
     recipe = load_recipe(night.shop.model)
     inputs = training_inputs(night)
     report = train_ranker(night.shop, recipe, inputs, folder, parent)
+    _publish_normalization(night, folder)
     tags = {
         "as_of_date": str(night.as_of_date),
         "run_id": night.run_id,
@@ -42,6 +48,30 @@ def run(night: Night) -> StageResult:
     return StageResult(rows, inputs=["training_examples", "user_sequences", "vocabularies"], message=message)
 
 
+def _publish_normalization(night: Night, folder: Path) -> None:
+    """Write down how the model in `folder` scales its dense features."""
+    from training.artifact import load_spec
+    from training.normalization import transform_of
+
+    fitted = load_spec(folder).normalization
+    last = example_window_of(night).validation_start - dt.timedelta(days=1)
+    rows = [
+        {
+            "as_of_date": night.as_of_date,
+            "feature": name,
+            "version": fitted.version,
+            "transform": transform_of(name),
+            "mean": mean,
+            "deviation": std,
+            "clip": fitted.clip,
+            "fitted_until": last,
+        }
+        for name, mean, std in zip(fitted.names, fitted.mean, fitted.std, strict=True)
+    ]
+    table = pa.Table.from_pylist(rows, arrow_schema(night.warehouse.specs["normalization"]))
+    night.warehouse.publish_arrow("normalization", table, [night.as_of_date], night.run_id)
+
+
 def training_inputs(night: Night):  # type: ignore[no-untyped-def]
     """Return the files that a model of this night learns from or is measured on.
 
@@ -50,16 +80,17 @@ def training_inputs(night: Night):  # type: ignore[no-untyped-def]
     """
     from training.data import TrainingInputs
 
-    day, window = [night.as_of_date], days_back(night.as_of_date, night.shop.history_days)
-    examples = night.warehouse.files("training_examples", day)
-    if not examples:
+    day, window = [night.as_of_date], example_window_of(night)
+    examples = night.warehouse.files("training_examples", window.days)
+    vocabularies = night.warehouse.files("vocabularies", day)
+    if not examples or not vocabularies:
         raise InputError(f"there are no training examples of {night.as_of_date}; run `nightshelf stage features` first")
     return TrainingInputs(
-        as_of_date=night.as_of_date,
+        window=window,
         training_examples=examples,
-        user_sequences=night.warehouse.files("user_sequences", window),
+        user_sequences=night.warehouse.files("user_sequences", days_back(night.as_of_date, night.shop.history_days)),
         item_features=night.warehouse.files("item_features", day),
-        vocabularies=night.warehouse.files("vocabularies", day),
+        vocabularies=vocabularies,
     )
 
 

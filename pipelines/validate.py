@@ -1,87 +1,55 @@
 """The Great Expectations room: check a table against a suite, keep every result, stop the night where a rule says fail.
 
-A suite is a list of GX expectations made by a function beside its stage. Each expectation carries its rule's name in `meta`
-and GX's own severity: `critical` stops the night, `warning` is kept and shown. Rules are aggregates (minimum, maximum,
-distinct values, nulls), because GX computes those for all columns in one pass, while its value-by-value rules cost about a
-second per column and million rows. What spans rows or many columns (gaps in ranks, classes per scenario, unusable values per
-feature) is first brought by one SQL statement to a small frame of facts, and the suite then judges the facts.
+A suite is a list of GX expectations, each with its rule's name in `meta` and GX's own severity: `critical` stops the night,
+`warning` is kept and shown. GX takes about a second per column and million rows, so no table comes to it whole: one SQL
+statement brings the table to a small frame of facts (pipelines/rules.py: a fact per rule; elsewhere a row per source,
+feature or scenario), and the suite judges the facts.
 
-Traps of GX 1.24 that this file closes: an empty table passes nearly every rule, so `check_table` wants a row count first; a
-range lets NaN pass, so `not_nan` makes it an outlier before, and `within` bounds both ends against infinity; an
+Traps of GX 1.24 that this file closes: an empty table passes nearly every rule, so `check_table` wants a row count first; an
 exception inside a rule looks like a rule that failed, so it is told apart by its message.
 """
 
 import datetime as dt
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from nightshelf.errors import GateError
+from nightshelf.logs import get_logger
+from nightshelf.table_spec import TableSpec
+from pipelines.example_days import example_window_of
 from pipelines.stage import Night
+from pipelines.warehouse import arrow_schema
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
-    import pyspark.sql as ps
     from great_expectations.expectations.expectation import Expectation
 
-# One partition of a few columns fits in memory below this; beyond it Spark reads the same SQL and runs the same suite.
-PANDAS_ROWS = 5_000_000
 # Larger than any feature and smaller than float32's infinity.
 FINITE = 1e30
-_NAN = 3e38
 _SEVERITY = {"critical": "fail", "warning": "warn"}
 
 Row = dict[str, Any]
 
 
-def expect(kind: str, rule: str, severity: str = "critical", **arguments: Any) -> Any:
-    """Return GX's `Expect{kind}` with its arguments, under the name that data_checks shows; GX itself is imported late."""
+def expect(
+    kind: str, rule: str, severity: str = "critical", about: str | None = None, told: str = "", **arguments: Any
+) -> Any:
+    """Return GX's `Expect{kind}` with its arguments, under the name that data_checks shows; GX itself is imported late.
+
+    `about` and `told` are the column and the expected value in data_checks, where they are not those of the arguments.
+    """
     from great_expectations import expectations as gxe
 
-    return getattr(gxe, f"Expect{kind}")(severity=severity, meta={"rule": rule}, **arguments)
-
-
-def within(
-    column: str, low: float, high: float, rule: str = "within_range", severity: str = "critical"
-) -> "list[Expectation]":
-    """Return the rules that all values of a column lie in [low, high]; a column without any value breaks them."""
-    return [
-        expect("ColumnMinToBeBetween", f"{rule}_min", severity, column=column, min_value=low),
-        expect("ColumnMaxToBeBetween", f"{rule}_max", severity, column=column, max_value=high),
-    ]
+    meta = {"rule": rule, "column": arguments.get("column", "") if about is None else about, "told": told}
+    return getattr(gxe, f"Expect{kind}")(severity=severity, meta=meta, **arguments)
 
 
 def none_above_zero(column: str, severity: str = "critical") -> "Expectation":
     """Return the rule that a count of faults is 0 everywhere; `column` is named after the fault."""
     return expect("ColumnValuesToBeBetween", "none", severity, column=column, min_value=0, max_value=0)
-
-
-def not_nan(column: str) -> str:
-    """Return SQL that turns NaN into a value outside every range: GX in pandas skips NaN, and in Spark it passes as not null."""
-    return f"CASE WHEN isnan({column}) THEN {_NAN} ELSE {column} END AS {column}"
-
-
-def read_batch(night: Night, table: str, select: str) -> "pd.DataFrame | ps.DataFrame":
-    """Return `SELECT {select}` over the night's partition of a table: pandas through DuckDB, or Spark beyond PANDAS_ROWS.
-
-    `select` is SQL that both engines know; only the columns in it are read.
-    """
-    import pyarrow as pa
-
-    files = night.warehouse.files(table, [night.as_of_date])
-    query = f"SELECT {select} FROM batch_files"
-    if row_count(files) > PANDAS_ROWS:
-        from feature_jobs.session import spark_session
-
-        session = spark_session(night.shop)
-        session.read.parquet(*files).createOrReplaceTempView("batch_files")
-        return session.sql(query)
-    rows = query_files(night, table, query)
-    for at, field in enumerate(rows.schema):  # few distinct values: a dictionary is a tenth of pandas' string objects
-        if pa.types.is_string(field.type) and not field.name.endswith("_id"):
-            rows = rows.set_column(at, field.name, rows.column(at).dictionary_encode())
-    return rows.to_pandas()
 
 
 def query_files(night: Night, table: str, query: str, day: dt.date | None = None) -> Any:
@@ -90,11 +58,35 @@ def query_files(night: Night, table: str, query: str, day: dt.date | None = None
     A partition without rows is an empty table of the same columns.
     """
     connection = connect(night)
-    days = [day or night.as_of_date]
-    files = night.warehouse.files(table, days)
-    source = connection.read_parquet(files) if files else connection.from_arrow(night.warehouse.read(table, days))
-    source.create_view("batch_files")
-    return connection.sql(query).to_arrow_table()
+    batch = batch_of(night, table, day or night.as_of_date)
+    view_files(connection, "data_files", batch.files, night.warehouse.specs[table])
+    return connection.sql(batch.query(query)).to_arrow_table()
+
+
+def view_files(connection: "duckdb.DuckDBPyConnection", name: str, files: list[str], spec: TableSpec) -> None:
+    """Create the view of a table's data files; without any it has the table's columns and no row."""
+    empty = arrow_schema(spec).empty_table()
+    (connection.read_parquet(files) if files else connection.from_arrow(empty)).create_view(name)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a night has of a table: the files, and SQL for the rows of `data_files` that count."""
+
+    files: list[str]
+    select: str = "SELECT * FROM data_files"
+
+    def query(self, query: str) -> str:
+        """Return the query with `batch_files` defined."""
+        return f"WITH batch_files AS ({self.select}) {query}"
+
+
+def batch_of(night: Night, table: str, day: dt.date) -> Batch:
+    """Return the partition of a day; of training_examples all that the night of that day learns from, with their split."""
+    if table != "training_examples":
+        return Batch(night.warehouse.files(table, [day]))
+    window = example_window_of(replace(night, as_of_date=day))
+    return Batch(night.warehouse.files(table, window.days), window.select("data_files"))
 
 
 def connect(night: Night) -> "duckdb.DuckDBPyConnection":
@@ -122,13 +114,13 @@ def row_count(files: Iterable[str]) -> int:
 def check_table(
     night: Night,
     table: str,
-    frame: "pd.DataFrame | ps.DataFrame",
+    frame: "pd.DataFrame",
     suite: "list[Expectation]",
     index: tuple[str, ...] = (),
 ) -> list[Row]:
-    """Validate a frame (pandas or Spark) against a suite.
+    """Validate a frame of facts against a suite.
 
-    `index` names columns that tell which row broke a value-by-value rule; meant for small frames of facts.
+    `index` names columns that tell which row broke a value-by-value rule.
 
     Returns:
         one row of data_checks per expectation, in the suite's order.
@@ -136,7 +128,7 @@ def check_table(
     Raises:
         ValueError: the suite does not begin with a row count.
     """
-    if suite[0].expectation_type != "expect_table_row_count_to_be_between":
+    if not (suite[0].meta or {}).get("rule", "").startswith("row_count"):
         raise ValueError(
             f"the suite of {table} must begin with a row count: an empty table passes nearly every other rule"
         )
@@ -145,11 +137,8 @@ def check_table(
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = cast(Any, {"globally": False})
-    sources = context.data_sources
-    source: Any = sources.add_pandas("night") if hasattr(frame, "iloc") else sources.add_spark("night")
-    batch = (
-        source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("night").get_batch({"dataframe": frame})
-    )
+    asset = context.data_sources.add_pandas("night").add_dataframe_asset(table)
+    batch = asset.add_batch_definition_whole_dataframe("night").get_batch({"dataframe": frame})
     wanted = {
         "result_format": "SUMMARY" if index else "BASIC",
         **({"unexpected_index_column_names": list(index)} if index else {}),
@@ -159,19 +148,16 @@ def check_table(
         (row["expectation"], row["column_name"]): row
         for row in (_as_row(night, table, result.to_json_dict()) for result in results)
     }
-    return [rows[_key(expectation.configuration.to_json_dict())] for expectation in suite]
+    return [rows[_key(cast(Row, expectation.meta))] for expectation in suite]
 
 
-def _key(config: Row) -> tuple[str, str]:
-    kwargs = config["kwargs"]
-    return config["meta"]["rule"], str(kwargs.get("column", ""))
+def _key(meta: Row) -> tuple[str, str]:
+    return meta["rule"], meta["column"]
 
 
 def _as_row(night: Night, table: str, result: Row) -> Row:
     config = result["expectation_config"]
-    rule, column = _key(config)
-    ignored = ("batch_id", "column")
-    expected = {name: value for name, value in config["kwargs"].items() if name not in ignored and value is not None}
+    rule, column = _key(config["meta"])
     return {
         "as_of_date": night.as_of_date,
         "table_name": table,
@@ -180,10 +166,23 @@ def _as_row(night: Night, table: str, result: Row) -> Row:
         "severity": _SEVERITY[config["severity"]],
         "success": bool(result["success"]),
         "observed": _short(_exception(result["exception_info"]) or _observed(result["result"], result["success"])),
-        "expected": _short(
-            ", ".join(f"{name.removesuffix('_value')} {value}" for name, value in expected.items()) or "all rows"
-        ),
+        "expected": _short(config["meta"]["told"] or _expected(config["kwargs"])),
     }
+
+
+def _expected(arguments: Row) -> str:
+    values = arguments.get("value_set")
+    if values is not None:
+        return ", ".join(map(str, values))
+    bounds = {"min": arguments.get("min_value"), "max": arguments.get("max_value")}
+    return ", ".join(f"{name} {_tell(bound)}" for name, bound in bounds.items() if bound is not None)
+
+
+def _tell(value: Any) -> str:
+    """Return a number without needless digits; anything else as it is."""
+    if not isinstance(value, float) or value != value:
+        return str(value)
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.5g}"
 
 
 def _observed(result: Row, success: bool) -> str:
@@ -198,7 +197,7 @@ def _observed(result: Row, success: bool) -> str:
     if result.get("unexpected_count"):
         return f"{result['unexpected_count']} rows"
     if result.get("observed_value") is not None:
-        return str(result["observed_value"])
+        return _tell(result["observed_value"])
     return "as expected" if success else "no value"
 
 
@@ -215,8 +214,10 @@ def _short(text: str) -> str:
 
 
 def record_checks(night: Night, rows: list[Row]) -> None:
-    """Publish the results of a stage's tables; those of other tables of the same night stay as they are."""
+    """Publish the results of a stage's tables, and write the night's data docs; results of other tables stay as they are."""
     import pyarrow as pa
+
+    from pipelines.data_docs import write_data_docs
 
     tables = {row["table_name"] for row in rows}
     earlier = [
@@ -227,6 +228,10 @@ def record_checks(night: Night, rows: list[Row]) -> None:
     night.warehouse.publish_arrow(
         "data_checks", pa.Table.from_pylist([*earlier, *rows]), [night.as_of_date], night.run_id
     )
+    try:
+        write_data_docs(night)
+    except Exception as error:  # a page is a convenience: the results are kept, and decide about the night
+        get_logger("validate").warning("the data docs of %s were not written: %s", night.as_of_date, error)
 
 
 def stop_on_failure(rows: list[Row]) -> str:

@@ -29,6 +29,7 @@ from nightshelf.tables import table_specs
 NAMESPACE = "nightshelf"
 # Spark writes each day below this folder, and keeps as_of_date inside the files, where add_files needs it.
 DAY_FOLDER = "_day"
+_EPOCH = dt.date(1970, 1, 1)
 
 _ARROW: dict[ColumnType, pa.DataType] = {
     "string": pa.string(),
@@ -108,6 +109,27 @@ class Warehouse:
             return []
         days = found.inspect.partitions().column("partition").to_pylist()
         return sorted({day["as_of_date"] for day in days})
+
+    def statistics(self, table: str, dates: Iterable[dt.date]) -> dict[dt.date, tuple[int, dict[str, int]]]:
+        """Return each partition's rows and the empty values of each of its columns, from the manifests: no data is read.
+
+        A column that some file of a partition lacks is left out there.
+        """
+        found = self._load(table)
+        if found is None:
+            return {}
+        names = {field.field_id: field.name for field in found.schema().fields}
+        days: dict[dt.date, tuple[int, dict[str, int]]] = {}
+        for task in found.scan(row_filter=_in_dates(dates)).plan_files():
+            day = _EPOCH + dt.timedelta(days=task.file.partition[0])
+            nulls = {names[key]: count for key, count in (task.file.null_value_counts or {}).items() if key in names}
+            if day in days:
+                rows, before = days[day]
+                nulls = {name: before[name] + count for name, count in nulls.items() if name in before}
+                days[day] = rows + task.file.record_count, nulls
+            else:
+                days[day] = task.file.record_count, nulls
+        return days
 
     def read(self, table: str, dates: Iterable[dt.date] | None = None, columns: tuple[str, ...] = ("*",)) -> pa.Table:
         """Return the rows of these partitions (all, if None)."""

@@ -8,12 +8,15 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from nightshelf.config import Shop, load_shop
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIRST_DAY = dt.date(2026, 2, 1)
 
@@ -97,14 +100,16 @@ TINY_SHOP: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The one Spark session of all tests; stages that ask for a session get this one.
+    """The one Spark session of all tests; stages that ask for a session get this one. $NIGHTSHELF_TEST_ENGINE: sail.
 
     Its tables are tiny and its plans many: compiling them costs more than it saves. The night through the real DAG, in
     tests/dags, starts its own sessions and compiles as every night does.
     """
     from feature_jobs.session import spark_session
 
-    shop = Shop.model_validate({**TINY_SHOP, "home": str(tmp_path_factory.mktemp("spark"))})
+    engine = os.environ.get("NIGHTSHELF_TEST_ENGINE")
+    place = {"engine": engine} if engine else TINY_SHOP["spark"]
+    shop = Shop.model_validate({**TINY_SHOP, "spark": place, "home": str(tmp_path_factory.mktemp("spark"))})
     with pytest.MonkeyPatch.context() as patch:
         # With the first compiler alone Java keeps 48 MB of code, which the tests fill: then it sweeps more than it runs
         patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m")
@@ -144,6 +149,12 @@ def tiny_shop(
     monkeypatch.delenv("NIGHTSHELF_HOME", raising=False)
     monkeypatch.delenv("NIGHTSHELF_ID_KEY", raising=False)
     return lambda **choices: make_tiny_shop(tmp_path, **choices)
+
+
+@pytest.fixture(scope="session")
+def differences() -> Callable[..., list[str]]:
+    """Return find_differences."""
+    return find_differences
 
 
 @pytest.fixture(scope="session")
@@ -220,6 +231,41 @@ def write_csv(path: Path, header: list[str], rows: list[list[Any]], delimiter: s
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         csv.writer(file, delimiter=delimiter, lineterminator="\n").writerows([header, *rows])
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value that compares: lists as floats, NaN and NaT as None, moments without a zone."""
+    import numpy as np  # here, for the DAG's tests have neither
+    import pandas as pd
+
+    if isinstance(value, list | np.ndarray):
+        return [float(v) for v in value]
+    if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+        return None
+    if isinstance(value, dt.date):
+        moment = pd.Timestamp(value)
+        return moment.tz_convert(None) if moment.tz else moment
+    return value if isinstance(value, str) else float(value)
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Say whether two plain values are equal; numbers, as far as float32 can tell."""
+    if isinstance(one, float | list) and isinstance(other, float | list):
+        return one == pytest.approx(other, rel=3e-7, abs=1e-9)
+    return one == other
+
+
+def find_differences(found: "dict[str, pd.DataFrame]", expected: "dict[str, pd.DataFrame]") -> list[str]:
+    """Return what differs between two worlds, an example a column."""
+    told = []
+    for table, rows in expected.items():
+        assert len(rows) > 10, table
+        assert len(found[table]) == len(rows), table
+        for column in rows:
+            pairs = zip(map(plain_value, found[table][column]), map(plain_value, rows[column]), strict=True)
+            wrong = [f"{one} is not {other}" for one, other in pairs if not is_same(one, other)]
+            told += [f"{table}.{column}: {wrong[0]} and {len(wrong) - 1} more" for _ in wrong[:1]]
+    return told
 
 
 # Spark and torch both start a thread a core; two cores are what a test may use.

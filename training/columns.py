@@ -62,9 +62,8 @@ def day_numbers(column: pa.ChunkedArray) -> np.ndarray:
     return column.cast(pa.date32()).cast(pa.int32()).to_numpy()
 
 
-def codes(column: pa.ChunkedArray) -> np.ndarray:
-    """Return a code 0.. for each distinct value of a text column, by first sight; -1 for null."""
-    encoded = column.combine_chunks().dictionary_encode()
+def codes(encoded: pa.DictionaryArray) -> np.ndarray:
+    """Return a code 0.. for each distinct value of an encoded text column, by first sight; -1 for null."""
     return np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False), np.int64)
 
 

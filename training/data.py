@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +13,15 @@ import pyarrow.compute as pc
 
 from nightshelf.config import Sampled, Shop
 from nightshelf.errors import InputError
+from nightshelf.example_window import ExampleWindow
 from nightshelf.features import SEQUENCE_LENGTH
 from training.columns import check_finite, codes, day_numbers, places, read_columns, stack, to_numpy
 from training.histories import Histories, load_histories
 from training.spec import dense_names, field_names, order_tasks
+from training.vocabulary import Vocabulary, load_vocabularies
 
 Files = Sequence[str | Path]
+Split = Literal["train", "validation"]
 # The order of the rows, and with it the way of the training, hangs neither on files nor on the key that hashes the users'
 # ids: the same logs give the same model. Hashed ids are the last resort.
 _ORDER = ["impression_ts", "item_index", "request_id", "position", "impression_id"]
@@ -25,16 +29,21 @@ _ORDER = ["impression_ts", "item_index", "request_id", "position", "impression_i
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """The files of one night, and its date.
+    """The files of one night, and which of their examples it learns from.
 
     `user_sequences` holds every feature_date of the examples; `item_features` and `vocabularies` the night's partition.
     """
 
-    as_of_date: dt.date
+    window: ExampleWindow
     training_examples: Files
     user_sequences: Files
     item_features: Files
     vocabularies: Files
+
+    @property
+    def as_of_date(self) -> dt.date:
+        """Return the night."""
+        return self.window.as_of_date
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class Examples:
     """Columns of n impressions, oldest first."""
 
     history: np.ndarray  # int64 [n], row of `histories`
-    user_fields: np.ndarray  # int32 [n, user fields], vocabulary ids, the first is the user's
+    user_fields: np.ndarray  # int32 [n, user fields], vocabulary ids
     item: np.ndarray  # int32 [n], item_index
     user_dense: np.ndarray  # float32 [n, user features], raw
     target_dense: np.ndarray  # float32 [n, item and item-in-scenario features], raw
@@ -57,12 +66,13 @@ class Examples:
     is_train: np.ndarray  # bool [n]
     histories: Histories
     catalogue: np.ndarray  # int32 [items + 1, item fields], the fields of each item_index
+    vocabularies: dict[str, Vocabulary]  # column → the night's ids
 
     def __len__(self) -> int:
         return len(self.item)
 
 
-def load_examples(shop: Shop, inputs: TrainingInputs, split: str | None = None) -> Examples:
+def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None) -> Examples:
     """Read the examples of a night (those of one split, if given), tasks in the order of spec.order_tasks.
 
     Raises:
@@ -76,8 +86,8 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: str | None = None) 
     keys = [
         "impression_id",
         "impression_ts",
+        "event_date",
         "feature_date",
-        "split",
         "scenario",
         "user_key",
         "request_id",
@@ -88,7 +98,7 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: str | None = None) 
     with ThreadPoolExecutor(1) as beside:
         reading = beside.submit(load_histories, inputs.user_sequences, SEQUENCE_LENGTH)
         table = read_columns("training_examples", inputs.training_examples, columns)
-        rows = _order(table, split)
+        rows = _order(table, inputs.window, split)
         if not len(rows):
             raise InputError(
                 f"training_examples of {inputs.as_of_date}: no {split or ''} rows; give the night more days of logs".replace(
@@ -96,12 +106,12 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: str | None = None) 
                 )
             )
         histories = reading.result()
-    few = table.select(["feature_date", "split", "scenario", "user_key", "request_id", "position"]).take(rows)
+    few = table.select(["event_date", "feature_date", "scenario", "user_key", "request_id", "position"]).take(rows)
     user_fields, item_fields = (stack(table, names, np.int32, rows) for names in (user_names, item_names))
-    days = day_numbers(few["feature_date"])
+    days, users = day_numbers(few["feature_date"]), few["user_key"].combine_chunks().dictionary_encode()
     dense = [_finite(table, names, rows) for names in (user_dense, target_dense, labels, masks, ["sample_weight"])]
     return Examples(
-        history=histories.rows_of(user_fields[:, 0], days),
+        history=histories.rows_of(users, days),
         user_fields=user_fields,
         item=item_fields[:, 0].copy(),
         user_dense=dense[0],
@@ -113,12 +123,13 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: str | None = None) 
         # A drawn negative counts once: at its weight of a thousand others a fit is all noise. Probabilities of such a shop
         # are those among what was drawn, and rank alike.
         weight=np.ones(len(rows), np.float32) if isinstance(shop.negatives, Sampled) else dense[4][:, 0],
-        user=codes(few["user_key"]),
-        request=codes(few["request_id"]),
+        user=codes(users),
+        request=codes(few["request_id"].combine_chunks().dictionary_encode()),
         day=days.astype(np.int64),
-        is_train=places(few["split"], ["train"]) == 1,
+        is_train=pc.less(few["event_date"], _day(inputs.window.validation_start)).to_numpy(zero_copy_only=False),
         histories=histories,
         catalogue=load_catalogue(inputs.item_features, item_names, item_fields),
+        vocabularies=load_vocabularies(shop, inputs.vocabularies),
     )
 
 
@@ -138,23 +149,20 @@ def load_catalogue(files: Files, names: list[str], of_examples: np.ndarray | Non
     return catalogue
 
 
-def load_vocabulary_sizes(files: Files) -> dict[str, int]:
-    """Return vocabulary → number of ids, 0 = unknown included."""
-    table = read_columns("vocabularies", files, ["feature", "index"])
-    grouped = table.group_by("feature").aggregate([("index", "max")])
-    return {
-        name: top + 1
-        for name, top in zip(grouped["feature"].to_pylist(), grouped["index_max"].to_pylist(), strict=True)
-    }
+def _order(table: pa.Table, window: ExampleWindow, split: Split | None) -> pa.Array:
+    """Return the places of the window's rows (of a split, if given) in their order: by time, item and impression."""
+    day = table["event_date"]
+    chosen = pc.greater(day, _day(window.first_date))
+    if split is not None:
+        is_train = pc.less(day, _day(window.validation_start))
+        chosen = pc.and_(chosen, is_train if split == "train" else pc.invert(is_train))
+    rows = pc.indices_nonzero(chosen)
+    keys = table.select(_ORDER).take(rows)
+    return rows.take(pc.sort_indices(keys, [(name, "ascending") for name in _ORDER]))
 
 
-def _order(table: pa.Table, split: str | None) -> pa.Array:
-    """Return the places of the rows of a split (of all, if none is given) in their order: by time, item and impression."""
-    keys = table.select(_ORDER)
-    if split is None:
-        return pc.sort_indices(keys, [(name, "ascending") for name in _ORDER])
-    rows = pc.indices_nonzero(pc.equal(table["split"], split))
-    return rows.take(pc.sort_indices(keys.take(rows), [(name, "ascending") for name in _ORDER]))
+def _day(day: dt.date) -> pa.Scalar:
+    return pa.scalar(day, pa.date32())
 
 
 def _finite(table: pa.Table, names: list[str], rows: pa.Array) -> np.ndarray:

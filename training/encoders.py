@@ -12,10 +12,16 @@ AGE_BUCKETS = 11
 
 
 class FieldEmbedding(nn.Module):
-    """One table for all categorical fields, each at its own offset. An id beyond a field's size is unknown, as 0 is."""
+    """One table for all categorical fields, each at its own offset.
+
+    The ids are those of the night that the table was made for, until it is told of another's. An id beyond is unknown, as 0 is.
+    """
 
     sizes: torch.Tensor
     offsets: torch.Tensor
+    limits: torch.Tensor
+    starts: torch.Tensor
+    rows: torch.Tensor
 
     def __init__(self, sizes: dict[str, int], embedding_size: int) -> None:
         super().__init__()
@@ -24,12 +30,22 @@ class FieldEmbedding(nn.Module):
         self.register_buffer("offsets", counts.cumsum(0) - counts, persistent=False)
         self.table = nn.Embedding(int(counts.sum()), embedding_size, sparse=True)
         nn.init.normal_(self.table.weight, std=0.02)
+        for name in ("limits", "starts", "rows"):
+            self.register_buffer(name, torch.empty(0, dtype=torch.int64), persistent=False)
+        self.read_ids([torch.arange(count) for count in counts.tolist()])
+
+    def read_ids(self, known: list[torch.Tensor]) -> None:
+        """Read the ids of another night: known[field][id] is the id under which this table knows the same value."""
+        counts = torch.tensor([len(ids) for ids in known])
+        self.limits, self.starts = counts, counts.cumsum(0) - counts
+        own = zip(known, self.sizes, self.offsets, strict=True)
+        self.rows = torch.cat([torch.where(ids < size, ids, 0) + offset for ids, size, offset in own])
 
     def forward(self, ids: torch.Tensor, first: int) -> torch.Tensor:
         """Look up ids [..., F] of the fields first .. first + F: [..., F * embedding size]."""
         fields = slice(first, first + ids.shape[-1])
-        known = torch.where(ids < self.sizes[fields], ids, 0) + self.offsets[fields]
-        return self.table(known).flatten(-2)
+        place = torch.where(ids < self.limits[fields], ids, 0) + self.starts[fields]
+        return self.table(self.rows[place]).flatten(-2)
 
 
 def age_bucket(ages: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from training.data import Examples, TrainingInputs, load_examples
 from training.predict import predict
 from training.ranking_model import RankingModel
 from training.spec import TaskSpec
+from training.transfer import read_night
 
 ALL = "*"
 
@@ -145,7 +146,7 @@ def _difference(
 
 
 def _why_incomparable(challenger: RankingModel, champion: RankingModel) -> str:
-    for name in ("tasks", "scenarios", "events", "user_dense", "target_dense"):
+    for name in ("tasks", "scenarios", "events", "user_dense", "target_dense", "oov_buckets"):
         if getattr(challenger.spec, name) != getattr(champion.spec, name):
             return f"the champion has other {name}"
     if list(challenger.spec.user_fields) != list(champion.spec.user_fields) or list(
@@ -160,6 +161,7 @@ def _validation(shop: Shop, inputs: TrainingInputs) -> Examples:
 
 
 def _predictions(model: RankingModel, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+    read_night(model, examples.vocabularies)
     predictions = predict(model, Dataset(examples, model.spec))
     return predictions.at_first.numpy(), predictions.at_position.numpy()
 

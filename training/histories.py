@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nightshelf.features import EXPOSURE_LENGTH
-from training.columns import day_numbers, read_columns, to_numpy
+from training.columns import day_numbers, read_columns
 
 _EVENTS = {
     "item_indexes": np.int32,
@@ -23,9 +24,11 @@ _SHOWN = {"shown_category_indexes": np.int32, "shown_counts": np.float32, "shown
 class Histories:
     """Rows of user_sequences: the newest `length` events, oldest first, zeros before them.
 
-    `keys` are sorted (user_index, day) pairs as one number; history row r + 1 belongs to keys[r].
+    `keys` are sorted pairs (place in `users`, day) as one number; history row r + 1 belongs to keys[r]. Users go by their
+    keys, since rare ones share an id.
     """
 
+    users: pa.Array  # distinct user keys
     keys: np.ndarray
     items: np.ndarray  # int32 [rows + 1, length]
     events: np.ndarray  # int8, 0 = padding
@@ -35,13 +38,14 @@ class Histories:
     shown_counts: np.ndarray  # float32, impressions of that category on one day
     shown_ages: np.ndarray  # float32, days
 
-    def rows_of(self, users: np.ndarray, days: np.ndarray) -> np.ndarray:
-        """Return the history row of each (user_index, day since 1970); 0 where there is none."""
+    def rows_of(self, users: pa.DictionaryArray, days: np.ndarray) -> np.ndarray:
+        """Return the history row of each (user key, day since 1970); 0 where there is none."""
         if not self.keys.size:
             return np.zeros(len(users), np.int64)
-        wanted = _key(users, days)
+        known = pc.fill_null(pc.index_in(users.dictionary, value_set=self.users), -1)
+        wanted = _key(known.to_numpy()[users.indices.to_numpy()], days)
         place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return np.where((self.keys[place] == wanted) & (users > 0), place + 1, 0)
+        return np.where(self.keys[place] == wanted, place + 1, 0)
 
 
 def load_histories(files: Sequence[str | Path], length: int) -> Histories:
@@ -55,15 +59,16 @@ def load_histories(files: Sequence[str | Path], length: int) -> Histories:
 
 def read_histories(files: Sequence[str | Path]) -> pa.Table:
     """Read the columns of user_sequences that a history is made of."""
-    return read_columns("user_sequences", files, ["as_of_date", "user_index", *_EVENTS, *_SHOWN])
+    return read_columns("user_sequences", files, ["as_of_date", "user_key", *_EVENTS, *_SHOWN])
 
 
 def padded_histories(table: pa.Table, length: int) -> Histories:
-    """Pad the lists of user_sequences rows; rows of unknown users (index 0) are found by nobody."""
-    keys = _key(to_numpy(table["user_index"], np.int64), day_numbers(table["as_of_date"]))
+    """Pad the lists of user_sequences rows."""
+    users = table["user_key"].combine_chunks().dictionary_encode()
+    keys = _key(users.indices.to_numpy(), day_numbers(table["as_of_date"]))
     order = np.argsort(keys, kind="stable")
     events = _padded(table, _EVENTS, order, length)
-    return Histories(keys[order], *events, *_padded(table, _SHOWN, order, EXPOSURE_LENGTH))
+    return Histories(users.dictionary, keys[order], *events, *_padded(table, _SHOWN, order, EXPOSURE_LENGTH))
 
 
 def _padded(table: pa.Table, columns: Mapping[str, type], order: np.ndarray, length: int) -> list[np.ndarray]:

@@ -141,7 +141,8 @@ class NextTopic(nn.Module):
         off = self.off_topic[scenario]
         if bool((off >= 1).all()):
             return torch.ones_like(target, dtype=self.prior.dtype)
-        mine, total = self.doubt * self.prior[target], self.doubt
+        prior = self.prior[torch.where(target < len(self.prior), target, 0)]  # a new category has no share yet
+        mine, total = self.doubt * prior, self.doubt
         for (kinds, memory), worth in zip((history, shown), (self.event_worth, self.shown_worth), strict=True):
             weight = (memory @ worth) * (kinds > 0)
             like = (target.unsqueeze(-1) == kinds.unsqueeze(1)).to(weight.dtype)

@@ -1,4 +1,10 @@
-"""How dense features are scaled: log1p for counts, then mean 0 and deviation 1, as fitted on the train split alone."""
+"""How dense features are scaled: log1p for counts, then mean 0 and deviation 1, as fitted on the train split alone.
+
+There is no second implementation: training fits the spec, a model carries it, and scoring applies the same one. The stage
+`train` writes it down as the table normalization.
+"""
+
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -10,10 +16,15 @@ CLIP = 8.0
 
 
 class NormalizationSpec(BaseModel):
-    """Mean and deviation of each dense column after its transform, in the order of `names`."""
+    """Mean and deviation of each dense column after its transform, in the order of `names`.
+
+    A change of what the numbers mean makes another version; models of another one are refused.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    version: Literal[1] = 1
+    clip: float = CLIP
     names: list[str]
     mean: list[float]
     std: list[float]
@@ -28,7 +39,7 @@ class NormalizationSpec(BaseModel):
             values = _transform(raw[rows], names)
             values -= mean
             values /= std
-            np.clip(values, -CLIP, CLIP, out=scaled[rows])
+            np.clip(values, -self.clip, self.clip, out=scaled[rows])
 
         in_parallel(scale, row_blocks(len(raw)))
         return scaled
@@ -58,9 +69,14 @@ def fit_normalization(raw: np.ndarray, names: list[str], rows: np.ndarray | None
     return NormalizationSpec(names=names, mean=mean.tolist(), std=std.tolist())
 
 
+def transform_of(name: str) -> Literal["log1p", "none"]:
+    """Return what a column's values go through before they are scaled: counts have long tails."""
+    return "log1p" if "_count_" in name else "none"
+
+
 def _transform(raw: np.ndarray, names: list[str]) -> np.ndarray:
     values = raw.astype(np.float32, copy=True)
     for column, name in enumerate(names):
-        if "_count_" in name:
+        if transform_of(name) == "log1p":
             np.log1p(np.maximum(values[:, column], 0), out=values[:, column])
     return values

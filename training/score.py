@@ -14,6 +14,7 @@ from training.artifact import load_model
 from training.batches import UserBatch, chunk_rows, entries, gather_newest
 from training.ranking_model import ItemSide, RankingModel, TargetSide
 from training.shelf_features import ShelfFeatures
+from training.transfer import read_night
 
 _PAIRS = 4096  # pairs scored at once: their first layers stay in the processor's cache
 _CHUNK = 32
@@ -95,6 +96,7 @@ class _PreparedShelf:
     def __init__(self, model: RankingModel, features: ShelfFeatures) -> None:
         spec = model.spec
         self.model, self.features = model, features
+        read_night(model, features.vocabularies)
         users = _choose(features.user_dense, features.user_names, spec.user_dense)
         self.user_dense = torch.from_numpy(spec.normalization.apply(users, spec.user_dense))
         self.user_fields, self.user_history = (

@@ -15,6 +15,7 @@ from training.columns import check_finite, read_columns, stack
 from training.data import Files, load_catalogue
 from training.histories import Histories, padded_histories, read_histories
 from training.spec import field_names
+from training.vocabulary import Vocabulary, load_vocabularies
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class ShelfFeatures:
     target_dense: dict[str, np.ndarray]  # scenario → float32 [I, item and item-in-scenario features], raw
     target_names: list[str]
     catalogue: np.ndarray  # int32 [items of the vocabulary + 1, item fields]
+    vocabularies: dict[str, Vocabulary]  # column → the night's ids
     scenarios: list[str]
     events: list[str]
 
@@ -47,8 +49,9 @@ class ShelfFeatures:
         item_features: Files,
         item_scenario_features: Files,
         user_sequences: Files,
+        vocabularies: Files,
     ) -> "ShelfFeatures":
-        """Read the partitions `as_of_date` of the four tables.
+        """Read the partitions `as_of_date` of the five tables.
 
         Raises:
             InputError: a table has no rows of that date, lacks a column, or holds a value that is not finite.
@@ -63,16 +66,15 @@ class ShelfFeatures:
             "item_scenario_features", item_scenario_features, ["scenario", "item_id", *pair_columns], as_of_date
         )
         histories = padded_histories(_of_date(read_histories(user_sequences), as_of_date), SEQUENCE_LENGTH)
-        fields = _with_unknown(stack(users, user_names, np.int32))
-        day = (as_of_date - dt.date(1970, 1, 1)).days
-        item_ids = items["item_id"].combine_chunks()
+        item_ids, user_keys = items["item_id"].combine_chunks(), users["user_key"].combine_chunks()
+        day = np.full(len(user_keys), (as_of_date - dt.date(1970, 1, 1)).days)
         return cls(
-            user_keys=users["user_key"].to_pylist(),
+            user_keys=user_keys.to_pylist(),
             item_ids=item_ids.to_pylist(),
-            user_fields=fields,
+            user_fields=_with_unknown(stack(users, user_names, np.int32)),
             user_dense=_with_unknown(_finite(users, user_columns, "user_features")),
             user_names=user_columns,
-            user_history=histories.rows_of(fields[:, 0], np.full(len(fields), day)),
+            user_history=np.concatenate([[0], histories.rows_of(user_keys.dictionary_encode(), day)]),
             histories=histories,
             item_fields=stack(items, item_names, np.int32),
             target_dense=_by_scenario(
@@ -80,6 +82,7 @@ class ShelfFeatures:
             ),
             target_names=[*item_columns, *pair_columns],
             catalogue=load_catalogue(item_features, item_names),
+            vocabularies=load_vocabularies(shop, vocabularies),
             scenarios=list(shop.scenarios),
             events=sequence_events(shop),
         )

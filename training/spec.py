@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nightshelf.config import Shop
 from nightshelf.errors import InputError
+from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.features import (
     PRICE_BANDS,
     index_features,
@@ -16,6 +17,7 @@ from nightshelf.features import (
 )
 from training.normalization import NormalizationSpec
 from training.recipe import Recipe
+from training.vocabulary import Vocabulary
 
 
 class TaskSpec(BaseModel):
@@ -43,6 +45,7 @@ class ModelSpec(BaseModel):
     target_dense: list[str]
     normalization: NormalizationSpec
     as_of_date: str
+    oov_buckets: int = 0  # a model from before there were any
 
     def scenario_index(self, scenario: str) -> int:
         """Return 1 + the place of a scenario; 0 for one that the model has never seen."""
@@ -77,11 +80,9 @@ def field_names(shop: Shop) -> tuple[list[str], list[str]]:
     return [f.name for f in features if f.owner == "user"], [f.name for f in features if f.owner == "item"]
 
 
-def field_sizes(shop: Shop, vocabulary_sizes: dict[str, int]) -> dict[str, int]:
+def field_sizes(shop: Shop, vocabularies: dict[str, Vocabulary]) -> dict[str, int]:
     """Return column → number of ids; a field without a vocabulary is the price band."""
-    return {
-        f.name: vocabulary_sizes.get(f.vocabulary, 1) if f.vocabulary else PRICE_BANDS + 1 for f in index_features(shop)
-    }
+    return {f.name: len(vocabularies[f.name]) if f.vocabulary else PRICE_BANDS + 1 for f in index_features(shop)}
 
 
 def dense_names(shop: Shop) -> tuple[list[str], list[str]]:
@@ -90,10 +91,14 @@ def dense_names(shop: Shop) -> tuple[list[str], list[str]]:
 
 
 def model_spec(
-    shop: Shop, recipe: Recipe, vocabulary_sizes: dict[str, int], normalization: NormalizationSpec, as_of_date: str
+    shop: Shop,
+    recipe: Recipe,
+    vocabularies: dict[str, Vocabulary],
+    normalization: NormalizationSpec,
+    as_of_date: str,
 ) -> ModelSpec:
     """Describe the ranker of a shop."""
-    sizes = field_sizes(shop, vocabulary_sizes)
+    sizes = field_sizes(shop, vocabularies)
     users, items = field_names(shop)
     for name in recipe.unread:
         sizes[name] = 1  # every id is unknown; history matching still sees it
@@ -109,4 +114,5 @@ def model_spec(
         target_dense=target_names,
         normalization=normalization,
         as_of_date=as_of_date,
+        oov_buckets=OOV_BUCKETS,
     )

@@ -19,7 +19,7 @@ from training.artifact import SERVING, load_model, save_model
 from training.averaging import WeightAverage
 from training.base_rates import regression_scales, start_at_base_rates
 from training.batches import Dataset
-from training.data import Examples, TrainingInputs, load_examples, load_vocabulary_sizes
+from training.data import Examples, TrainingInputs, load_examples
 from training.losses import task_losses
 from training.metrics import auc
 from training.normalization import NormalizationSpec, fit_normalization
@@ -75,9 +75,7 @@ def train_ranker(
             f"training_examples of {inputs.as_of_date}: {train_rows} train and {len(examples) - train_rows} validation rows; "
             "give the night more days of logs"
         )
-    spec = model_spec(
-        shop, recipe, load_vocabulary_sizes(inputs.vocabularies), _fit(shop, examples), str(inputs.as_of_date)
-    )
+    spec = model_spec(shop, recipe, examples.vocabularies, _fit(shop, examples), str(inputs.as_of_date))
     dataset = Dataset(examples, spec)
     train, validation = dataset.subset(examples.is_train), dataset.subset(_some(~examples.is_train, recipe.seed))
     validation_rows = len(examples) - train_rows
@@ -86,7 +84,7 @@ def train_ranker(
     model = RankingModel(spec)
     scales = regression_scales(train, spec)
     model.chain.log_scale.copy_(scales.log())
-    report = TrainingReport(train_rows, validation_rows, warm_started=warm_start(model, recipe, parent))
+    report = TrainingReport(train_rows, validation_rows, warm_started=warm_start(model, recipe, parent, examples))
     if not report.warm_started:
         start_at_base_rates(model, train)
     asked = fit_topics(model, examples, np.flatnonzero(examples.is_train), request_scenarios(shop))
@@ -224,7 +222,7 @@ def validation_metrics(model: RankingModel, validation: Dataset) -> dict[str, fl
     return {"validation_loss": sum(deciding) / len(deciding), **row}
 
 
-def warm_start(model: RankingModel, recipe: Recipe, parent: Path | None) -> bool:
+def warm_start(model: RankingModel, recipe: Recipe, parent: Path | None, examples: Examples) -> bool:
     """Copy the parent's weights where the recipe asks for it and they fit; say which."""
     if parent is None or not recipe.warm_start:
         return False
@@ -240,7 +238,7 @@ def warm_start(model: RankingModel, recipe: Recipe, parent: Path | None) -> bool
     log.info(
         "warm start from the model of %s, %d new embedding rows",
         ancestor.spec.as_of_date,
-        copy_weights(ancestor, model),
+        copy_weights(ancestor, model, examples.vocabularies),
     )
     return True
 

@@ -1,10 +1,17 @@
-"""A warm start: the parent's weights where they fit. Vocabulary ids are stable, so a grown table keeps its old rows."""
+"""From one night to another: a warm start from a parent's weights, and a model that reads the ids of a later night.
 
+Ids are stable, so that a grown table keeps its old rows. What got its id after the model's own night is known to that
+model by its bucket alone, and if the id was another value's before, its row is that other value's.
+"""
+
+import datetime as dt
+
+import numpy as np
 import torch
 
-from training.encoders import FieldEmbedding
 from training.ranking_model import RankingModel
 from training.spec import ModelSpec
+from training.vocabulary import Vocabulary
 
 
 def why_incompatible(parent: ModelSpec, child: ModelSpec) -> str:
@@ -21,7 +28,7 @@ def why_incompatible(parent: ModelSpec, child: ModelSpec) -> str:
     for name in same_shape:
         if getattr(parent.recipe, name) != getattr(child.recipe, name):
             return f"recipe.{name} was {getattr(parent.recipe, name)!r} and is {getattr(child.recipe, name)!r}"
-    for name in ("tasks", "scenarios", "events", "user_dense", "target_dense"):
+    for name in ("tasks", "scenarios", "events", "user_dense", "target_dense", "oov_buckets"):
         if getattr(parent, name) != getattr(child, name):
             return f"the shop's {name} have changed"
     for name in ("user_fields", "item_fields"):
@@ -30,14 +37,23 @@ def why_incompatible(parent: ModelSpec, child: ModelSpec) -> str:
     return ""
 
 
+def read_night(model: RankingModel, vocabularies: dict[str, Vocabulary]) -> None:
+    """Let a model read the ids of another night, given by column: values that it never met are read as their buckets."""
+    model.fields.read_ids(_known_ids(model.spec, vocabularies))
+
+
 @torch.no_grad()
-def copy_weights(parent: RankingModel, child: RankingModel) -> int:
-    """Copy the parent's weights into a compatible child.
+def copy_weights(parent: RankingModel, child: RankingModel, vocabularies: dict[str, Vocabulary]) -> int:
+    """Copy the parent's weights into a compatible child; a value that the parent never met begins as its bucket.
+
+    Args:
+        parent, child: the models.
+        vocabularies: column → the ids of the child's night.
 
     Returns:
-        the number of embedding rows that are new in the child and keep their fresh values.
+        the number of embedding rows of values that the parent never met.
     """
-    grown = _copy_rows(parent.fields, child.fields)
+    grown = _copy_rows(parent, child, vocabularies)
     theirs = parent.state_dict()
     # The table has grown; topics are fitted anew each night.
     kept = {name: tensor for name, tensor in theirs.items() if not name.startswith(("fields.", "topics."))}
@@ -45,8 +61,21 @@ def copy_weights(parent: RankingModel, child: RankingModel) -> int:
     return grown
 
 
-def _copy_rows(parent: FieldEmbedding, child: FieldEmbedding) -> int:
-    rows = torch.minimum(parent.sizes, child.sizes).tolist()
-    for count, old, new in zip(rows, parent.offsets.tolist(), child.offsets.tolist(), strict=True):
-        child.table.weight[new : new + count] = parent.table.weight[old : old + count]
-    return int(child.sizes.sum()) - sum(rows)
+def _copy_rows(parent: RankingModel, child: RankingModel, vocabularies: dict[str, Vocabulary]) -> int:
+    old, new, strangers = parent.fields, child.fields, 0
+    known = _known_ids(parent.spec, vocabularies)
+    for field, size in enumerate(new.sizes.tolist()):
+        ids, own = torch.arange(size), known[field][:size]
+        is_there = own < old.sizes[field]  # what a parent left unread has no row
+        rows = ids[is_there] + new.offsets[field]
+        new.table.weight[rows] = old.table.weight[own[is_there] + old.offsets[field]]
+        strangers += int(((own != ids) | ~is_there).sum())
+    return strangers
+
+
+def _known_ids(spec: ModelSpec, vocabularies: dict[str, Vocabulary]) -> list[torch.Tensor]:
+    """Return per field of the model, by the ids of the night, its own ids."""
+    night = dt.date.fromisoformat(spec.as_of_date)
+    sizes = {**spec.user_fields, **spec.item_fields}  # a field without a vocabulary has the same ids every night
+    known = [vocabularies[name].as_of(night) if name in vocabularies else np.arange(n) for name, n in sizes.items()]
+    return [torch.from_numpy(ids) for ids in known]

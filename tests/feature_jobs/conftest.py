@@ -67,10 +67,16 @@ def random_log(event) -> Callable[..., list[dict[str, Any]]]:
             row["as_of_date"] += dt.timedelta(days=chance.choice([0, 0, 0, 0, 1, 2]))
             if kind in ("impression", "click"):
                 row["request_id"] = chance.choice([None, f"r{chance.randrange(5)}"])
+            if kind == "impression":
+                row["propensity"] = chance.choice([None, 0.001, 0.5])
             if kind == "purchase":
                 row |= {"price": chance.choice([5.0, 7.5]), "quantity": chance.choice([None, 2])}
+            if kind == "click":
+                row["dwell_seconds"] = chance.choice([None, 0.0, 12.5, 300.0])
             if kind == "impression" and scenario == "search":
-                row |= {"query": "thing", "position": chance.choice([1, 2])}
+                row |= {"query": chance.choice(["thing", "A thing, Ä 2", "?"]), "position": chance.choice([1, 2])}
+            elif kind == "impression":
+                row |= {"anchor_item_id": chance.choice([None, "i0", "i7"]), "position": chance.choice([None, 1])}
             rows.append(row)
         return rows
 

@@ -4,6 +4,7 @@ import datetime as dt
 
 import pytest
 
+from feature_jobs.acts import acts
 from feature_jobs.candidates import EVERYBODY, EVERYWHERE, CandidateInputs, candidates
 
 pytestmark = pytest.mark.spark
@@ -26,12 +27,13 @@ def found(tiny_shop, frame, event):
         ("a", "co_cart", "e", 0.25),
         ("b", "co_click", "c", 0.3),
         ("a", "co_click", "gone", 1.0),
+        ("a", "of_brand", "d", 1.0),  # what an item is, be it called like an item
     ]
     edges = [dict(zip(("head", "relation", "tail", "weight"), edge, strict=True)) for edge in graph]
     log = [event("click", "u", "a", 9), event("purchase", "u", "b", 8), event("click", "u", "gone", 9)]
     log += [event("impression", "v", "c", 9, query="q", position=1)]
     inputs = CandidateInputs(
-        frame(shop, "events", log),
+        acts(frame(shop, "events", log), shop),
         frame(shop, "items", catalogue),
         frame(shop, "item_features", features),
         frame(shop, "item_scenario_features", there),

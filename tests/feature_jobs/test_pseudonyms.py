@@ -3,7 +3,7 @@
 import pytest
 from pyspark.sql import functions as F
 
-from feature_jobs.pseudonyms import mask_raw, user_keys
+from feature_jobs.pseudonyms import mask_letters_and_digits, masked_texts, user_keys
 from nightshelf.identity import user_key
 
 pytestmark = pytest.mark.spark
@@ -32,6 +32,11 @@ def test_keys_are_those_of_the_base(spark, tmp_path):
         ("aXb", "a.b", "xxx"),
     ],
 )
-def test_raw_text_loses_the_id(spark, raw, user, masked):
-    frame = spark.createDataFrame([(raw, user)], "raw string, user string")
-    assert frame.select(mask_raw(F.col("raw"), F.col("user"), F.lit("KEY"))).first()[0] == masked
+def test_raw_text_loses_the_id(spark, tmp_path, raw, user, masked):
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    rows = [(raw, user), (None, user), (raw, user)]
+    frame = spark.createDataFrame(rows, "raw string, user string").repartition(1)
+    replaced = masked_texts(tmp_path / "key")(F.col("raw"), F.col("user"))
+    found = frame.select(F.coalesce(replaced, mask_letters_and_digits(F.col("raw")))).collect()
+    expected = masked.replace("KEY", user_key(user, b"k" * 32)) if user else masked
+    assert sorted((row[0] for row in found), key=str) == sorted([expected, None, expected], key=str)

@@ -3,12 +3,14 @@
 import bz2
 import datetime as dt
 import gzip
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
+from feature_jobs import raw_files
 from feature_jobs.raw_files import csv_fields, event_date_of, find_files, first_line, first_lines
 from feature_jobs.raw_rows import read_raw_rows, union
 from nightshelf.errors import InputError
@@ -127,15 +129,25 @@ def test_first_lines_of_plain_and_compressed_files(spark, tmp_path):
     assert first_line(spark, str(tmp_path / "empty.csv"), "UTF-8") is None
     assert csv_fields('a,"b,c"', ",") == ["a", "b,c"]
     text = "\ufeffä,b\r\n1,2\n3,4\n".encode()
-    spark.createDataFrame([("ä,b",), ("1,2",), ("3,4",)], "v string").coalesce(1).write.option(
-        "compression", "lz4"
-    ).text(str(tmp_path / "by_spark"))
     (tmp_path / "plain.csv").write_bytes(text)
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(text))
     (tmp_path / "a.csv.bz2").write_bytes(bz2.compress(text))
-    for name in ("plain.csv", "a.csv.gz", "a.csv.bz2", next((tmp_path / "by_spark").glob("*.lz4"))):
+    for name in ("plain.csv", "a.csv.gz", "a.csv.bz2"):
         assert first_lines(spark, str(tmp_path / name), "UTF-8", 2) == ["ä,b", "1,2"], name
         assert first_line(spark, str(tmp_path / name), "UTF-8") == "ä,b"
     (tmp_path / "half.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n")[:12])
     with pytest.raises(InputError, match=r"half\.csv\.gz: cannot be read"):
         first_line(spark, str(tmp_path / "half.csv.gz"), "UTF-8")
+
+
+@pytest.mark.skipif("NIGHTSHELF_TEST_ENGINE" in os.environ, reason="Sail packs no lz4")
+def test_a_packing_that_python_does_not_know_is_left_to_spark(spark, tmp_path, monkeypatch):
+    rows = spark.createDataFrame([("ä,b",), ("1,2",), ("3,4",)], "v string").coalesce(1)
+    rows.write.option("compression", "lz4").text(str(tmp_path / "packed"))
+    (file,) = (tmp_path / "packed").glob("*.lz4")
+    assert first_lines(spark, str(file), "UTF-8", 2) == ["ä,b", "1,2"]
+    monkeypatch.setattr(raw_files, "is_embedded", lambda: True)
+    with pytest.raises(
+        InputError, match=r"lz4: Sail does not read \.lz4; pack it as \.gz or \.bz2, or take `engine: sail` out"
+    ):
+        find_files(spark, f"{tmp_path}/packed/*.lz4")

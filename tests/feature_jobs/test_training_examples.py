@@ -1,14 +1,15 @@
-"""Training examples: yesterday's features, a split by time, missing features 0, weights of drawn rows."""
+"""Training examples: yesterday's features, missing features 0, weights of drawn rows."""
 
 import datetime as dt
 
 import pytest
 from pyspark.sql import functions as F
 
+from feature_jobs.acts import acts
 from feature_jobs.attribution import attributed_outcomes
 from feature_jobs.impressions import impressions
 from feature_jobs.labels import labels
-from feature_jobs.training_examples import training_examples, validation_start
+from feature_jobs.training_examples import training_examples
 
 NIGHT = dt.date(2026, 2, 10)
 
@@ -19,9 +20,10 @@ def test_examples_carry_the_features_of_the_day_before(tiny_shop, frame, event):
     log = [event("impression", user, "i", day, position=None) for user in ("u", "v") for day in range(10)]
     log += [event("impression", "u", "i", 9, 23.5)]  # immature for a click
     events = frame(shop, "events", log)
+    done = acts(events, shop)
     shown = impressions(events, shop).withColumn("sampling_rate", F.lit(0.25))
-    no_outcome = attributed_outcomes(shown, events, shop, hindsight=True)
-    labelled = labels(shown, events, no_outcome, shop, NIGHT)
+    no_outcome = attributed_outcomes(shown, done, shop, hindsight=True)
+    labelled = labels(shown, done, no_outcome, shop, NIGHT)
     dates = [NIGHT - dt.timedelta(days=n) for n in range(10)]
     of_users = [{"as_of_date": d, "user_key": "u", "user_index": 5, "user_click_count_1d": float(d.day)} for d in dates]
     of_items = [{"as_of_date": d, "item_id": "i", "item_index": 6, "item_click_count_7d": 10.0 + d.day} for d in dates]
@@ -41,18 +43,5 @@ def test_examples_carry_the_features_of_the_day_before(tiny_shop, frame, event):
         assert row["item_click_count_7d"] == 10 + known
         assert (row["user_index"], row["user_click_count_1d"]) == ((5, known) if row["user_key"] == "u" else (0, 0))
         assert row["item_scenario_impression_count_30d"] == 0  # known on the night alone: after every impression
-        assert (row["position"], row["sample_weight"], row["as_of_date"]) == (0, 4.0, NIGHT)
-        assert row["split"] == ("validation" if row["event_date"].day >= 8 else "train")
-
-
-def test_validation_starts_where_every_task_is_mature(tiny_shop):
-    shop, first = tiny_shop(days=0), dt.date(2026, 2, 1)
-    assert validation_start(shop, first, NIGHT) == dt.date(2026, 2, 8)
-    short = {"click": {"event": "click", "label_window": "1h"}}
-    scenarios = {name: {"utility": {"click": 1}} for name in ("home_feed", "search")}
-    assert validation_start(tiny_shop(days=0, tasks=short, scenarios=scenarios), first, NIGHT) == NIGHT
-    long = {"click": {"event": "click", "label_window": "30d"}}
-    assert validation_start(tiny_shop(days=0, tasks=long, scenarios=scenarios), first, NIGHT) == dt.date(2026, 2, 6)
-    assert validation_start(shop, dt.date(2026, 2, 8), NIGHT) == NIGHT
-    closed_on_the_day = tiny_shop(days=0, closed={"weekdays": ["sunday"]})  # nothing was shown on that day
-    assert validation_start(closed_on_the_day, first, NIGHT) == dt.date(2026, 2, 7)
+        assert (row["position"], row["sample_weight"], row["labels_as_of"]) == (0, 4.0, NIGHT)
+        assert row["as_of_date"] == row["event_date"]

@@ -42,6 +42,8 @@ def test_every_shipped_shop_file_is_valid(shop_file: Path) -> None:
         ("format: jsonl", "format: xml", ["sources.0.format", "xml"]),
         ("history_days: 14", "history_days: 1", ["history_days", "1"]),
         ("name: search_log", "name: home_feed_log", ["two sources"]),
+        ("name: search_log", "name: items", ["'items'", "another part of the shop file"]),
+        ("quarantine:", "checks: {rows_warn: [2, 0.5]}\nquarantine:", ["checks.rows_warn", "lower bound first"]),
         (
             "timestamp: {format: iso8601}",
             "timestamp: {format: yyyy-MM-ddTHH:mm:ss}",
@@ -52,6 +54,15 @@ def test_every_shipped_shop_file_is_valid(shop_file: Path) -> None:
         ("timestamp: {format: iso8601}", "timestamp: {format: 'HH:mm'}", ["names no day"]),
         ('"test_.*"', '"test_("', ["test_users", "no regular expression"]),
         ("kind: regression, ", "", ["a regression needs"]),
+        ("engine: spark, master", "engine: sail, master", ["`master` and `engine: sail` both say where the jobs run"]),
+        ("engine: spark, master", "remote: sc://h:1, master", ["`master` and `remote` both say where the jobs run"]),
+        (
+            'engine: spark, master: "local[*]"',
+            "engine: sail, remote: sc://h:1",
+            ["Sail runs inside the night's own process"],
+        ),
+        ('master: "local[*]"', "remote: h:15002", ["spark.remote = 'h:15002'", "write sc://host:port"]),
+        ('master: "local[*]"', "driver_memory: lots", ["'lots'", "write one such as 512m or 2g"]),
     ],
 )
 def test_a_mistake_is_told_with_its_place_and_remedy(tmp_path: Path, old: str, new: str, told: list[str]) -> None:
@@ -77,6 +88,17 @@ def test_a_file_that_is_no_yaml_or_no_file_is_told(tmp_path: Path) -> None:
 def test_home_is_overridden_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NIGHTSHELF_HOME", str(tmp_path / "elsewhere"))
     assert load_shop(DEMO).home == tmp_path / "elsewhere"
+
+
+def test_the_master_is_overridden_by_the_environment_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NIGHTSHELF_SPARK_MASTER", "spark://host:7077")
+    assert load_shop(DEMO).spark.master == "spark://host:7077"
+    for place in ("engine: sail", "remote: sc://host:15002"):
+        file = altered(tmp_path, 'engine: spark, master: "local[*]"', place)
+        with pytest.raises(InputError, match=f"{place}.* and .NIGHTSHELF_SPARK_MASTER = spark://host:7077 both say"):
+            load_shop(file)
 
 
 def test_closed_days_are_dates_or_weekdays(tmp_path: Path) -> None:

@@ -281,6 +281,14 @@ def test_what_is_wrong_is_told_and_nothing_is_published(spark, tiny_shop, write_
         table: Warehouse(shop).snapshot_id(table)
         for table in ("events", "quarantine", "items", "users", "source_schemas", "source_counts")
     }
+    for table, column in (("items", "brand"), ("users", "age_band")):
+        file = shop.home / f"raw/{table}.csv"
+        good = file.read_text()
+        file.write_text(good.replace(column, f"{column}_new", 1))
+        changed = rf"the file of {table} changed .*: {column} renamed .*correct it, or {table} in the shop file"
+        with pytest.raises(InputError, match=changed):
+            run_stage("clean", shop, D2)
+        file.write_text(good)
     search.unlink()
     with pytest.raises(
         InputError, match=r"no log of search_log for 2026-02-02: nothing matches .*search/2026-02-02\.csv"
@@ -295,7 +303,7 @@ def test_what_is_wrong_is_told_and_nothing_is_published(spark, tiny_shop, write_
         run_stage("clean", shop, D2)
 
     assert before == {table: Warehouse(shop).snapshot_id(table) for table in before}
-    assert Warehouse(shop).read("stage_runs").column("status").to_pylist().count("failed") == 3
+    assert Warehouse(shop).read("stage_runs").column("status").to_pylist().count("failed") == 5
     assert not list((shop.home / "warehouse/data/events").glob("run=2026-02-02-*"))
 
     meant = shop.sources[1].model_copy(update={"schema_since": D2})

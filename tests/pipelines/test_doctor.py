@@ -2,13 +2,14 @@
 
 import gzip
 import socket
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from nightshelf.config import load_shop
+from nightshelf.config import Spark, load_shop
 from nightshelf.errors import InputError
 from nightshelf.identity import ensure_key
 from pipelines import doctor
@@ -89,6 +90,22 @@ def test_a_broken_catalogue_is_a_finding(shop_file: Path) -> None:
 def test_a_tracker_that_does_not_answer(shop_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert not doctor.check_tracker(load_shop(shop_file)).is_ok
+
+
+@pytest.mark.parametrize(
+    ("spark", "what", "seen", "is_ok"),
+    [
+        ({"engine": "sail"}, "sail", version("pysail"), True),
+        ({"remote": "sc://127.0.0.1:9/;token=secret"}, "spark", "127.0.0.1:9 does not answer", False),
+        ({}, "java", "java", True),
+    ],
+)
+def test_the_engine_that_the_shop_names_is_looked_at(
+    shop_file: Path, spark: dict[str, str], what: str, seen: str, is_ok: bool
+) -> None:
+    found = doctor.check_engine(load_shop(shop_file).model_copy(update={"spark": Spark.model_validate(spark)}))
+    assert (found.what, found.is_ok) == (what, is_ok)
+    assert seen in found.seen and "secret" not in found.seen
 
 
 def test_a_taken_port(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,15 +8,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from nightshelf.errors import InputError
+from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.features import index_features
-from pipelines.features import SNAPSHOTS, missing_days, run
+from pipelines.feature_days import OF_LOGS, SNAPSHOTS, SUMS, missing_days
+from pipelines.features import run
 from pipelines.stage import Night
 from pipelines.warehouse import DAY_FOLDER, Warehouse, arrow_schema
 
 pytestmark = pytest.mark.spark
 
 DAYS = [dt.date(2026, 2, n) for n in range(1, 6)]
-NIGHTLY = ("vocabularies", "training_examples", "item_graph", "candidates")
+NIGHTLY = ("vocabularies", "training_examples", "example_days", "item_graph", "candidates")
 
 
 def put_days(warehouse: Warehouse, days: list[dt.date]) -> None:
@@ -76,18 +78,32 @@ def test_day_by_day_or_at_once_the_snapshots_are_equal(spark, tiny_shop, tmp_pat
     put_days(Warehouse(shop), DAYS[-1:])
     run(night_of(shop, DAYS[-1], "b"))
     ids = [f.name for f in index_features(shop) if f.vocabulary]  # an id depends on the night that first saw the value
-    for table, left_out in zip(SNAPSHOTS, (ids, ids, (), ("user_index", "item_indexes")), strict=True):
-        own = [name for name in left_out if name in Warehouse(shop).specs[table].column_names]
+    ids += ["item_indexes", "category_indexes", "shown_category_indexes"]
+    for table in SNAPSHOTS:
+        own = [name for name in ids if name in Warehouse(shop).specs[table].column_names]
         by_day, once = rows_of(Warehouse(shop), table, own), rows_of(Warehouse(at_once), table, own)
         assert by_day == once, table
         assert {row[0] for row in once} == set(DAYS)
-    assert rows_of(Warehouse(shop), "impressions") == rows_of(Warehouse(at_once), "impressions")
+    for table in (*OF_LOGS, *SUMS):
+        assert rows_of(Warehouse(shop), table) == rows_of(Warehouse(at_once), table), table
+    by_day, once = (rows_of(Warehouse(home), "training_examples", ids[:-3]) for home in (shop, at_once))
+    assert by_day == once
 
     before = {table: rows_of(Warehouse(shop), table) for table in (*SNAPSHOTS, *NIGHTLY)}
     assert all(before.values())
     run(night_of(shop, DAYS[-1], "c"))
     assert {table: rows_of(Warehouse(shop), table) for table in before} == before
     _check_vocabularies_grow(Warehouse(shop))
+    relations = set(Warehouse(shop).read("item_graph")["relation"].to_pylist())
+    assert relations == {
+        "co_click",
+        "co_cart",
+        "co_purchase",
+        "in_category_1",
+        "in_category_2",
+        "in_category_3",
+        "in_price_band",
+    }
 
 
 def _check_vocabularies_grow(warehouse):
@@ -95,7 +111,7 @@ def _check_vocabularies_grow(warehouse):
     assert first <= last
     for feature in {feature for feature, _, _ in last}:
         numbers = sorted(index for name, _, index in last if name == feature)
-        assert numbers == list(range(1, len(numbers) + 1))
+        assert numbers == list(range(OOV_BUCKETS + 1, OOV_BUCKETS + 1 + len(numbers)))
 
 
 def rows_of_day(warehouse, day):
@@ -150,7 +166,7 @@ def test_a_day_whose_snapshot_lacks_a_column_is_written_anew(tiny_shop):
         for day in DAYS[:3]:
             put_rows(warehouse, table, day, [{}])
     night = night_of(shop, DAYS[3], "n")
-    assert missing_days(night, DAYS[:4]) == [DAYS[3]]
+    assert missing_days(night, SNAPSHOTS, DAYS[:4]) == [DAYS[3]]
     older = arrow_schema(warehouse.specs["user_sequences"])
     older = older.remove(older.get_field_index("shown_counts"))
     folder = warehouse.new_run_dir("user_sequences", "older")
@@ -158,4 +174,4 @@ def test_a_day_whose_snapshot_lacks_a_column_is_written_anew(tiny_shop):
     row = {"as_of_date": DAYS[1], "user_key": "u", "user_index": 1}
     pq.write_table(pa.Table.from_pylist([row], older), folder / f"{DAY_FOLDER}={DAYS[1]}" / "part.parquet")
     warehouse.publish("user_sequences", folder, [DAYS[1]], {"run_id": "older"})
-    assert missing_days(night, DAYS[:4]) == [DAYS[1], DAYS[3]]
+    assert missing_days(night, SNAPSHOTS, DAYS[:4]) == [DAYS[1], DAYS[3]]

@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from benchmarks.sql_features import TABLES, make_tables
 from nightshelf.config import Shop, load_shop
 from nightshelf.errors import GateError, InputError
 from nightshelf.paths import report_file, truth_dir
@@ -113,6 +114,31 @@ def test_the_first_challenger_is_champion_and_every_stage_left_its_row(shop: Sho
     stages = ask(shop, "SELECT count(DISTINCT stage) FROM stage_runs WHERE status = 'done' AND peak_memory_mb > 0")
     assert stages == [(10,)]
     assert report_file(shop, NIGHT).stat().st_size > 10_000
+
+
+def test_every_feature_and_label_agrees_with_sql(shop: Shop, differences) -> None:  # type: ignore[no-untyped-def]
+    days, read = [FIRST + dt.timedelta(days=n) for n in range(5)], Warehouse(shop).read
+    with duckdb.connect() as db:
+        for name in ("events", "items", "users", "vocabularies"):
+            db.register(name, read(name, [NIGHT] if name == "vocabularies" else days))
+        db.register("shown", read("impressions", days))
+        make_tables(db, shop, days, FIRST, NIGHT)
+        expected = {name: db.sql(f"FROM {name}").df() for name in TABLES}
+    found = {name: read(name).to_pandas() for name in TABLES}
+    for tables in (found, expected):
+        for name, rows in tables.items():
+            spec = Warehouse(shop).specs[name]
+            tables[name] = rows[spec.column_names].sort_values(["as_of_date", *spec.keys]).reset_index(drop=True)
+    assert differences(found, expected) == []
+
+
+def test_the_scales_are_those_of_the_train_split(shop: Shop) -> None:
+    fitted = ask(shop, "SELECT mean, deviation, fitted_until FROM normalization WHERE feature = 'user_click_count_7d'")
+    scaled = "ln(1 + user_click_count_7d)"
+    train = f"SELECT avg({scaled}), stddev_pop({scaled}) FROM training_examples WHERE event_date <= $day"
+    (mean, deviation, last), (expected,) = fitted[0], [ask(shop, train.replace("$day", f"DATE '{fitted[0][2]}'"))[0]]
+    assert FIRST < last < NIGHT
+    assert (mean, deviation) == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_raw_user_id_leaves_the_logs(shop: Shop) -> None:

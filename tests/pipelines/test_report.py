@@ -10,7 +10,7 @@ import pytest
 
 from nightshelf.config import Shop
 from nightshelf.errors import InputError
-from nightshelf.paths import report_file, truth_dir
+from nightshelf.paths import data_docs_file, report_file, truth_dir
 from pipelines import report
 from pipelines.report import pivot_metrics, read_evidence
 from pipelines.stage import Night
@@ -160,6 +160,15 @@ def test_the_page_is_whole_and_loads_nothing(night: Night) -> None:
     page = page_of(night)
     assert page.loads == []
     assert page.open == []
+
+
+def test_the_page_leads_to_the_data_docs_where_there_are_any(night: Night) -> None:
+    publish_everything(night)
+    docs = data_docs_file(night.shop, DAY)
+    docs.parent.mkdir(parents=True)
+    docs.write_text("")
+    (link,) = page_of(night).loads
+    assert (report_file(night.shop, DAY).parent / link).resolve() == docs.resolve()
 
 
 def test_the_page_shows_each_part_of_the_night(night: Night) -> None:

@@ -8,7 +8,17 @@ import pytest
 
 from nightshelf.errors import InputError
 from nightshelf.raw_logs import Source
-from pipelines.schema_drift import Column, Schema, as_rows, check_drift, check_sources, differences, from_rows
+from pipelines.schema_drift import (
+    Column,
+    Schema,
+    as_rows,
+    check_drift,
+    check_inputs,
+    differences,
+    from_rows,
+    raw_inputs,
+    raw_log,
+)
 
 D0, D1, D2, D3 = dt.date(2026, 1, 31), dt.date(2026, 2, 1), dt.date(2026, 2, 2), dt.date(2026, 2, 3)
 SOURCE = Source(
@@ -60,13 +70,13 @@ def test_what_is_read_and_gone_or_of_another_kind_stops_the_night(now):
     with pytest.raises(
         InputError, match=rf"log of log changed .*{column} (dropped|renamed|retyped) .*schema_since: 2026-02-02"
     ):
-        check_drift(SOURCE, schema(D1, GOOD), schema(D2, changed(**now)))
+        check_drift(raw_log(SOURCE), schema(D1, GOOD), schema(D2, changed(**now)))
 
 
 @pytest.mark.parametrize("now", [{"more": "text"}, {"note": None}, {"note": "list"}, {"amount": "number"}])
 def test_what_is_new_or_unread_or_as_good_is_a_warning(now, caplog):
     with caplog.at_level(logging.WARNING):
-        check_drift(SOURCE, schema(D1, GOOD), schema(D2, changed(**now)))
+        check_drift(raw_log(SOURCE), schema(D1, GOOD), schema(D2, changed(**now)))
     assert next(iter(now)) in caplog.text
 
 
@@ -92,7 +102,9 @@ def test_a_kind_that_is_meant_is_told_once(since, stops):
         return logs[day]
 
     def check():
-        return check_sources({"log": {day: [str(day)] for day in (D1, D2, D3)}}, [source], {"log": logs[D0]}, look)
+        return check_inputs(
+            {"log": {day: [str(day)] for day in (D1, D2, D3)}}, [raw_log(source)], {"log": logs[D0]}, look
+        )
 
     if stops:
         with pytest.raises(InputError, match="between 2026-02-01 and 2026-02-02: at retyped"):
@@ -105,4 +117,45 @@ def test_a_kind_that_is_meant_is_told_once(since, stops):
 def test_a_day_without_rows_is_passed_over():
     logs = {D1: schema(D1, GOOD), D2: None, D3: schema(D3, changed(at=None))}
     with pytest.raises(InputError, match="between 2026-02-01 and 2026-02-03: at dropped"):
-        check_sources({"log": {day: [] for day in logs}}, [SOURCE], {}, lambda source, day, files: logs[day])
+        check_inputs({"log": {day: [] for day in logs}}, [raw_log(SOURCE)], {}, lambda source, day, files: logs[day])
+
+
+def test_items_users_and_graph_are_read_by_the_names_of_the_shop_file(tiny_shop):
+    graph = {"path": "raw/graph.csv", "format": "csv", "columns": {"head": "a", "relation": "how", "tail": "b"}}
+    found = {raw.name: raw for raw in raw_inputs(tiny_shop(days=0, graph=graph))}
+    assert list(found) == ["home_log", "search_log", "order_log", "items", "users", "graph"]
+    assert found["items"].read == {"sku", "title", "category", "brand", "price", "stock", "colour"}
+    assert found["items"].numbers == {"price", "stock"}
+    assert found["users"].read == {"user_id", "age_band"}
+    assert found["graph"].read == {"a", "how", "b"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"price": "number"}, None),
+        ({"extra": "text"}, None),
+        ({"sku": "number"}, r"sku retyped \(integer → number\)"),
+        ({"colour": None}, r"colour dropped"),
+        ({"brand": None, "maker": "text"}, r"brand renamed"),
+    ],
+)
+def test_a_changed_catalogue_stops_the_night_unless_the_change_is_meant(tiny_shop, change, told):
+    shop = tiny_shop(days=0)
+    kinds = {"sku": "integer", "price": "integer", "colour": "list", "brand": "text", "note": "boolean"}
+    logs = {D1: {**kinds}, D2: {name: kind for name, kind in {**kinds, **change}.items() if kind}}
+
+    def check(items):
+        shop_now = shop.model_copy(update={"items": items})
+        inputs = [raw for raw in raw_inputs(shop_now) if raw.name == "items"]
+        by_day = {"items": {day: [] for day in logs}}
+        return check_inputs(by_day, inputs, {}, lambda raw, day, files: replace(schema(day, logs[day]), source="items"))
+
+    if told:
+        with pytest.raises(
+            InputError, match=rf"the file of items changed .*{told}.* or items in .* schema_since: 2026-02-02"
+        ):
+            check(shop.items)
+    else:
+        assert len(check(shop.items)) == 2
+    assert len(check(shop.items.model_copy(update={"schema_since": D2}))) == 2

@@ -45,6 +45,23 @@ def test_an_empty_partition_really_becomes_empty(shop: Shop) -> None:
     assert warehouse.read("source_counts").num_rows == 0
 
 
+def test_rows_and_nulls_of_a_partition_are_those_of_all_its_files(shop: Shop) -> None:
+    warehouse = Warehouse(shop)
+    folder = warehouse.new_run_dir("source_counts", "two files")
+    (folder / f"_day={DAY}").mkdir()
+    for n, rows in enumerate((counts(DAY, "a", "b"), counts(DAY, "c"))):
+        rows = rows.set_column(rows.schema.get_field_index("kept"), "kept", pa.nulls(rows.num_rows, pa.int64()))
+        pa.parquet.write_table(rows, folder / f"_day={DAY}" / f"part-{n}.parquet")
+    warehouse.publish("source_counts", folder, [DAY], {})
+    warehouse.publish_arrow("source_counts", counts(EVE, "a"), [EVE], "eve")
+    found = warehouse.statistics("source_counts", [EVE, DAY])
+    assert {day: (rows, nulls["kept"], nulls["source"]) for day, (rows, nulls) in found.items()} == {
+        DAY: (3, 3, 0),
+        EVE: (1, 0, 0),
+    }
+    assert list(warehouse.statistics("source_counts", [EVE])) == [EVE]
+
+
 def test_files_that_were_never_published_are_not_seen(shop: Shop) -> None:
     warehouse = Warehouse(shop)
     warehouse.publish_arrow("source_counts", counts(DAY, "a"), [DAY], "one")

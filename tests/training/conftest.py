@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nightshelf.config import Shop, load_shop
+from nightshelf.example_window import ExampleWindow
 from nightshelf.features import (
     PRICE_BANDS,
     SEQUENCE_LENGTH,
@@ -89,7 +90,7 @@ def write_inputs(
         "event_date": [feature_days[d] + dt.timedelta(days=1) for d in day],
         "feature_date": [feature_days[d] for d in day],
         "impression_ts": [dt.datetime(2026, 2, 1, tzinfo=dt.UTC)] * rows,
-        "split": np.where(day == days - 1, "validation", "train"),
+        "labels_as_of": [as_of] * rows,
         "scenario": np.array(scenarios)[scenario],
         "user_key": [f"u{u:06d}" for u in user],
         "item_id": [f"i{i:06d}" for i in item],
@@ -108,7 +109,14 @@ def write_inputs(
         table[f"label_{name}"] = np.asarray(draws.get(name, click), np.float32)
         table[f"mask_{name}"] = np.ones(rows, np.float32)
     vocabulary = [
-        {"as_of_date": as_of, "feature": f.vocabulary, "value": f"v{i}", "index": i}
+        {
+            "as_of_date": as_of,
+            "feature": f.vocabulary,
+            "value": f"v{i}",
+            "index": i,
+            "bucket": 1 + i % 8,
+            "since": as_of,
+        }
         for f in features
         if f.vocabulary
         for i in range(1, int(max({**user_ids, **item_ids}[f.name])) + 1)
@@ -146,8 +154,8 @@ def write_inputs(
         ),
         "user_sequences": pa.Table.from_pylist(sequences, schema=sequence_schema),
         "vocabularies": pa.table(
-            {k: [row[k] for row in vocabulary] for k in ("as_of_date", "feature", "value")}
-            | {"index": pa.array([row["index"] for row in vocabulary], pa.int32())}
+            {k: [row[k] for row in vocabulary] for k in ("as_of_date", "feature", "value", "since")}
+            | {k: pa.array([row[k] for row in vocabulary], pa.int32()) for k in ("index", "bucket")}
         ),
     }
     paths = {}
@@ -160,8 +168,9 @@ def write_inputs(
         path = folder / f"training_examples-{part}.parquet"
         pq.write_table(examples.slice(part * rows // files, (part + 1) * rows // files - part * rows // files), path)
         paths["training_examples"].append(path)
+    window = ExampleWindow(feature_days[0], feature_days[-1] + dt.timedelta(days=1), as_of)
     inputs = TrainingInputs(
-        as_of, paths["training_examples"], paths["user_sequences"], paths["item_features"], paths["vocabularies"]
+        window, paths["training_examples"], paths["user_sequences"], paths["item_features"], paths["vocabularies"]
     )
     return SimpleNamespace(
         inputs=inputs, paths=paths, scenarios=scenarios, feature_date=last, rows=rows, users=users, items=items

@@ -4,17 +4,21 @@ import hashlib
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from nightshelf.errors import EngineError, InputError
+from nightshelf.example_window import ExampleWindow
+from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.features import EXPOSURE_LENGTH
 from training.batches import ROWS, Dataset, chunk_rows
-from training.data import load_examples, load_vocabulary_sizes
+from training.data import load_examples
 from training.histories import padded_histories
 from training.normalization import fit_normalization
 from training.spec import dense_names, model_spec
+from training.vocabulary import load_vocabularies
 
 
 def test_file_order_changes_nothing(demo_shop, make_night, tmp_path):
@@ -22,7 +26,7 @@ def test_file_order_changes_nothing(demo_shop, make_night, tmp_path):
     turned = dataclasses.replace(night.inputs, training_examples=night.inputs.training_examples[::-1])
     one, other = load_examples(demo_shop, night.inputs), load_examples(demo_shop, turned)
     for column in dataclasses.fields(one):
-        if column.name not in ("histories", "user", "request"):
+        if column.name not in ("histories", "vocabularies", "user", "request"):
             assert np.array_equal(getattr(one, column.name), getattr(other, column.name)), column.name
     assert np.array_equal(one.user, other.user)
 
@@ -31,24 +35,26 @@ def test_the_key_that_hashes_ids_changes_nothing(demo_shop, make_night, tmp_path
     night = make_night(tmp_path, users=10, per_day=6, files=3)
     (tmp_path / "other").mkdir()
     files = []
-    for file in night.inputs.training_examples:
+    for file in [*night.inputs.training_examples, *night.inputs.user_sequences]:
         table = pq.read_table(file)
-        for name in ("impression_id", "user_key"):
+        for name in {"impression_id", "user_key"} & set(table.column_names):
             hashed = [hashlib.sha256(f"other {text}".encode()).hexdigest() for text in table[name].to_pylist()]
             table = table.set_column(table.schema.get_field_index(name), name, pa.array(hashed))
         files.append(tmp_path / "other" / file.name)
         pq.write_table(table, files[-1])
     one = load_examples(demo_shop, night.inputs)
-    other = load_examples(demo_shop, dataclasses.replace(night.inputs, training_examples=files))
+    hashed = dataclasses.replace(night.inputs, training_examples=files[:-1], user_sequences=files[-1:])
+    other = load_examples(demo_shop, hashed)
+    assert np.array_equal(one.histories.items[one.history], other.histories.items[other.history])
     for column in dataclasses.fields(one):
-        if column.name != "histories":
+        if column.name not in ("histories", "history", "vocabularies"):
             assert np.array_equal(getattr(one, column.name), getattr(other, column.name)), column.name
 
 
 def test_histories_are_found_by_user_and_day_and_keep_the_newest():
     day, lists = dt.date(2026, 1, 2), {"item_indexes": [[1, 2, 3], [], [9]], "age_days": [[3.0, 2.0, 1.0], [], [0.5]]}
     table = pa.table({
-        "as_of_date": [day, day, day + dt.timedelta(days=1)], "user_index": [7, 5, 7],
+        "as_of_date": [day, day, day + dt.timedelta(days=1)], "user_key": ["v", "u", "v"],
         **lists, "event_type_indexes": [[1, 2, 1], [], [2]], "scenario_indexes": [[1, 1, 1], [], [2]],
         "shown_category_indexes": [[4], [], []], "shown_counts": [[3], [], []], "shown_age_days": [[1.0], [], []],
     })  # fmt: skip
@@ -59,7 +65,8 @@ def test_histories_are_found_by_user_and_day_and_keep_the_newest():
         table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.list_(pa.int32())))
     found = padded_histories(table, 2)
     number = (day - dt.date(1970, 1, 1)).days
-    rows = found.rows_of(np.array([7, 7, 5, 8, 0]), np.array([number, number + 1, number, number, number]))
+    users = pa.array(["v", "v", "u", "w", "u"]).dictionary_encode()
+    rows = found.rows_of(users, np.array([number, number + 1, number, number, number + 1]))
     assert found.items[rows].tolist() == [[2, 3], [0, 9], [0, 0], [0, 0], [0, 0]]
     assert found.ages[rows[:2]].tolist() == [[2.0, 1.0], [0.0, 0.5]]
     assert found.shown[rows[0]].tolist() == [0] * (EXPOSURE_LENGTH - 1) + [4]
@@ -94,8 +101,10 @@ def test_faults_are_told_in_one_line(demo_shop, make_night, tmp_path):
     empty = dataclasses.replace(night.inputs, training_examples=[])
     with pytest.raises(InputError, match="table training_examples: no files"):
         load_examples(demo_shop, empty)
-    with pytest.raises(InputError, match="no other rows"):
-        load_examples(demo_shop, night.inputs, split="other")
+    day = night.inputs.window.as_of_date
+    late = dataclasses.replace(night.inputs, window=ExampleWindow(day, day, day))
+    with pytest.raises(InputError, match="no validation rows"):
+        load_examples(demo_shop, late, split="validation")
     file = night.inputs.training_examples[0]
     whole = pq.read_table(file)
     pq.write_table(whole.drop_columns(["item_log_price"]), file)
@@ -110,16 +119,25 @@ def test_faults_are_told_in_one_line(demo_shop, make_night, tmp_path):
         load_examples(demo_shop, night.inputs)
 
 
-def test_vocabularies_count_their_ids_and_unknown(night):
-    sizes = load_vocabulary_sizes(night.inputs.vocabularies)
-    assert (sizes["user"], sizes["item"]) == (night.users + 1, night.items + 1)
+def test_vocabularies_count_their_ids_and_know_what_a_model_of_the_eve_knew(demo_shop, night, tmp_path):
+    words = load_vocabularies(demo_shop, night.inputs.vocabularies)
+    assert (len(words["user_index"]), len(words["item_index"])) == (night.users + 1, night.items + 1)
+    rows = pq.read_table(night.inputs.vocabularies)
+    pq.write_table(rows.filter(pc.not_equal(rows["feature"], "brand")), tmp_path / "cut.parquet")
+    cut = load_vocabularies(demo_shop, [tmp_path / "cut.parquet"])
+    assert len(cut["brand_index"]) == OOV_BUCKETS + 1  # all brands are too rare for an id
+    eve = night.inputs.as_of_date - dt.timedelta(days=1)
+    assert words["item_index"].as_of(night.inputs.as_of_date).tolist() == list(range(night.items + 1))
+    assert words["item_index"].as_of(eve).tolist() == [0, *(1 + i % 8 for i in range(1, night.items + 1))]
 
 
 def test_thinned_rows_keep_every_outcome_and_the_expected_weight(demo_shop, night, recipe):
     examples = load_examples(demo_shop, night.inputs)
     names = [*dense_names(demo_shop)[0], *dense_names(demo_shop)[1]]
     fitted = fit_normalization(np.concatenate([examples.user_dense, examples.target_dense], axis=1), names)
-    spec = model_spec(demo_shop, recipe(), load_vocabulary_sizes(night.inputs.vocabularies), fitted, "2026-02-14")
+    spec = model_spec(
+        demo_shop, recipe(), load_vocabularies(demo_shop, night.inputs.vocabularies), fitted, "2026-02-14"
+    )
     train = Dataset(examples, spec).subset(examples.is_train)
     thinned, again, other = (train.thinned(0.25, seed, 1) for seed in (1, 1, 2))
     rows = thinned.chunks[thinned.chunks >= 0]
@@ -139,7 +157,7 @@ def test_an_id_left_unread_leaves_one_row_of_its_embedding(demo_shop, night, rec
     examples = load_examples(demo_shop, night.inputs)
     names = [*dense_names(demo_shop)[0], *dense_names(demo_shop)[1]]
     fitted = fit_normalization(np.concatenate([examples.user_dense, examples.target_dense], axis=1), names)
-    sizes = load_vocabulary_sizes(night.inputs.vocabularies)
-    spec = model_spec(demo_shop, recipe(unread=["user_index"]), sizes, fitted, "2026-02-14")
+    words = load_vocabularies(demo_shop, night.inputs.vocabularies)
+    spec = model_spec(demo_shop, recipe(unread=["user_index"]), words, fitted, "2026-02-14")
     assert spec.user_fields["user_index"] == 1
-    assert spec.item_fields["item_index"] == sizes["item"]
+    assert spec.item_fields["item_index"] == len(words["item_index"])

@@ -10,13 +10,14 @@ from training.artifact import load_model
 from training.batches import Dataset
 from training.data import load_examples
 from training.predict import predict
-from training.score import Ranker
+from training.score import Ranker, _PreparedShelf
 from training.shelf_features import ShelfFeatures
+from training.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")
 def shelf(demo_shop, night):
-    tables = ("user_features", "item_features", "item_scenario_features", "user_sequences")
+    tables = ("user_features", "item_features", "item_scenario_features", "user_sequences", "vocabularies")
     return ShelfFeatures.load(demo_shop, night.feature_date, *(night.paths[table] for table in tables))
 
 
@@ -71,13 +72,39 @@ def test_unknown_users_and_items_beyond_the_vocabulary_are_scored(demo_shop, she
     assert all(torch.isfinite(values).all() for values in found.values())
 
 
+def test_what_came_after_the_model_is_read_as_its_bucket_but_stays_itself(demo_shop, shelf, trained):
+    """An id that is another value's tonight, and a category that is new, are strangers to the model; matches still see them."""
+    names, model = list(load_model(trained.folder).spec.item_fields), load_model(trained.folder)
+    brand, category = names.index("brand_index"), names.index("category_3_index")
+    size = len(shelf.vocabularies["category_3_index"])
+    fields, catalogue = shelf.item_fields.copy(), shelf.catalogue.copy()
+    catalogue[1, [brand, category]] = fields[0, [brand, category]] = 5, size
+    since = np.zeros(size + 1, np.int32)
+    since[[5, size]] = 2**31 - 1
+    bucket = np.where(since > 0, 7, np.arange(size + 1)).astype(np.int32)
+    words = Vocabulary(since, bucket)
+    later = dataclasses.replace(
+        shelf, item_fields=fields, catalogue=catalogue,
+        vocabularies=shelf.vocabularies | {"brand_index": words, "category_3_index": words},
+    )  # fmt: skip
+    prepared = _PreparedShelf(model, later)
+    assert prepared.item_side.match[1, [brand, category]].tolist() == [5, size]
+    as_bucket = catalogue.copy()
+    as_bucket[1, [brand, category]] = 7
+    as_bucket = _PreparedShelf(load_model(trained.folder), dataclasses.replace(later, catalogue=as_bucket))
+    assert torch.equal(prepared.item_side.queries[1], as_bucket.item_side.queries[1])
+    model.topics.off_topic.fill_(0.5)  # the request's topic counts, and nobody asked for the new category yet
+    scores = Ranker(model).score_users(later, "search", torch.tensor([0, 1]), torch.tensor([[0, 1], [0, 1]]))
+    assert all(torch.isfinite(values).all() for values in scores.values())
+
+
 def test_what_the_night_lacks_is_told(demo_shop, night, shelf, ranker):
     with pytest.raises(InputError, match="'tv' is not in the shop file"):
         ranker.score_users(shelf, "tv", torch.tensor([0]), torch.tensor([[0]]))
     poorer = dataclasses.replace(shelf, user_names=["renamed", *shelf.user_names[1:]])
     with pytest.raises(EngineError, match="no longer makes"):
         ranker.score_users(poorer, "search", torch.tensor([0]), torch.tensor([[0]]))
-    tables = ("user_features", "item_features", "item_scenario_features", "user_sequences")
+    tables = ("user_features", "item_features", "item_scenario_features", "user_sequences", "vocabularies")
     with pytest.raises(InputError, match="table user_features: no rows of 2020-01-01"):
         ShelfFeatures.load(
             demo_shop, night.feature_date.replace(year=2020, month=1, day=1), *(night.paths[t] for t in tables)

@@ -1,4 +1,5 @@
 import dataclasses
+import datetime as dt
 import math
 
 import numpy as np
@@ -13,13 +14,15 @@ from training.artifact import SERVING, load_model, load_spec, save_model
 from training.balancing import TaskBalance
 from training.base_rates import regression_scales, start_at_base_rates
 from training.batches import Dataset
-from training.data import load_examples, load_vocabulary_sizes
+from training.data import load_examples
 from training.normalization import fit_normalization
 from training.predict import predict
 from training.ranking_model import RankingModel
 from training.spec import dense_names, model_spec
 from training.steps import Steps, batch_losses
 from training.train_ranker import train_ranker
+from training.transfer import copy_weights, read_night
+from training.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def build(shop, night, examples, recipe, seed=0):
     normalization = fit_normalization(
         np.concatenate([examples.user_dense, examples.target_dense], axis=1), [*users, *targets]
     )
-    spec = model_spec(shop, recipe, load_vocabulary_sizes(night.inputs.vocabularies), normalization, "2026-02-14")
+    spec = model_spec(shop, recipe, examples.vocabularies, normalization, "2026-02-14")
     torch.manual_seed(seed)
     return RankingModel(spec), spec
 
@@ -102,7 +105,7 @@ def test_ten_steps_take_the_loss_down_by_a_known_amount(demo_shop, night, exampl
         rate = float(example_night.labels[example_night.is_train, place].mean())
         binary += 4.0 if task.kind == "regression" else -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
     assert losses[0] == pytest.approx(binary, abs=0.15)
-    assert losses[0] - 1.0 < losses[-1] < losses[0] - 0.2
+    assert losses[0] - 1.3 < losses[-1] < losses[0] - 0.2
 
 
 def test_a_prediction_does_not_depend_on_its_batch_mates(demo_shop, night, example_night, trained):
@@ -183,6 +186,31 @@ def test_a_warm_start_keeps_rows_and_grows_tables(demo_shop, night, make_night, 
     assert torch.allclose(child.user_layer.weight, parent.user_layer.weight, atol=1e-6)
 
 
+def test_an_id_that_was_another_values_begins_as_its_bucket(demo_shop, night, example_night, recipe, trained):
+    """Ids 5 and 6 of the brands were given anew on a later night; id 20 is new there; all else is as it was."""
+    parent = load_model(trained.folder)
+    words, later = example_night.vocabularies, dt.date(2026, 2, 15)
+    brands, day = words["brand_index"], (later - dt.date(1970, 1, 1)).days
+    since, bucket = np.zeros(21, np.int32), np.arange(21, dtype=np.int32)
+    since[[5, 6, 20]], bucket[[5, 6, 20]] = day, (3, 8, 8)
+    grown = {**words, "brand_index": Vocabulary(since, bucket)}
+    spec = parent.spec.model_copy(update={"item_fields": {**parent.spec.item_fields, "brand_index": 21}})
+    child = RankingModel(spec.model_copy(update={"as_of_date": str(later)}))
+    assert copy_weights(parent, child, grown) == 3 + 21 - len(brands) - 1
+    place = [*spec.user_fields, *spec.item_fields].index("brand_index")
+    was, now = (
+        model.fields.table.weight[int(model.fields.offsets[place]) :][: int(model.fields.sizes[place])]
+        for model in (parent, child)
+    )
+    assert torch.equal(now[:5], was[:5])
+    assert torch.equal(now[[5, 6, 7, 20]], was[[3, 8, 7, 8]])
+    read_night(parent, grown)  # and the parent, if it stays champion, reads them so too
+    fields = torch.ones(4, len(spec.item_fields), dtype=torch.int64)
+    fields[:, list(spec.item_fields).index("brand_index")] = torch.tensor([5, 3, 20, 8])
+    five, three, twenty, eight = parent.fields(fields, len(spec.user_fields))
+    assert torch.equal(five, three) and torch.equal(twenty, eight) and not torch.equal(five, eight)
+
+
 def test_a_parent_that_does_not_fit_is_left_aside(demo_shop, night, trained, recipe, tmp_path, caplog):
     report = train_ranker(
         demo_shop, recipe(max_epochs=1, attention_size=16), night.inputs, tmp_path / "a", trained.folder
@@ -205,13 +233,10 @@ def test_a_loss_that_is_not_finite_ends_in_an_engine_error_and_leaves_no_model(d
 
 
 def test_without_validation_rows_nothing_is_trained(demo_shop, night, recipe, tmp_path):
-    file = tmp_path / "examples.parquet"
-    table = pq.read_table(night.inputs.training_examples[0])
-    pq.write_table(
-        table.set_column(table.schema.get_field_index("split"), "split", pa.array(["train"] * len(table))), file
-    )
+    window = night.inputs.window
+    later = dataclasses.replace(window, validation_start=window.as_of_date + dt.timedelta(days=1))
     with pytest.raises(InputError, match="0 validation rows"):
-        train_ranker(demo_shop, recipe(), dataclasses.replace(night.inputs, training_examples=[file]), tmp_path / "out")
+        train_ranker(demo_shop, recipe(), dataclasses.replace(night.inputs, window=later), tmp_path / "out")
 
 
 def test_what_serves_has_learnt_the_validation_days_and_what_is_measured_has_not(

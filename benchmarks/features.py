@@ -1,0 +1,135 @@
+"""make bench-features: raw logs to training examples, at several sizes, beside DuckDB doing the same work.
+
+Per size: the stages clean and features of the last day of 30, each in a process of its own, its start included, as a shop's
+first night runs them. Then, at the size that --compare names, the night after it (incremental_share = that night / the
+rebuild of 30 days) and DuckDB, which reads the same files and makes the same tables. The skew is measured at the least
+size. Prints a table and one JSON line. Logs are made once and kept below --home.
+
+  make bench-features        (or: .venv/jobs/bin/python -m benchmarks.features --events 1 10 50)
+"""
+
+import argparse
+import datetime as dt
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.big_log import FIRST_DAY, write_big_log
+from pipelines.memory import PeakMemory
+
+HISTORY = 30
+MADE = ("warehouse", "logs", "tmp")
+
+
+@dataclass
+class Run:
+    """Seconds and peak memory (GB) of one part of the benchmark."""
+
+    name: str
+    seconds: dict[str, float]
+    peak_gb: float
+
+    @property
+    def total(self) -> float:
+        """Return the seconds of all parts."""
+        return sum(self.seconds.values())
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, default=Path("var/bench-features"))
+    parser.add_argument("--events", type=int, nargs="+", default=[1, 10], help="sizes in million events")
+    parser.add_argument("--compare", type=int, help="size of the comparison with DuckDB; by default 10, or the largest")
+    parser.add_argument("--skip-skew", action="store_true", help="leave the skewed logs out")
+    asked = parser.parse_args()
+    home, sizes = asked.home.absolute(), sorted(asked.events)
+    compared = asked.compare or (10 if 10 in sizes else sizes[-1])
+    runs: dict[str, Run] = {}
+    for millions in sizes:
+        shop = _logs(home, millions)
+        runs[f"{millions}m"] = _night(f"{millions}m", shop, HISTORY, fresh=True)
+        if millions == compared:
+            runs["night after"] = _night("night after", shop, HISTORY + 1, fresh=False)
+            runs["duckdb"] = _duckdb(shop)
+    if not asked.skip_skew:
+        runs["skewed"] = _night("skewed", _logs(home, sizes[0], skewed=True), HISTORY, fresh=True)
+    _print(runs)
+    print(json.dumps(_line(runs, sizes, compared)))
+
+
+def _logs(home: Path, millions: int, skewed: bool = False) -> Path:
+    folder = home / f"{millions}m{'-skewed' if skewed else ''}"
+    print(f"logs of {millions} million events{' with skew' if skewed else ''} …", file=sys.stderr, flush=True)
+    return write_big_log(folder, millions * 1_000_000, HISTORY + 1, HISTORY, skewed)
+
+
+def _night(name: str, shop: Path, day: int, fresh: bool) -> Run:
+    for folder in MADE if fresh else ():
+        shutil.rmtree(shop.parent / folder, ignore_errors=True)
+    date, seconds, peak = str(FIRST_DAY + dt.timedelta(days=day - 1)), {}, 0.0
+    for stage in ("clean", "features"):
+        command = [".venv/jobs/bin/nightshelf", "stage", stage, "--shop", str(shop), "--as-of-date", date]
+        seconds[stage], used = _timed(command)
+        peak = max(peak, used)
+    return Run(name, seconds, peak)
+
+
+def _duckdb(shop: Path) -> Run:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.duckdb_night",
+        str(shop),
+        str(FIRST_DAY + dt.timedelta(days=HISTORY - 1)),
+    ]
+    seconds, peak = _timed(command)
+    return Run("duckdb", {"all": seconds}, peak)
+
+
+def _timed(command: list[str]) -> tuple[float, float]:
+    print(" ".join(command), file=sys.stderr, flush=True)
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with PeakMemory(process.pid) as memory:
+        _, told = process.communicate()
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} failed with exit code {process.returncode}:\n{told[-2000:]}")
+    return time.perf_counter() - start, memory.mb / 1024
+
+
+def _line(runs: dict[str, Run], sizes: list[int], compared: int) -> dict[str, object]:
+    whole = {millions: runs[f"{millions}m"].total for millions in sizes}
+    line: dict[str, object] = {
+        "events_per_s": {f"{millions}m": round(millions * 1e6 / seconds) for millions, seconds in whole.items()}
+    }
+    if len(sizes) > 1:
+        small, large = sizes[0], sizes[-1]
+        line["exponent"] = round(math.log(whole[large] / whole[small]) / math.log(large / small), 3)
+    line[f"duckdb_ratio_{compared}m"] = {"spark": round(whole[compared] / runs["duckdb"].total, 2)}
+    line["incremental_share"] = round(runs["night after"].total / whole[compared], 3)
+    if "skewed" in runs:
+        line["skew_factor"] = round(runs["skewed"].total / whole[sizes[0]], 2)
+    line["peak_gb"] = round(max(run.peak_gb for run in runs.values() if run.name != "duckdb"), 2)
+    line["seconds"] = {name: {part: round(s, 1) for part, s in run.seconds.items()} for name, run in runs.items()}
+    return line
+
+
+def _print(runs: dict[str, Run]) -> None:
+    table = Table("run", "part", "seconds", "peak GB")
+    for run in runs.values():
+        for part, seconds in run.seconds.items():
+            table.add_row(run.name, part, f"{seconds:.1f}", f"{run.peak_gb:.2f}")
+    Console(stderr=True).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The audit of shelves before they are published: every fault is found, and told with its scenario."""
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nightshelf.errors import GateError
+from pipelines.audit import audit_shelves
+from pipelines.stage import Night
+
+DAY = dt.date(2026, 2, 5)
+
+
+def drafts(**change: Any) -> list[dict[str, Any]]:
+    """Return full shelves of three for two users in two scenarios; `change` is laid over the last row."""
+    rows = [
+        {
+            "scenario": scenario,
+            "user_key": user,
+            "rank": rank,
+            "item_id": f"i{rank}",
+            "score": 1 / rank,
+            "p_click": 0.1,
+            "source": "popular",
+            "reason": "Bought often.",
+        }
+        for scenario in ("home_feed", "search")
+        for user in ("a", "b")
+        for rank in (1, 2, 3)
+    ]
+    rows[-1].update(change)
+    return rows
+
+
+@pytest.fixture
+def audit(publish: Callable[..., None]) -> Callable[[Night, list[dict[str, Any]]], str]:
+    def run(night: Night, rows: list[dict[str, Any]]) -> str:
+        publish(night, "items", [{"item_id": f"i{n}"} for n in (1, 2, 3, 4)])
+        publish(night, "users", [{"user_key": "a"}, {"user_key": "b"}])
+        publish(night, "shelf_drafts", rows)
+        return audit_shelves(night, night.warehouse.files("shelf_drafts", [DAY]))
+
+    return run
+
+
+def test_good_shelves_pass_the_audit(night, audit):
+    assert audit(night, drafts()).endswith("checks held")
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        (drafts(rank=4), "ranks_with_gaps"),
+        (drafts(rank=2), "ranks_with_gaps"),
+        (drafts(item_id="i1"), "repeated_items"),
+        (drafts(score=0.9), "rising_scores"),
+        (drafts(score=float("nan")), "odd_scores"),
+        (drafts(p_click=1.1), "odd_probabilities"),
+        (drafts(reason=" "), "empty_reasons"),
+        (drafts(item_id="gone"), "unknown_items"),
+        (drafts()[:-3], "users_without_shelf"),
+        ([*drafts(), {**drafts()[-1], "rank": 4, "item_id": "i4", "score": 0.1}], "too_long"),
+    ],
+)
+def test_a_faulty_shelf_is_not_published(night, audit, broken, rows, fault):
+    with pytest.raises(GateError):
+        audit(night, rows)
+    assert ("fail", "none", fault) in broken(night)
+    observed = [
+        r["observed"] for r in night.warehouse.read("data_checks", [DAY]).to_pylist() if r["column_name"] == fault
+    ]
+    assert observed == [f"{fault}=1 scenario=search"]
+
+
+def test_a_scenario_without_shelves_is_not_published(night, audit):
+    with pytest.raises(GateError, match="row_count on shelf_drafts 2026-02-05: observed 1, expected min 2"):
+        audit(night, drafts()[:6])
