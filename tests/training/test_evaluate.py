@@ -16,8 +16,9 @@ def test_one_row_per_scenario_task_and_metric_with_bounds_around_the_value(demo_
         if row["value"] is not None and row["lower"] is not None:
             assert row["lower"] <= row["value"] <= row["upper"]
     of = {(row["scenario"], row["task"], row["metric"]): row for row in rows}
+    # Batches of another size round differently, which swaps a few pairs of nearly equal scores
     assert of["*", "click", "auc"]["value"] == pytest.approx(
-        trained.report.epochs[trained.report.best_epoch - 1]["auc_click"]
+        trained.report.epochs[trained.report.best_epoch - 1]["auc_click"], abs=1e-4
     )
     assert of["*", "click", "auc"]["lower"] > 0.55
     assert 0.5 < of["*", "click", "pcoc"]["value"] < 2
