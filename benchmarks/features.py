@@ -2,8 +2,8 @@
 
 Per size: the stages clean and features of the last day of 30, each in a process of its own, its start included, as a shop's
 first night runs them. Then, at the size that --compare names, the night after it (incremental_share = that night / the
-rebuild of 30 days) and DuckDB, which reads the same files and makes the same tables. The skew is measured at the least
-size. Prints a table and one JSON line. Logs are made once and kept below --home.
+rebuild of 30 days), the same first night on the embedded engine, and DuckDB, which reads the same files and makes the same
+tables. The skew is measured at the least size. Prints a table and one JSON line. Logs are made once and kept below --home.
 
   make bench-features        (or: .venv/jobs/bin/python -m benchmarks.features --events 1 10 50)
 """
@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -59,6 +60,7 @@ def main() -> None:
         runs[f"{millions}m"] = _night(f"{millions}m", shop, HISTORY, fresh=True)
         if millions == compared:
             runs["night after"] = _night("night after", shop, HISTORY + 1, fresh=False)
+            runs["sail"] = _night("sail", _on_sail(shop), HISTORY, fresh=True)
             runs["duckdb"] = _duckdb(shop)
     if not asked.skip_skew:
         runs["skewed"] = _night("skewed", _logs(home, sizes[0], skewed=True), HISTORY, fresh=True)
@@ -70,6 +72,18 @@ def _logs(home: Path, millions: int, skewed: bool = False) -> Path:
     folder = home / f"{millions}m{'-skewed' if skewed else ''}"
     print(f"logs of {millions} million events{' with skew' if skewed else ''} …", file=sys.stderr, flush=True)
     return write_big_log(folder, millions * 1_000_000, HISTORY + 1, HISTORY, skewed)
+
+
+def _on_sail(shop: Path) -> Path:
+    """Return a shop with the same logs in a home of its own, whose engine is Sail."""
+    content = yaml.safe_load(shop.read_text())
+    home = shop.parent / "sail"
+    home.mkdir(exist_ok=True)
+    (home / "raw").unlink(missing_ok=True)
+    (home / "raw").symlink_to(shop.parent / "raw")
+    content |= {"home": str(home), "spark": {"engine": "sail"}}
+    (home / "shop.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return home / "shop.yaml"
 
 
 def _night(name: str, shop: Path, day: int, fresh: bool) -> Run:
@@ -114,11 +128,14 @@ def _line(runs: dict[str, Run], sizes: list[int], compared: int) -> dict[str, ob
     if len(sizes) > 1:
         small, large = sizes[0], sizes[-1]
         line["exponent"] = round(math.log(whole[large] / whole[small]) / math.log(large / small), 3)
-    line[f"duckdb_ratio_{compared}m"] = {"spark": round(whole[compared] / runs["duckdb"].total, 2)}
+    engines = {"spark": runs[f"{compared}m"], "sail": runs["sail"]}
+    line[f"duckdb_ratio_{compared}m"] = {
+        name: round(run.total / runs["duckdb"].total, 2) for name, run in engines.items()
+    }
     line["incremental_share"] = round(runs["night after"].total / whole[compared], 3)
     if "skewed" in runs:
         line["skew_factor"] = round(runs["skewed"].total / whole[sizes[0]], 2)
-    line["peak_gb"] = round(max(run.peak_gb for run in runs.values() if run.name != "duckdb"), 2)
+    line["peak_gb"] = {name: round(run.peak_gb, 2) for name, run in runs.items()}
     line["seconds"] = {name: {part: round(s, 1) for part, s in run.seconds.items()} for name, run in runs.items()}
     return line
 

@@ -1,17 +1,25 @@
-"""Which impressions a night learns from, and which of them are held back to measure: by time, never by chance."""
+"""Which impressions a night learns from, by which it chooses the epoch, and on which it measures: by time, never by chance."""
 
 import datetime as dt
 from dataclasses import dataclass
+from typing import Literal
 
 from nightshelf.config import Shop
+
+Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
 class ExampleWindow:
-    """The impressions after first_date, up to as_of_date; those from validation_start on are not trained on."""
+    """The impressions after first_date, up to as_of_date.
+
+    Weights learn from those before validation_start; those before test_start choose the epoch; the others measure.
+    A window too short for three has test_start = validation_start: the days that measure also choose.
+    """
 
     first_date: dt.date
     validation_start: dt.date
+    test_start: dt.date
     as_of_date: dt.date
 
     @property
@@ -19,18 +27,29 @@ class ExampleWindow:
         """Return the days of arrival whose partitions may hold them; what is late for an earlier day is not among them."""
         return [self.first_date + dt.timedelta(days=n + 1) for n in range((self.as_of_date - self.first_date).days)]
 
+    def bounds(self, split: Split) -> tuple[dt.date, dt.date]:
+        """Return the first day of a split and the day after its last; equal if it has none."""
+        start, end = self.first_date + dt.timedelta(days=1), self.as_of_date + dt.timedelta(days=1)
+        edges = [start, max(start, self.validation_start), max(start, self.test_start), end]
+        place = ("train", "validation", "test").index(split)
+        return edges[place], edges[place + 1]
+
     def select(self, relation: str) -> str:
         """Return SQL (DuckDB's and Spark's) for the examples of the window among those of `relation`, with their `split`."""
-        split = f"CASE WHEN event_date < DATE '{self.validation_start}' THEN 'train' ELSE 'validation' END AS split"
+        split = (
+            f"CASE WHEN event_date < DATE '{self.validation_start}' THEN 'train' "
+            f"WHEN event_date < DATE '{self.test_start}' THEN 'validation' ELSE 'test' END AS split"
+        )
         return f"SELECT *, {split} FROM {relation} WHERE event_date > DATE '{self.first_date}'"
 
 
 def example_window(shop: Shop, first_date: dt.date, as_of_date: dt.date) -> ExampleWindow:
     """Return the window of a night.
 
-    Validation starts on the last open day on which every task is mature, and all later days belong to it: so each task
-    can be validated, and nothing later than a validated impression is trained on. Half of the days after first_date are
-    always left for training, but for days on which the shop was closed.
+    The test starts on the last open day on which every task is mature, and all later days belong to it: so each task
+    can be measured, and nothing later than a measured impression is trained on. Half of the days after first_date are
+    always left for training, but for days on which the shop was closed. Validation is the open day before the test, if
+    an open day for training is left before it.
 
     Args:
         shop: gives label windows and closed days.
@@ -39,6 +58,15 @@ def example_window(shop: Shop, first_date: dt.date, as_of_date: dt.date) -> Exam
     """
     widest = max(task.window for task in shop.tasks.values())
     day = as_of_date - dt.timedelta(days=min(widest.days, max((as_of_date - first_date).days - 1, 0) // 2))
+    test_start = _open_day(shop, day, first_date)
+    validation_start = _open_day(shop, test_start - dt.timedelta(days=1), first_date)
+    if _open_day(shop, validation_start - dt.timedelta(days=1), first_date) <= first_date:
+        validation_start = test_start
+    return ExampleWindow(first_date, validation_start, test_start, as_of_date)
+
+
+def _open_day(shop: Shop, day: dt.date, first_date: dt.date) -> dt.date:
+    """Return the last open day up to `day`, but none before first_date."""
     while shop.is_closed(day) and day > first_date:
         day -= dt.timedelta(days=1)
-    return ExampleWindow(first_date, day, as_of_date)
+    return day

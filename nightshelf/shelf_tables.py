@@ -136,7 +136,7 @@ def ledgers() -> list[TableSpec]:
         ),
         TableSpec(
             "model_metrics",
-            "model_version × scenario × task × metric on the validation days",
+            "model_version × scenario × task × metric on the test days",
             ("model_version", "scenario", "task", "metric"),
             (
                 AS_OF_DATE,
@@ -148,7 +148,7 @@ def ledgers() -> list[TableSpec]:
                 Column("value", "float64", "the metric; null where it is not defined", True),
                 Column("lower", "float64", "lower 95 % bound (bootstrap over users)", True),
                 Column("upper", "float64", "upper 95 % bound (bootstrap over users)", True),
-                Column("rows", "int64", "validation rows behind it"),
+                Column("rows", "int64", "test rows behind it"),
                 Column("positives", "int64", "positive rows behind it"),
             ),
         ),

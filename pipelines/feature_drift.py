@@ -61,7 +61,7 @@ def feature_drift(night: Night, examples: "pd.DataFrame") -> list[Row]:
     shop, rows = night.shop, []
     reference, current = (
         _on_open_days(shop, sample[sample["split"] == split])
-        for sample, split in ((reference, "train"), (examples, "validation"))
+        for sample, split in ((reference, "train"), (examples, "test"))
     )
     for kind, feature in [*(("id", f) for f in index_features(shop)), *(("number", f) for f in dense_features(shop))]:
         if feature.name in reference:

@@ -174,7 +174,7 @@ def example_rules(shop: Shop) -> list[Rule]:
     """Return the rules for training examples: labels, masks, weights, and no knowledge of the future."""
     rules = [
         values_of("known_values", "scenario", shop.scenarios),
-        values_of("both_splits", "split", ("train", "validation"), "EqualSet"),
+        values_of("train_and_test", "split", ("train", "test"), "ContainSet"),
         no_rows("not_from_the_future", "feature_date", "feature_date >= event_date OR event_date > as_of_date"),
         no_rows("above_zero", "sample_weight", "sample_weight <= 0"),
     ]

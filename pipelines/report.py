@@ -107,7 +107,7 @@ def _plots(shop: Shop, facts: dict[str, Any], truth: Row | None) -> dict[str, st
         if (row.get("auc") or {}).get("value") is not None and row["role"] == "challenger"
     ]
     if aucs:
-        drawn["auc"] = plots.intervals(aucs, "AUC on the validation days, with 95 % bounds")
+        drawn["auc"] = plots.intervals(aucs, "AUC on the test days, with 95 % bounds")
     if truth:
         scenarios = truth["scenarios"]
         bars = {

@@ -44,7 +44,7 @@ def run(night: Night) -> StageResult:
     message = f"version {version} is the challenger" + (
         f", warm-started from version {parent_version}" if parent else ""
     )
-    rows = report.train_rows + report.validation_rows
+    rows = report.train_rows + report.validation_rows + report.test_rows
     return StageResult(rows, inputs=["training_examples", "user_sequences", "vocabularies"], message=message)
 
 

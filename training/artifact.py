@@ -12,7 +12,7 @@ from nightshelf.errors import EngineError
 from training.ranking_model import RankingModel
 from training.spec import ModelSpec
 
-# The folder inside a model's own that holds the same model after it has learnt the validation days too: for ranking.
+# The folder inside a model's own that holds the same model after it has learnt the other days too: for ranking.
 SERVING = "serving"
 _FILES = ("weights.safetensors", "model.json")
 

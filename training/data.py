@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 
 from nightshelf.config import Sampled, Shop
 from nightshelf.errors import InputError
-from nightshelf.example_window import ExampleWindow
+from nightshelf.example_window import ExampleWindow, Split
 from nightshelf.features import SEQUENCE_LENGTH
 from training.columns import check_finite, codes, day_numbers, places, read_columns, stack, to_numpy
 from training.histories import Histories, load_histories
@@ -21,7 +20,6 @@ from training.spec import dense_names, field_names, order_tasks
 from training.vocabulary import Vocabulary, load_vocabularies
 
 Files = Sequence[str | Path]
-Split = Literal["train", "validation"]
 # The order of the rows, and with it the way of the training, hangs neither on files nor on the key that hashes the users'
 # ids: the same logs give the same model. Hashed ids are the last resort.
 _ORDER = ["impression_ts", "item_index", "request_id", "position", "impression_id"]
@@ -64,6 +62,7 @@ class Examples:
     request: np.ndarray  # int64 [n], code of request_id, -1 = none
     day: np.ndarray  # int64 [n], feature_date in days since 1970
     is_train: np.ndarray  # bool [n]
+    is_validation: np.ndarray  # bool [n]
     histories: Histories
     catalogue: np.ndarray  # int32 [items + 1, item fields], the fields of each item_index
     vocabularies: dict[str, Vocabulary]  # column → the night's ids
@@ -126,7 +125,8 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
         user=codes(users),
         request=codes(few["request_id"].combine_chunks().dictionary_encode()),
         day=days.astype(np.int64),
-        is_train=pc.less(few["event_date"], _day(inputs.window.validation_start)).to_numpy(zero_copy_only=False),
+        is_train=_is_in(few["event_date"], inputs.window, "train").to_numpy(zero_copy_only=False),
+        is_validation=_is_in(few["event_date"], inputs.window, "validation").to_numpy(zero_copy_only=False),
         histories=histories,
         catalogue=load_catalogue(inputs.item_features, item_names, item_fields),
         vocabularies=load_vocabularies(shop, inputs.vocabularies),
@@ -152,13 +152,15 @@ def load_catalogue(files: Files, names: list[str], of_examples: np.ndarray | Non
 def _order(table: pa.Table, window: ExampleWindow, split: Split | None) -> pa.Array:
     """Return the places of the window's rows (of a split, if given) in their order: by time, item and impression."""
     day = table["event_date"]
-    chosen = pc.greater(day, _day(window.first_date))
-    if split is not None:
-        is_train = pc.less(day, _day(window.validation_start))
-        chosen = pc.and_(chosen, is_train if split == "train" else pc.invert(is_train))
+    chosen = pc.greater(day, _day(window.first_date)) if split is None else _is_in(day, window, split)
     rows = pc.indices_nonzero(chosen)
     keys = table.select(_ORDER).take(rows)
     return rows.take(pc.sort_indices(keys, [(name, "ascending") for name in _ORDER]))
+
+
+def _is_in(day: pa.ChunkedArray, window: ExampleWindow, split: Split) -> pa.ChunkedArray:
+    first, end = window.bounds(split)
+    return pc.and_(pc.greater_equal(day, _day(first)), pc.less(day, _day(end)))
 
 
 def _day(day: dt.date) -> pa.Scalar:

@@ -1,4 +1,4 @@
-"""How good a ranker is on the validation days, per scenario x task, with bounds; and two rankers on the same rows.
+"""How good a ranker is on the test days, per scenario x task, with bounds; and two rankers on the same rows.
 
 Ranking (auc, gauc, ndcg) is measured with the position removed, as shelves are made; calibration (logloss, pcoc, rmse)
 with the position that was logged. Selection bias by the logging policy stays in both.
@@ -43,11 +43,11 @@ def evaluate(folder: Path, shop: Shop, inputs: TrainingInputs, seed: int = 0) ->
     """Return rows for model_metrics: scenario, task, metric, value, lower, upper, rows, positives.
 
     Raises:
-        InputError: there are no validation rows.
+        InputError: there are no test rows.
         EngineError: the folder holds no sound model, or one that does not fit the shop.
     """
     model = load_model(folder)
-    examples = _validation(shop, inputs)
+    examples = _test(shop, inputs)
     first, logged = _predictions(model, examples)
     draws = user_draws(int(examples.user.max()) + 1, seed)
 
@@ -61,7 +61,7 @@ def evaluate(folder: Path, shop: Shop, inputs: TrainingInputs, seed: int = 0) ->
 
 
 def compare(challenger: Path, champion: Path, shop: Shop, inputs: TrainingInputs, seed: int = 0) -> dict[str, object]:
-    """Compare two rankers on the same validation rows, paired by user.
+    """Compare two rankers on the same test rows, paired by user.
 
     Returns:
         comparable: False (with `reason`) if the champion's tasks or inputs are not the challenger's; all else is None then.
@@ -73,7 +73,7 @@ def compare(challenger: Path, champion: Path, shop: Shop, inputs: TrainingInputs
         users, rows: how many were compared.
 
     Raises:
-        InputError: there are no validation rows.
+        InputError: there are no test rows.
         EngineError: a folder holds no sound model.
     """
     models = [load_model(challenger), load_model(champion)]
@@ -84,7 +84,7 @@ def compare(challenger: Path, champion: Path, shop: Shop, inputs: TrainingInputs
             | _difference("gauc")
             | _difference("logloss")
         )
-    examples = _validation(shop, inputs)
+    examples = _test(shop, inputs)
     predictions = [_predictions(model, examples) for model in models]
     users = int(examples.user.max()) + 1
     tasks = [(place, task) for place, task in enumerate(models[0].spec.tasks) if task.kind == "binary"]
@@ -156,8 +156,8 @@ def _why_incomparable(challenger: RankingModel, champion: RankingModel) -> str:
     return ""
 
 
-def _validation(shop: Shop, inputs: TrainingInputs) -> Examples:
-    return load_examples(shop, inputs, split="validation")
+def _test(shop: Shop, inputs: TrainingInputs) -> Examples:
+    return load_examples(shop, inputs, split="test")
 
 
 def _predictions(model: RankingModel, examples: Examples) -> tuple[np.ndarray, np.ndarray]:

@@ -88,7 +88,7 @@ def log_training(name: str, report: TrainingReport, recipe: Recipe, folder: Path
         ]
         metrics += [
             Metric(key, float(getattr(report, key)), 0, 0)
-            for key in ("train_rows", "validation_rows", "best_epoch", "seconds", "halvings")
+            for key in ("train_rows", "validation_rows", "test_rows", "best_epoch", "seconds", "halvings")
         ]
         params = [Param(key, str(value)[:500]) for key, value in _flat(recipe.model_dump()).items()]
         client.log_batch(run, metrics, params, [RunTag("warm_started", str(report.warm_started).lower())])

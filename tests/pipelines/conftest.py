@@ -135,7 +135,7 @@ def _examples(shop: Shop) -> list[dict[str, Any]]:
         labels = {f"label_{task}": float(n // 4 % 2) for task in shop.tasks}
         masks = {f"mask_{task}": 1.0 for task in shop.tasks}
         place = {"scenario": ("home_feed", "search")[n // 2 % 2], "sample_weight": 1.0}
-        when = on_day(("train", "validation")[n % 2])
+        when = on_day(("train", "test")[n % 2])
         rows.append({"impression_id": f"e{n}", **when, **place, **labels, **masks})
     return rows
 

@@ -215,7 +215,7 @@ def test_one_split_alone_stops_the_night(night, publish, publish_good, good_rows
         "training_examples",
         [row for row in good_rows(night.shop, "training_examples") if row["event_date"] < DAY],
     )
-    assert faults(check(night, "training_examples")) == {("fail", "both_splits", "split")}
+    assert faults(check(night, "training_examples")) == {("fail", "train_and_test", "split")}
 
 
 def test_ids_of_a_later_night_are_known(night, publish, publish_good, good_rows):

@@ -45,7 +45,7 @@ def _dense(rng, features, rows):
 
 
 def write_inputs(
-    shop: Shop, folder: Path, users=60, items=40, days=3, per_day=12, seed=0, files=1, as_of=AS_OF
+    shop: Shop, folder: Path, users=60, items=40, days=4, per_day=12, seed=0, files=1, as_of=AS_OF
 ) -> SimpleNamespace:
     """Write one night's tables: `per_day` impressions of each user and day; clicks follow the history's category."""
     rng = np.random.default_rng(seed)
@@ -168,7 +168,7 @@ def write_inputs(
         path = folder / f"training_examples-{part}.parquet"
         pq.write_table(examples.slice(part * rows // files, (part + 1) * rows // files - part * rows // files), path)
         paths["training_examples"].append(path)
-    window = ExampleWindow(feature_days[0], feature_days[-1] + dt.timedelta(days=1), as_of)
+    window = ExampleWindow(feature_days[0], feature_days[-1], feature_days[-1] + dt.timedelta(days=1), as_of)
     inputs = TrainingInputs(
         window, paths["training_examples"], paths["user_sequences"], paths["item_features"], paths["vocabularies"]
     )

@@ -102,9 +102,9 @@ def test_faults_are_told_in_one_line(demo_shop, make_night, tmp_path):
     with pytest.raises(InputError, match="table training_examples: no files"):
         load_examples(demo_shop, empty)
     day = night.inputs.window.as_of_date
-    late = dataclasses.replace(night.inputs, window=ExampleWindow(day, day, day))
-    with pytest.raises(InputError, match="no validation rows"):
-        load_examples(demo_shop, late, split="validation")
+    late = dataclasses.replace(night.inputs, window=ExampleWindow(day, day, day, day))
+    with pytest.raises(InputError, match="no test rows"):
+        load_examples(demo_shop, late, split="test")
     file = night.inputs.training_examples[0]
     whole = pq.read_table(file)
     pq.write_table(whole.drop_columns(["item_log_price"]), file)

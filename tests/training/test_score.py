@@ -27,7 +27,7 @@ def ranker(trained):
 
 
 def test_scores_equal_what_training_predicts_for_the_same_features(demo_shop, night, shelf, ranker, trained):
-    examples = load_examples(demo_shop, night.inputs, split="validation")
+    examples = load_examples(demo_shop, night.inputs, split="test")
     expected = predict(load_model(trained.folder), Dataset(examples, ranker.spec)).at_first
     for place, scenario in enumerate(demo_shop.scenarios):
         rows = np.flatnonzero(examples.scenario == place + 1)

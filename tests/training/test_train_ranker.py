@@ -132,7 +132,7 @@ def test_learns_the_pattern_and_keeps_the_best_epoch(demo_shop, example_night, t
     assert report.best_epoch == best["epoch"]
     assert report.best_validation_loss == best["validation_loss"] < 0.97
     assert best["auc_click"] > 0.65
-    assert report.train_rows + report.validation_rows == len(example_night)
+    assert report.train_rows + report.validation_rows + report.test_rows == len(example_night)
     assert load_spec(trained.folder).as_of_date == "2026-02-14"
 
 
@@ -232,20 +232,46 @@ def test_a_loss_that_is_not_finite_ends_in_an_engine_error_and_leaves_no_model(d
     assert not (tmp_path / "out").exists()
 
 
-def test_without_validation_rows_nothing_is_trained(demo_shop, night, recipe, tmp_path):
-    window = night.inputs.window
-    later = dataclasses.replace(window, validation_start=window.as_of_date + dt.timedelta(days=1))
-    with pytest.raises(InputError, match="0 validation rows"):
+def test_without_test_rows_nothing_is_trained(demo_shop, night, recipe, tmp_path):
+    after = night.inputs.window.as_of_date + dt.timedelta(days=1)
+    later = dataclasses.replace(night.inputs.window, validation_start=after, test_start=after)
+    with pytest.raises(InputError, match="0 test rows"):
         train_ranker(demo_shop, recipe(), dataclasses.replace(night.inputs, window=later), tmp_path / "out")
 
 
-def test_what_serves_has_learnt_the_validation_days_and_what_is_measured_has_not(
-    demo_shop, night, trained, example_night
-):
+def test_the_epoch_is_chosen_on_validation_alone(demo_shop, night, recipe, tmp_path):
+    """Whatever the labels of the test day are, the measured weights are the same."""
+    file = night.inputs.training_examples[0]
+    table = pq.read_table(file)
+    is_test = np.array(table["event_date"]) >= np.datetime64(night.inputs.window.test_start)
+    place = table.schema.get_field_index("label_click")
+    turned = pa.array(np.where(is_test, 1 - np.array(table["label_click"]), table["label_click"]).astype(np.float32))
+    pq.write_table(table.set_column(place, "label_click", turned), tmp_path / "turned.parquet")
+    other = dataclasses.replace(night.inputs, training_examples=[tmp_path / "turned.parquet"])
+    reports = [
+        train_ranker(demo_shop, recipe(max_epochs=3), inputs, tmp_path / name)
+        for name, inputs in (("as_it_was", night.inputs), ("turned", other))
+    ]
+    assert reports[0].epochs[0]["validation_loss"] == reports[1].epochs[0]["validation_loss"]
+    weights = [load_model(tmp_path / name).state_dict() for name in ("as_it_was", "turned")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_window_too_short_for_validation_chooses_on_the_test_days(demo_shop, night, recipe, tmp_path, caplog):
+    window = night.inputs.window
+    short = dataclasses.replace(window, validation_start=window.test_start)
+    report = train_ranker(
+        demo_shop, recipe(max_epochs=1), dataclasses.replace(night.inputs, window=short), tmp_path / "out"
+    )
+    assert (report.validation_rows, report.best_epoch) == (0, 1)
+    assert "no day is left for validation" in caplog.text
+
+
+def test_what_serves_has_learnt_the_test_days_and_what_is_measured_has_not(demo_shop, night, trained, example_night):
     measured, serving = load_model(trained.folder), load_model(trained.folder / SERVING)
     assert serving.spec == measured.spec
-    validation = Dataset(example_night, measured.spec).subset(~example_night.is_train)
-    scales = regression_scales(validation, measured.spec)
-    batch = validation.batch(torch.arange(len(validation.chunks)))
+    test = Dataset(example_night, measured.spec).subset(~(example_night.is_train | example_night.is_validation))
+    scales = regression_scales(test, measured.spec)
+    batch = test.batch(torch.arange(len(test.chunks)))
     losses = [batch_losses(model, batch, scales).sum().item() for model in (measured, serving)]
     assert losses[1] < losses[0]
