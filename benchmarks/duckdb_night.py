@@ -72,7 +72,7 @@ def _clean(db: duckdb.DuckDBPyConnection, raw: Path, days: list[dt.date]) -> Non
     db.execute(
         f"""CREATE TABLE events AS
         SELECT *, (event_ts AT TIME ZONE 'UTC')::DATE AS event_date, NULL::VARCHAR AS anchor_item_id,
-            NULL::DOUBLE AS dwell_seconds, NULL::DOUBLE AS propensity
+            NULL::DOUBLE AS dwell_seconds, NULL::DOUBLE AS rating, NULL::DOUBLE AS propensity
         FROM ({" UNION ALL ".join(parts)})
         WHERE item_id IN (FROM known) AND event_date BETWEEN as_of_date - 2 AND as_of_date AND event_type IS NOT NULL
         QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY as_of_date) = 1"""

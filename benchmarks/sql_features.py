@@ -89,7 +89,8 @@ def _attribute(db: duckdb.DuckDBPyConnection, shop: Shop, name: str, hindsight: 
     rules += [(f"event {e}", e, None, dt.timedelta(days=1)) for e in outcome_events(shop) if e not in learned]
     db.execute(
         f"""CREATE OR REPLACE TEMP TABLE {name} (rule VARCHAR, impression_id VARCHAR, scenario VARCHAR, user_key VARCHAR,
-        item_id VARCHAR, as_of_date DATE, price DOUBLE, quantity INTEGER, dwell_seconds DOUBLE)"""
+        item_id VARCHAR, as_of_date DATE, price DOUBLE, quantity INTEGER, dwell_seconds DOUBLE,
+        rating DOUBLE, event_ts TIMESTAMPTZ)"""
     )
     order = "DESC" if shop.attribution == "last_touch" else "ASC"
     for rule, event, given, window in sorted(rules, key=lambda r: r[2] is not None):
@@ -103,7 +104,7 @@ def _attribute(db: duckdb.DuckDBPyConnection, shop: Shop, name: str, hindsight: 
         own_scenario = "s.scenario = o.scenario DESC," if given is None else ""
         db.execute(
             f"""INSERT INTO {name} SELECT '{rule}', s.impression_id, s.scenario, o.user_key, o.item_id, o.as_of_date,
-                o.price, o.quantity, o.dwell_seconds
+                o.price, o.quantity, o.dwell_seconds, o.rating, o.event_ts
             FROM events o JOIN shown s ON s.user_key = o.user_key AND s.item_id = o.item_id {held}
             WHERE o.event_type = '{event}' AND s.impression_ts <= o.event_ts
               AND s.impression_ts > o.event_ts - INTERVAL {int(window.total_seconds())} SECOND
@@ -423,9 +424,11 @@ def _labels(shop: Shop, night: dt.date) -> str:
         if task.on == "item":
             value = {
                 "amount": "price * coalesce(quantity, 1)", "quantity": "coalesce(quantity, 1)", "price": "price",
-                "dwell_seconds": "dwell_seconds", None: "1",
+                "dwell_seconds": "dwell_seconds", "rating": "rating", None: "1",
             }[task.value]  # fmt: skip
             total = f"sum(round(coalesce({value}, 0) * 1e4)::BIGINT) / 1e4" if task.kind == "regression" else "1"
+            if task.value == "rating":
+                total = "last(rating ORDER BY event_ts, rating) FILTER (rating IS NOT NULL)"
             joins.append(
                 f"""LEFT JOIN (SELECT impression_id, {total} AS value FROM touched_later WHERE rule = '{name}' GROUP BY 1)
                 of_{name} USING (impression_id)"""

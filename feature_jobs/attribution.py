@@ -17,6 +17,7 @@ from nightshelf.features import outcome_events
 
 _DEFAULT_WINDOW = dt.timedelta(days=1)
 _PAIR = ["user_key", "item_id"]
+_VALUES = ["quantity", "price", "dwell_seconds", "rating"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def attributed_outcomes(impressions: DataFrame, acts: DataFrame, shop: Shop, hin
 
     Returns:
         rule, impression_id, impression_ts, scenario and request_id (the impression's), user_key, item_id, event_ts,
-        as_of_date (the outcome's arrival), quantity, price, dwell_seconds.
+        as_of_date (the outcome's arrival), quantity, price, dwell_seconds, rating.
     """
     shown = impressions.select(
         *_PAIR, "impression_id", "impression_ts", "scenario", "request_id",
@@ -104,7 +105,7 @@ def _outcomes(acts: DataFrame, rules: list[TouchRule]) -> DataFrame:
     )
     mine = F.filter(described, lambda rule: rule["event"] == F.col("event_type"))
     return acts.where(F.col("event_type").isin([rule.event for rule in rules])).select(
-        *_PAIR, "event_id", "event_ts", "as_of_date", "quantity", "price", "dwell_seconds",
+        *_PAIR, "event_id", "event_ts", "as_of_date", *_VALUES,
         F.col("scenario").alias("event_scenario"), F.col("request_id").alias("event_request"), F.inline(mine),
     )  # fmt: skip
 
@@ -127,7 +128,7 @@ def _touch(shown: DataFrame, outcomes: DataFrame, shop: Shop, hindsight: bool) -
     place = F.row_number().over(Window.partitionBy("rule", "event_id").orderBy(*best))
     return pairs.withColumn("place", place).where("place = 1").select(
         "rule", "impression_id", "impression_ts", "scenario", "request_id", *_PAIR, "event_ts", "as_of_date",
-        "quantity", "price", "dwell_seconds",
+        *_VALUES,
     )  # fmt: skip
 
 

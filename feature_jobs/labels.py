@@ -14,7 +14,7 @@ def labels(
 ) -> DataFrame:
     """Add the float32 columns label_<task> and mask_<task> to the impressions.
 
-    A label is 1 (or the summed value, for a regression) if an outcome of the task belongs to the impression. A mask is 1
+    A label is 1 (or the value, for a regression: summed, but of ratings the last) if an outcome of the task belongs to the impression. A mask is 1
     if the label window was over at the end of as_of_date; the label is 0 where the mask is. With `given`, the label is
     that of both happening (CTCVR in Ma 2018, arXiv:1804.07931), defined on every logged impression; drawn negatives and
     tasks on any item are defined only where `given` happened.
@@ -58,6 +58,9 @@ def _label(name: str, task: Task) -> Column:
     pieces = F.coalesce(F.col("quantity"), F.lit(1)).cast("double")
     values = {"amount": F.col("price") * pieces, "quantity": pieces}
     value = values.get(str(task.value), F.col(str(task.value)).cast("double"))
+    if task.value == "rating":  # who changes his mind has one opinion
+        given = F.when(mine & value.isNotNull(), F.struct("event_ts", value))
+        return F.coalesce(F.max_by(F.when(mine, value), given), F.lit(0.0)).alias(_name("label", name))
     # Rounded before the sum, so that the order of adding leaves no trace.
     summed = F.sum(F.when(mine, F.round(F.coalesce(value, F.lit(0.0)) * 1e4).cast("long")))
     return (F.coalesce(summed, F.lit(0)) / 1e4).alias(_name("label", name))

@@ -43,14 +43,14 @@ class Task(Strict):
 
     `given` names the task that must be positive first. `on: any_item` takes the user's next event on any item. With
     `not_before` the first such event must come no earlier than that. `value` names the event column that a regression
-    learns (summed over the outcomes of one impression).
+    learns: summed over the outcomes of one impression, but of ratings the last.
     """
 
     event: str
     given: Name | None = None
     label_window: Duration
     kind: Literal["binary", "regression"] = "binary"
-    value: Literal["price", "quantity", "dwell_seconds", "amount"] | None = None
+    value: Literal["price", "quantity", "dwell_seconds", "rating", "amount"] | None = None
     on: Literal["item", "any_item"] = "item"
     not_before: Duration | None = None
 
@@ -58,7 +58,7 @@ class Task(Strict):
     def _value_with_regression(self) -> "Task":
         if (self.kind == "regression") != (self.value is not None):
             raise ValueError(
-                "a regression needs `value: price|quantity|dwell_seconds|amount`, and only a regression has one"
+                "a regression needs `value: price|quantity|dwell_seconds|rating|amount`, and only a regression has one"
             )
         return self
 

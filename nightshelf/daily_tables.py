@@ -28,6 +28,7 @@ def daily_tables(shop: Shop) -> list[TableSpec]:
                 Column("quantity", "int32", "pieces", True),
                 Column("price", "float64", "price of a piece in the shop's currency", True),
                 Column("dwell_seconds", "float64", "seconds that the user stayed", True),
+                Column("rating", "float64", "what the user gave the item, on the log's own scale", True),
             ),
         ),
         TableSpec(

@@ -17,6 +17,14 @@ from nightshelf.table_spec import AS_OF_DATE, ITEM, SCENARIO, USER, Column, Tabl
 # for ever: another number needs new vocabularies.
 OOV_BUCKETS = 16
 
+# What each entry of a sequence of events tells, list by list.
+_EVENT_LISTS = (
+    Column("item_indexes", "list<int32>", "vocabulary ids of the items"),
+    Column("event_type_indexes", "list<int32>", "1 + place of the event type in features.sequence_events"),
+    Column("category_indexes", "list<int32>", "vocabulary ids of the items' third-level categories that day"),
+    Column("age_days", "list<float32>", "days from the event to the end of as_of_date"),
+)
+
 
 def _features(features: list[Feature]) -> tuple[Column, ...]:
     return tuple(Column(feature.name, feature.type, feature.meaning) for feature in features)
@@ -102,13 +110,8 @@ def feature_tables(shop: Shop) -> list[TableSpec]:
                 AS_OF_DATE,
                 USER,
                 Column("user_index", "int32", "vocabulary id"),
-                Column("item_indexes", "list<int32>", "vocabulary ids of the items"),
-                Column("event_type_indexes", "list<int32>", "1 + place of the event type in features.sequence_events"),
+                *_EVENT_LISTS,
                 Column("scenario_indexes", "list<int32>", "1 + place of the scenario in the shop file"),
-                Column("age_days", "list<float32>", "days from the event to the end of as_of_date"),
-                Column(
-                    "category_indexes", "list<int32>", "vocabulary ids of the items' third-level categories that day"
-                ),
                 Column("dwell_seconds", "list<float32>", "seconds that the user stayed, 0 where the log does not tell"),
                 Column("query_token_indexes", "list<int32>", "vocabulary ids of the words of the user's own queries"),
                 Column("query_token_age_days", "list<float32>", "days from the query to the end of as_of_date"),
@@ -127,12 +130,7 @@ def feature_tables(shop: Shop) -> list[TableSpec]:
                 AS_OF_DATE,
                 USER,
                 SCENARIO,
-                Column("item_indexes", "list<int32>", "vocabulary ids of the items"),
-                Column("event_type_indexes", "list<int32>", "1 + place of the event type in features.sequence_events"),
-                Column(
-                    "category_indexes", "list<int32>", "vocabulary ids of the items' third-level categories that day"
-                ),
-                Column("age_days", "list<float32>", "days from the event to the end of as_of_date"),
+                *_EVENT_LISTS,
             ),
         ),
         TableSpec(

@@ -23,6 +23,7 @@ def log_tables(shop: Shop) -> list[TableSpec]:
         Column("price", "float64", "price of a piece in the shop's currency", True),
         Column("propensity", "float64", "probability with which the logging policy showed the item there", True),
         Column("dwell_seconds", "float64", "seconds that the user stayed", True),
+        Column("rating", "float64", "what the user gave the item, on the log's own scale", True),
         Column("anchor_item_id", "string", "the item whose page it was", True),
     )
     return [

@@ -16,9 +16,10 @@ _PATTERN_LETTERS = dict(
 # The columns of an event that a source may fill; the first four are needed, from a column or a constant.
 EVENT_COLUMNS = (
     "user_id", "item_id", "event_ts", "request_id", "position", "query", "quantity", "price",
-    "propensity", "dwell_seconds", "anchor_item_id",
+    "propensity", "dwell_seconds", "rating", "anchor_item_id",
 )  # fmt: skip
-NUMBERS = ("position", "quantity", "price", "propensity", "dwell_seconds")  # those of them that are read as numbers
+# Those of them that are read as numbers.
+NUMBERS = ("position", "quantity", "price", "propensity", "dwell_seconds", "rating")
 
 
 def _duration(text: str) -> str:

@@ -33,6 +33,7 @@ def event_rules(shop: Shop, day: dt.date) -> list[Rule]:
         in_range("price", 0, limits.max_price),
         in_range("propensity", 0, 1),
         in_range("dwell_seconds", 0, FINITE),
+        in_range("rating", 0, FINITE),
         no_rows("not_from_the_future", "event_date", "event_date > as_of_date"),
     ]
     if not shop.is_closed(day):

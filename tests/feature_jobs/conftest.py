@@ -73,6 +73,7 @@ def random_log(event) -> Callable[..., list[dict[str, Any]]]:
                 row |= {"price": chance.choice([5.0, 7.5]), "quantity": chance.choice([None, 2])}
             if kind == "click":
                 row["dwell_seconds"] = chance.choice([None, 0.0, 12.5, 300.0])
+                row["rating"] = row["dwell_seconds"] and 1.0 + chance.randrange(5)
             if kind == "impression" and scenario == "search":
                 row |= {"query": chance.choice(["thing", "A thing, Ä 2", "?"]), "position": chance.choice([1, 2])}
             elif kind == "impression":

@@ -27,6 +27,7 @@ from feature_jobs.user_category_features import user_category_features
 from feature_jobs.user_days import user_days
 from feature_jobs.user_features import user_features
 from feature_jobs.user_sequences import user_scenario_sequences, user_sequences
+from nightshelf.config import Task
 from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.tables import table_specs
 
@@ -42,6 +43,8 @@ def world(tiny_shop, frame, random_log):
 
     def make(seed, until=NIGHT, backwards=False, shift=0):
         shop = tiny_shop(days=0)
+        stars = Task(event="click", given="click", value="rating", kind="regression", label_window="1h")
+        shop = shop.model_copy(update={"tasks": {**shop.tasks, "stars": stars}})
         log = [{**row, "event_id": f"e{n:03d}"} for n, row in enumerate(random_log(seed))]
         log = [row for row in log if row["as_of_date"] <= until][:: -1 if backwards else 1]
         days = [dt.date(2026, 2, n) for n in range(1, 10) if dt.date(2026, 2, n) <= until]

@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 from feature_jobs.attribution import attributed_outcomes
 from feature_jobs.impressions import impressions
 from feature_jobs.labels import labels
+from nightshelf.config import Task
 from nightshelf.errors import InputError
 
 pytestmark = pytest.mark.spark
@@ -64,6 +65,17 @@ def test_labels_case_by_case(tiny_shop, frame, event):
     assert (bought["label_cart"], bought["label_purchase"], bought["label_spend"]) == (1, 1, 17.5)
     assert sum(row["label_cart"] + row["label_purchase"] + row["label_spend"] for row in found.values()) == 19.5
     assert {row[f"mask_{task}"] for row in found.values() for task in shop.tasks} == {1}
+
+
+def test_of_ratings_the_last_counts(tiny_shop, frame, event):
+    stars = {"event": "rate", "value": "rating", "kind": "regression", "label_window": "1d"}
+    shop = tiny_shop(days=0)
+    shop = shop.model_copy(update={"tasks": {**shop.tasks, "stars": Task(**stars)}})
+    log = [event("impression", user, "i", 1, 10) for user in ("unsure", "silent", "nobody")]
+    log += [event("rate", "unsure", "i", 1, hour, rating=given) for hour, given in ((12, 4.5), (11, 2.0), (13, None))]
+    log += [event("rate", "silent", "i", 1, 12)]
+    found = label_log(shop, frame, log).values()
+    assert {row["user_key"]: row["label_stars"] for row in found} == {"unsure": 4.5, "silent": 0, "nobody": 0}
 
 
 def test_an_open_window_is_masked(tiny_shop, frame, event):
