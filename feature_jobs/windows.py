@@ -23,6 +23,9 @@ def spread_over_dates(daily: DataFrame, dates: list[dt.date], days: int = LONGES
         dates: the wanted days.
         days: the longest window.
     """
+    if len(dates) == 1:  # as on most nights: nothing is repeated
+        rows = daily.withColumn("as_of_date", F.lit(dates[0])).withColumn("distance", F.datediff("as_of_date", "day"))
+        return rows.where(F.col("distance").between(0, days - 1))
     first, last = F.lit(min(dates)), F.lit(max(dates))
     start = F.greatest(F.col("day"), first)
     end = F.least(F.date_add("day", days - 1), last)

@@ -28,6 +28,9 @@ def test_a_total_counts_in_each_window_that_holds_its_day(spark):
         _days_later(7): (0, 0, 5),
         _days_later(29): (0, 0, 5),
     }
+    for date in dates:  # a night that writes one day takes a shorter way
+        alone = spread_over_dates(daily, [date]).groupBy("as_of_date").agg(*window_counts(["click"])).collect()
+        assert [tuple(row) for row in alone] == [(date, *found[date]) for date in [date] if date in found]
 
 
 def test_a_day_weighs_half_as_much_a_half_life_later(spark):
