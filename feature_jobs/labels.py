@@ -14,10 +14,10 @@ def labels(
 ) -> DataFrame:
     """Add the float32 columns label_<task> and mask_<task> to the impressions.
 
-    A label is 1 (or the value, for a regression: summed, but of ratings the last) if an outcome of the task belongs to the impression. A mask is 1
-    if the label window was over at the end of as_of_date; the label is 0 where the mask is. With `given`, the label is
-    that of both happening (CTCVR in Ma 2018, arXiv:1804.07931), defined on every logged impression; drawn negatives and
-    tasks on any item are defined only where `given` happened.
+    A label is 1 if an outcome of the task belongs to the impression; for a regression it is their summed value, of ratings
+    the last one. A mask is 1 if the label window was over at the end of as_of_date; the label is 0 where the mask is. With
+    `given`, the label is that of both happening (CTCVR in Ma 2018, arXiv:1804.07931), defined on every logged impression;
+    drawn negatives and tasks on any item are defined only where `given` happened.
 
     Args:
         impressions: those to be labelled.
