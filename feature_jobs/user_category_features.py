@@ -25,7 +25,10 @@ def user_category_features(
         as_of_date: the night.
     """
     kinds = ["impression", *outcome_events(shop)]
-    days = spread_over_dates(user_category_days.withColumnRenamed("as_of_date", "day"), [as_of_date])
+    # A user's rows move once, while they are narrow, in parts small enough to be summed up in memory: few users see a
+    # category twice, so that sums before the move would be as many, and wide.
+    days = user_category_days.repartition(4 * shop.spark.shuffle_partitions, "user_key")
+    days = spread_over_dates(days.withColumnRenamed("as_of_date", "day"), [as_of_date])
     is_outcome = F.greatest(F.lit(0), *(F.col(f"{kind}_count") for kind in kinds[1:])) > 0
     rows = days.groupBy("user_key", "category_3").agg(
         *window_counts(kinds), *decayed_counts(kinds), F.min(F.when(is_outcome, F.col("distance"))).alias("distance")
