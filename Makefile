@@ -59,7 +59,7 @@ bench-truth: env ## the published shelves against the simulated truth; last line
 bench-dirt: env ## precision and recall of the cleaning's rules on planted dirt; last line JSON
 	@$(JOBS)/python benchmarks/dirt.py
 
-bench-features: env ## raw logs to training examples at 1 and 10 million events, beside DuckDB; last line JSON
+bench-features: env ## raw logs to training examples at 1 and 10 million events, beside Sail and DuckDB; last line JSON
 	@$(JOBS)/python -m benchmarks.features
 
 chaos: env ## kill -9 each stage at random moments and compare; last line JSON
