@@ -124,7 +124,7 @@ def _vocabularies(shop: Shop) -> list[dict[str, Any]]:
 
 def on_day(split: str, night: dt.date = DAY) -> dict[str, dt.date]:
     """Return the dates of an example of a split."""
-    day = night - dt.timedelta(days=3 * (split == "train"))
+    day = night - dt.timedelta(days=4 * (split == "train"))
     return {"event_date": day, "feature_date": day - dt.timedelta(days=1)}
 
 

@@ -70,7 +70,7 @@ def test_an_unusual_label_rate_warns(night, publish, good_rows):
 
 @pytest.fixture
 def varied(good_rows):
-    """Return varied(shop, seed, moved=0): 1,000 examples whose features are noise, those for validation `moved` so far."""
+    """Return varied(shop, seed, moved=0): 1,000 examples whose features are noise, those of the test `moved` so far."""
 
     def make(shop, seed, moved=0.0, night=DAY):
         chance, rows = np.random.default_rng(seed), []
@@ -80,7 +80,7 @@ def varied(good_rows):
             features = {f.name: float(chance.normal() + moved * late) for f in dense_features(shop)}
             features |= {f.name: int(chance.integers(0, 9)) for f in index_features(shop)}
             labels = {f"label_{task}": float(chance.random() < 0.4) for task in shop.tasks}
-            day = night - dt.timedelta(days=0 if late else 3)
+            day = night - dt.timedelta(days=0 if late else 4)
             place = {"event_date": day, "feature_date": day - dt.timedelta(days=1)}
             place["scenario"] = ("home_feed", "search")[n // 4 % 2]
             rows.append({**row, **features, **labels, **place, "impression_id": f"e{n}"})
@@ -155,9 +155,9 @@ def test_drift_warns_and_by_the_shops_limit_stops_the_night(night, publish, vari
 def test_the_reference_is_what_the_promoted_model_learned(night, publish, varied):
     """Tonight's splits agree with each other, and both have moved away from the night whose model serves."""
     before = DAY - dt.timedelta(days=6)
-    night = dataclasses.replace(night, shop=night.shop.model_copy(update={"history_days": 5}))
+    night = dataclasses.replace(night, shop=night.shop.model_copy(update={"history_days": 6}))
     for day in (before, DAY):
-        publish(night, "events", [{"event_id": "old"}], day - dt.timedelta(days=4))
+        publish(night, "events", [{"event_id": "old"}], day - dt.timedelta(days=5))
     moved = [{**row, "item_age_days": row["item_age_days"] + 9} for row in varied(night.shop, 2)]
     publish(night, "training_examples", varied(night.shop, 1, night=before), before)
     publish(night, "training_examples", moved)
