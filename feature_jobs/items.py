@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from feature_jobs.numbers import parse_number
 from feature_jobs.raw_files import event_date_of
 from feature_jobs.raw_rows import read_raw_rows, union
-from nightshelf.raw_logs import Dimension
+from nightshelf.raw_logs import FINITE, Dimension
 
 _LEVELS = 3
 
@@ -70,7 +70,7 @@ def items(catalogue: DataFrame, listings: dict[dt.date, dt.date | None]) -> Data
         catalogue: what `read_catalogue` returned; rows without an id or with a negative price are dropped.
         listings: as_of_date → the day whose catalogue counts then, or None where catalogues have no day.
     """
-    good = catalogue.where("item_id is not null and (price is null or price between 0 and 1e300)")
+    good = catalogue.where(f"item_id is not null and (price is null or price between 0 and {FINITE})")
     columns = [name for name in good.columns if name not in ("listed_on", "arrival", "item_id")]
     last = F.max_by(F.struct(*columns), F.col("arrival"))
     listed = good.groupBy("item_id", "listed_on").agg(last.alias("item"))

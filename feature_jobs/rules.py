@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from feature_jobs.numbers import number_text
 from nightshelf.config import Quarantine
-from nightshelf.raw_logs import NUMBERS, Source, ValueMap
+from nightshelf.raw_logs import FINITE, NUMBERS, Source, ValueMap
 
 # A row of a file that holds all days, and which belongs to a day that this run does not write: counted, not set aside.
 OTHER_DAYS = "other_days"
@@ -85,7 +85,7 @@ def _number_rules(source: Source, limits: Quarantine) -> list[Rule]:
     rules = [Rule("negative_number", F.col(name) < 0, _shown(name)) for name in names]
     for name in names:
         # Spark takes NaN for the largest number, so it needs no condition of its own
-        rules.append(Rule("absurd_number", F.col(name) > F.lit(float(most.get(name, 1e300))), _shown(name)))
+        rules.append(Rule("absurd_number", F.col(name) > F.lit(float(most.get(name, FINITE))), _shown(name)))
     return rules
 
 

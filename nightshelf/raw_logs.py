@@ -18,6 +18,8 @@ EVENT_COLUMNS = (
     "user_id", "item_id", "event_ts", "request_id", "position", "query", "quantity", "price",
     "propensity", "dwell_seconds", "rating", "anchor_item_id",
 )  # fmt: skip
+# No number of a log is larger; it is smaller than float32's infinity.
+FINITE = 1e30
 # Those of them that are read as numbers.
 NUMBERS = ("position", "quantity", "price", "propensity", "dwell_seconds", "rating")
 

@@ -6,8 +6,9 @@ One SQL statement brings the drafts to a row of facts per scenario, and the suit
 from typing import TYPE_CHECKING
 
 from nightshelf.config import Shop
+from nightshelf.raw_logs import FINITE
 from pipelines.stage import Night
-from pipelines.validate import FINITE, check_table, connect, expect, none_above_zero, record_checks, stop_on_failure
+from pipelines.validate import check_table, connect, expect, none_above_zero, record_checks, stop_on_failure
 
 if TYPE_CHECKING:
     import pyarrow as pa

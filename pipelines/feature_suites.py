@@ -14,10 +14,11 @@ from nightshelf.features import (
     outcome_events,
     sequence_events,
 )
+from nightshelf.raw_logs import FINITE
 from nightshelf.table_spec import Column, TableSpec
 from pipelines.rules import Rule, between, in_range, no_rows, values_of
 from pipelines.stage import Night
-from pipelines.validate import FINITE, query_files
+from pipelines.validate import query_files
 
 # How a name ends, or what stands in it, and the range of such a number. The first that fits counts.
 _ENDINGS: tuple[tuple[str, float, float], ...] = (

@@ -4,8 +4,8 @@ import datetime as dt
 
 from nightshelf.config import Shop
 from nightshelf.dates import day_bounds_utc
+from nightshelf.raw_logs import FINITE
 from pipelines.rules import Rule, in_range, no_rows, values_of
-from pipelines.validate import FINITE
 
 
 def log_rules(table: str, shop: Shop, day: dt.date) -> list[Rule]:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.expectations.expectation import Expectation
 
-# Larger than any feature and smaller than float32's infinity.
-FINITE = 1e30
 _SEVERITY = {"critical": "fail", "warning": "warn"}
 
 Row = dict[str, Any]
