@@ -31,7 +31,7 @@ def _features(features: list[Feature]) -> tuple[Column, ...]:
 
 
 def feature_tables(shop: Shop) -> list[TableSpec]:
-    """Return the specs of vocabularies, features, sequences, graph, examples and candidates."""
+    """Return the specs of vocabularies, features, sequences, graph, examples and their scales, and candidates."""
     labels = []
     for name, task in shop.tasks.items():
         labels.append(Column(f"label_{name}", "float32", f"outcome of task {name}; 0 where mask_{name} is 0"))
@@ -194,6 +194,28 @@ def feature_tables(shop: Shop) -> list[TableSpec]:
                 *_features(index_features(shop)),
                 *_features(dense_features(shop)),
                 *labels,
+            ),
+        ),
+        TableSpec(
+            "normalization",
+            "dense feature of the examples, and how tonight's model scales it: transform, minus mean, by deviation, clipped",
+            ("feature",),
+            (
+                AS_OF_DATE,
+                Column("feature", "string", "the column of training_examples"),
+                Column("version", "int32", "of what these numbers mean"),
+                Column("transform", "string", "log1p or none"),
+                Column("mean", "float64", "mean of the transformed values"),
+                Column("deviation", "float64", "their standard deviation; 1 where they are all the same"),
+                Column("clip", "float64", "values further out than this many deviations are cut"),
+                Column(
+                    "edges",
+                    "list<float32>",
+                    "between 16 equally frequent buckets (fewer where values repeat), as they are",
+                ),
+                Column("rows", "int64", "examples that it was fitted on: those of the newest days of the train split"),
+                Column("fitted_from", "date", "the first of these days"),
+                Column("fitted_until", "date", "the last day of the train split"),
             ),
         ),
         TableSpec(

@@ -120,21 +120,6 @@ def ledgers() -> list[TableSpec]:
             ),
         ),
         TableSpec(
-            "normalization",
-            "dense feature that tonight's model reads, and how it is scaled: transform, minus mean, by deviation, clipped",
-            ("feature",),
-            (
-                AS_OF_DATE,
-                Column("feature", "string", "the column of training_examples"),
-                Column("version", "int32", "of what these numbers mean"),
-                Column("transform", "string", "log1p or none"),
-                Column("mean", "float64", "mean of the transformed values on the train split"),
-                Column("deviation", "float64", "their standard deviation; 1 where they are all the same"),
-                Column("clip", "float64", "values further out than this many deviations are cut"),
-                Column("fitted_until", "date", "the last day of the train split"),
-            ),
-        ),
-        TableSpec(
             "model_metrics",
             "model_version × scenario × task × metric on the test days",
             ("model_version", "scenario", "task", "metric"),

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.stage import Night
-from pipelines.warehouse import DAY_FOLDER
+from pipelines.warehouse import DAY_FOLDER, write_days
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
 
@@ -28,11 +29,16 @@ class Attempt:
         """Return the rows of these days: own files where this attempt wrote them."""
         from feature_jobs.storage import read_table
 
+        return read_table(self.spark, self._night.warehouse.specs[table], self.files(table, dates))
+
+    def files(self, table: str, dates: Iterable[dt.date]) -> list[str]:
+        """Return the Parquet files of these days: own ones where this attempt wrote them."""
         days = sorted(set(dates))
         folder, own = self._written.get(table, (Path(), []))
         files = self._night.warehouse.files(table, [d for d in days if d not in own])
-        files += [str(f) for d in days if d in own for f in sorted((folder / f"{DAY_FOLDER}={d}").glob("*.parquet"))]
-        return read_table(self.spark, self._night.warehouse.specs[table], files)
+        return files + [
+            str(f) for d in days if d in own for f in sorted((folder / f"{DAY_FOLDER}={d}").glob("*.parquet"))
+        ]
 
     def write(
         self, table: str, rows: "DataFrame", dates: list[dt.date], sort_by: list[str], files_per_day: int | None = 1
@@ -51,6 +57,12 @@ class Attempt:
         folder, day = self._night.warehouse.new_run_dir(table, self._night.run_id), self._night.as_of_date
         spec = self._night.warehouse.specs[table]
         write_day(rows, spec, folder, day, self._night.shop.spark.shuffle_partitions)
+        self._written[table] = (folder, [day])
+
+    def write_arrow(self, table: str, rows: "pa.Table") -> None:
+        """Write the night's partition of a small table."""
+        folder, day = self._night.warehouse.new_run_dir(table, self._night.run_id), self._night.as_of_date
+        write_days(rows, folder, [day])
         self._written[table] = (folder, [day])
 
     def publish(self) -> dict[str, int]:

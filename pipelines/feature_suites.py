@@ -10,6 +10,7 @@ from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.features import (
     MOST_INVERSE_PROPENSITY,
     PRICE_BANDS,
+    dense_features,
     index_features,
     outcome_events,
     sequence_events,
@@ -49,6 +50,7 @@ def feature_rules(shop: Shop, spec: TableSpec, sizes: Mapping[str, float]) -> li
         "item_graph": lambda: graph_rules(shop),
         "candidates": lambda: candidate_rules(shop),
         "training_examples": lambda: example_rules(shop),
+        "normalization": lambda: normalization_rules(shop),
     }
     own = suites[spec.name]() if spec.name in suites else []
     if "scenario" in spec.column_names and spec.name not in ("training_examples", "candidates"):
@@ -186,3 +188,14 @@ def example_rules(shop: Shop) -> list[Rule]:
         rules.append(no_rows("within_range", label, kind))
         rules.append(no_rows("0_where_masked", label, f"{mask} = 0 AND {label} <> 0"))
     return rules
+
+
+def normalization_rules(shop: Shop) -> list[Rule]:
+    """Return the rules for the scales: one for each dense feature, fitted before the days that choose and measure."""
+    descents = "len(list_filter(range(2, len(edges) + 1), lambda i: edges[i] <= edges[i - 1])) > 0"
+    return [
+        values_of("known_values", "feature", [feature.name for feature in dense_features(shop)], "EqualSet"),
+        no_rows("above_zero", "deviation", "deviation <= 0"),
+        no_rows("rising", "edges", descents),
+        no_rows("not_from_the_future", "fitted_until", "fitted_until >= as_of_date"),
+    ]

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nightshelf.dates import days_back
-from nightshelf.features import WINDOWS
+from nightshelf.features import WINDOWS, dense_features
 from pipelines.attempt import Attempt
 from pipelines.example_days import ExampleDay, days_to_write, example_window_of, labelled_days
 from pipelines.feature_days import OF_LOGS, SNAPSHOTS, SUMS, missing_days
@@ -229,6 +229,19 @@ class FeatureWriter:
         of_users, of_items, there = (self.tables.read(name, before) for name in SNAPSHOTS[:3])
         rows = training_examples(labelled, of_users, of_items, there, self.shop, self.window.first_date, self.day)
         self.tables.write("training_examples", rows, days, ["impression_ts"], files_per_day=None)
+
+    def normalization(self) -> None:
+        """Write normalization."""
+        import pyarrow as pa
+
+        from pipelines.warehouse import arrow_schema
+        from training.normalization import fit_normalization
+
+        files = self.tables.files("training_examples", self.window.days or [self.day])
+        names = [feature.name for feature in dense_features(self.shop)]
+        rows = fit_normalization(files, names, self.window)
+        schema = arrow_schema(self.night.warehouse.specs["normalization"])
+        self.tables.write_arrow("normalization", pa.Table.from_pylist(rows, schema))
 
     def candidates(self) -> None:
         """Write candidates."""

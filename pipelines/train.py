@@ -1,9 +1,6 @@
 """Stage `train`: one model for all tasks in all scenarios, from the night's examples; it becomes the challenger."""
 
-import datetime as dt
 from pathlib import Path
-
-import pyarrow as pa
 
 from nightshelf.dates import days_back
 from nightshelf.errors import InputError
@@ -12,7 +9,6 @@ from pipelines.code_version import code_version
 from pipelines.example_days import example_window_of
 from pipelines.models import champion_before, registered_name
 from pipelines.stage import Night, StageResult
-from pipelines.warehouse import arrow_schema
 
 
 def run(night: Night) -> StageResult:
@@ -31,7 +27,6 @@ def run(night: Night) -> StageResult:
     recipe = load_recipe(night.shop.model)
     inputs = training_inputs(night)
     report = train_ranker(night.shop, recipe, inputs, folder, parent)
-    _publish_normalization(night, folder)
     tags = {
         "as_of_date": str(night.as_of_date),
         "run_id": night.run_id,
@@ -46,30 +41,6 @@ def run(night: Night) -> StageResult:
     )
     rows = report.train_rows + report.validation_rows + report.test_rows
     return StageResult(rows, inputs=["training_examples", "user_sequences", "vocabularies"], message=message)
-
-
-def _publish_normalization(night: Night, folder: Path) -> None:
-    """Write down how the model in `folder` scales its dense features."""
-    from training.artifact import load_spec
-    from training.normalization import transform_of
-
-    fitted = load_spec(folder).normalization
-    last = example_window_of(night).validation_start - dt.timedelta(days=1)
-    rows = [
-        {
-            "as_of_date": night.as_of_date,
-            "feature": name,
-            "version": fitted.version,
-            "transform": transform_of(name),
-            "mean": mean,
-            "deviation": std,
-            "clip": fitted.clip,
-            "fitted_until": last,
-        }
-        for name, mean, std in zip(fitted.names, fitted.mean, fitted.std, strict=True)
-    ]
-    table = pa.Table.from_pylist(rows, arrow_schema(night.warehouse.specs["normalization"]))
-    night.warehouse.publish_arrow("normalization", table, [night.as_of_date], night.run_id)
 
 
 def training_inputs(night: Night):  # type: ignore[no-untyped-def]
@@ -91,6 +62,7 @@ def training_inputs(night: Night):  # type: ignore[no-untyped-def]
         user_sequences=night.warehouse.files("user_sequences", days_back(night.as_of_date, night.shop.history_days)),
         item_features=night.warehouse.files("item_features", day),
         vocabularies=vocabularies,
+        normalization=night.warehouse.files("normalization", day),
     )
 
 

@@ -167,11 +167,7 @@ class Warehouse:
         """Replace the partitions `dates` by these rows (columns in any order; types are cast to the spec's)."""
         days = sorted(set(dates))
         folder = self.new_run_dir(table, run_id)
-        rows = _conform(rows, self.specs[table])
-        for day in days:
-            part = rows.filter(pc.equal(rows["as_of_date"], pa.scalar(day)))
-            (folder / f"{DAY_FOLDER}={day}").mkdir()
-            pq.write_table(part, folder / f"{DAY_FOLDER}={day}" / "part-0.parquet", compression="zstd")
+        write_days(_conform(rows, self.specs[table]), folder, days)
         return self.publish(table, folder, days, {"run_id": run_id, "as_of_date": str(days[-1])})
 
     def append(self, table: str, rows: list[dict[str, Any]]) -> None:
@@ -216,6 +212,14 @@ class Warehouse:
             with found.update_spec() as update:
                 update.add_identity("as_of_date")
         return found
+
+
+def write_days(rows: pa.Table, folder: Path, days: list[dt.date]) -> None:
+    """Write the partitions `days` of a table into `folder`, as `publish` reads them."""
+    for day in days:
+        part = rows.filter(pc.equal(rows["as_of_date"], pa.scalar(day)))
+        (folder / f"{DAY_FOLDER}={day}").mkdir()
+        pq.write_table(part, folder / f"{DAY_FOLDER}={day}" / "part-0.parquet", compression="zstd")
 
 
 def _in_dates(dates: Iterable[dt.date] | None) -> str | BooleanExpression:

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 from nightshelf.errors import EngineError, InputError
 from nightshelf.parallel import in_parallel
 
+Files = Sequence[str | Path]
 
-def read_columns(table: str, files: Sequence[str | Path], columns: list[str]) -> pa.Table:
+
+def read_columns(table: str, files: Files, columns: list[str]) -> pa.Table:
     """Read these columns of all files of a table.
 
     Raises:

@@ -1,10 +1,8 @@
 """Training examples as resident columns: one row is one impression, with the features of the day before it."""
 
 import datetime as dt
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +12,11 @@ from nightshelf.config import Sampled, Shop
 from nightshelf.errors import InputError
 from nightshelf.example_window import ExampleWindow, Split
 from nightshelf.features import SEQUENCE_LENGTH
-from training.columns import check_finite, codes, day_numbers, places, read_columns, stack, to_numpy
+from training.columns import Files, check_finite, codes, day_numbers, places, read_columns, stack, to_numpy
 from training.histories import Histories, load_histories
 from training.spec import dense_names, field_names, order_tasks
 from training.vocabulary import Vocabulary, load_vocabularies
 
-Files = Sequence[str | Path]
 # The order of the rows, and with it the way of the training, hangs neither on files nor on the key that hashes the users'
 # ids: the same logs give the same model. Hashed ids are the last resort.
 _ORDER = ["impression_ts", "item_index", "request_id", "position", "impression_id"]
@@ -29,7 +26,7 @@ _ORDER = ["impression_ts", "item_index", "request_id", "position", "impression_i
 class TrainingInputs:
     """The files of one night, and which of their examples it learns from.
 
-    `user_sequences` holds every feature_date of the examples; `item_features` and `vocabularies` the night's partition.
+    `user_sequences` holds every feature_date of the examples; the others after it the night's partition.
     """
 
     window: ExampleWindow
@@ -37,6 +34,7 @@ class TrainingInputs:
     user_sequences: Files
     item_features: Files
     vocabularies: Files
+    normalization: Files
 
     @property
     def as_of_date(self) -> dt.date:

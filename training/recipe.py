@@ -35,6 +35,7 @@ class Recipe(Strict):
     seed: int = Field(1, ge=0, lt=2**31)
     embedding_size: Width = 8
     unread: list[Literal["user_index", "item_index"]] = Field([])
+    bucketize: list[str] = Field([])
     sequence_encoder: Literal["target_attention"] = "target_attention"
     history_length: int = Field(SEQUENCE_LENGTH, ge=1, le=SEQUENCE_LENGTH)
     attention_size: Width = 32

@@ -22,7 +22,7 @@ from training.batches import Dataset
 from training.data import Examples, TrainingInputs, load_examples
 from training.losses import task_losses
 from training.metrics import auc
-from training.normalization import NormalizationSpec, fit_normalization
+from training.normalization import load_normalization
 from training.predict import predict
 from training.ranking_model import RankingModel
 from training.recipe import Recipe
@@ -85,7 +85,9 @@ def train_ranker(
             "no day is left for validation: the epoch is chosen on the test days, and what they tell is too good"
         )
         deciding = is_test
-    spec = model_spec(shop, recipe, examples.vocabularies, _fit(shop, examples), str(inputs.as_of_date))
+    users, targets = dense_names(shop)
+    normalization = load_normalization(inputs.normalization, [*users, *targets], recipe.bucketize)
+    spec = model_spec(shop, recipe, examples.vocabularies, normalization, str(inputs.as_of_date))
     dataset = Dataset(examples, spec)
     train, validation = dataset.subset(examples.is_train), dataset.subset(_some(deciding, recipe.seed))
     log.info(
@@ -282,9 +284,3 @@ def _some(rows: np.ndarray, seed: int) -> np.ndarray:
     """Return at most _MOST_VALIDATION of the chosen rows [n], drawn once."""
     share = _MOST_VALIDATION / max(int(rows.sum()), 1)
     return rows if share >= 1 else rows & (np.random.default_rng(seed).random(len(rows)) < share)
-
-
-def _fit(shop: Shop, examples: Examples) -> NormalizationSpec:
-    users, targets = dense_names(shop)
-    fitted = fit_normalization(examples.user_dense, users, examples.is_train)
-    return fitted.beside(fit_normalization(examples.target_dense, targets, examples.is_train))

@@ -28,6 +28,9 @@ def why_incompatible(parent: ModelSpec, child: ModelSpec) -> str:
     for name in same_shape:
         if getattr(parent.recipe, name) != getattr(child.recipe, name):
             return f"recipe.{name} was {getattr(parent.recipe, name)!r} and is {getattr(child.recipe, name)!r}"
+    buckets = [{name: len(edges) for name, edges in spec.normalization.edges.items()} for spec in (parent, child)]
+    if buckets[0] != buckets[1]:
+        return f"the number of edges between buckets was {buckets[0]} and is {buckets[1]}"
     for name in ("tasks", "scenarios", "events", "user_dense", "target_dense", "oov_buckets"):
         if getattr(parent, name) != getattr(child, name):
             return f"the shop's {name} have changed"

@@ -11,7 +11,7 @@ import pytest
 from nightshelf.config import Shop
 from nightshelf.daily_tables import daily_tables
 from nightshelf.feature_tables import OOV_BUCKETS, feature_tables
-from nightshelf.features import index_features
+from nightshelf.features import dense_features, index_features
 from nightshelf.log_tables import log_tables
 from nightshelf.table_spec import TableSpec
 from pipelines.stage import Night
@@ -140,6 +140,12 @@ def _examples(shop: Shop) -> list[dict[str, Any]]:
     return rows
 
 
+def _normalization(shop: Shop) -> list[dict[str, Any]]:
+    """Return a scale for each dense feature, fitted up to the day before."""
+    fitted = {"deviation": 1.0, "edges": [0.5, 2.0], "fitted_until": DAY - dt.timedelta(days=1)}
+    return [{"feature": feature.name, **fitted} for feature in dense_features(shop)]
+
+
 _ROWS: dict[str, Callable[[Shop], list[dict[str, Any]]]] = {
     "events": _events,
     "quarantine": lambda shop: [{"source": "home_log", "reason": "bot"}],
@@ -159,5 +165,6 @@ _ROWS: dict[str, Callable[[Shop], list[dict[str, Any]]]] = {
         {"head": "i1", "relation": "co_click", "tail": "i2"},
     ],
     "training_examples": _examples,
+    "normalization": _normalization,
     "candidates": lambda shop: [{"user_key": "*", "scenario": s, "item_id": "i1"} for s in shop.scenarios],
 }

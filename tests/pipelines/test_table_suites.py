@@ -172,6 +172,14 @@ BROKEN = [
         {"within_range": ["sample_weight", "label_click", "label_spend"]},
     ),
     (
+        "normalization",
+        {"feature": "luck", "deviation": 0.0, "mean": NAN, "edges": [1.0, 1.0], "fitted_until": DAY},
+        {
+            "known_values": ["feature"], "above_zero": ["deviation"], "within_range": ["mean"], "rising": ["edges"],
+            "not_from_the_future": ["fitted_until"],
+        },
+    ),
+    (
         "candidates",
         {"scenario": "lobby", "generator": " ", "generator_score": NAN},
         {

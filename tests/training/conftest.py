@@ -22,6 +22,7 @@ from nightshelf.features import (
     user_dense,
 )
 from training.data import TrainingInputs
+from training.normalization import fit_normalization
 from training.recipe import Recipe
 
 AS_OF = dt.date(2026, 2, 14)
@@ -169,8 +170,16 @@ def write_inputs(
         pq.write_table(examples.slice(part * rows // files, (part + 1) * rows // files - part * rows // files), path)
         paths["training_examples"].append(path)
     window = ExampleWindow(feature_days[0], feature_days[-1], feature_days[-1] + dt.timedelta(days=1), as_of)
+    scales = fit_normalization(paths["training_examples"], names, window)
+    paths["normalization"] = [folder / "normalization.parquet"]
+    pq.write_table(pa.Table.from_pylist(scales), *paths["normalization"])
     inputs = TrainingInputs(
-        window, paths["training_examples"], paths["user_sequences"], paths["item_features"], paths["vocabularies"]
+        window,
+        paths["training_examples"],
+        paths["user_sequences"],
+        paths["item_features"],
+        paths["vocabularies"],
+        paths["normalization"],
     )
     return SimpleNamespace(
         inputs=inputs, paths=paths, scenarios=scenarios, feature_date=last, rows=rows, users=users, items=items
@@ -181,6 +190,7 @@ def small_recipe(**changes) -> Recipe:
     """Return a recipe that trains in a blink."""
     small = {
         "embedding_size": 8,
+        "bucketize": ["user_recency_days", "item_age_days"],
         "attention_size": 8,
         "ple": {"expert_sizes": [16, 8]},
         "tower_sizes": [8],

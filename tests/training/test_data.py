@@ -16,7 +16,7 @@ from nightshelf.features import EXPOSURE_LENGTH
 from training.batches import ROWS, Dataset, chunk_rows
 from training.data import load_examples
 from training.histories import padded_histories
-from training.normalization import fit_normalization
+from training.normalization import load_normalization
 from training.spec import dense_names, model_spec
 from training.vocabulary import load_vocabularies
 
@@ -86,16 +86,6 @@ def test_chunks_hold_each_row_once_and_one_user_day_each():
         assert len(set(zip(user[rows], day[rows], strict=True))) == 1
 
 
-def test_normalization_uses_the_rows_it_is_given_and_logs_counts():
-    raw = np.array([[0.0, 1.0, 4.0], [np.e - 1, 3.0, 4.0]])
-    names = ["user_click_count_7d", "item_log_price", "item_age_days"]
-    spec = fit_normalization(raw, names)
-    assert spec.mean == pytest.approx([0.5, 2.0, 4.0])
-    assert spec.apply(raw, names) == pytest.approx(np.array([[-1, -1, 0], [1, 1, 0]]))
-    assert spec.apply(raw[:, 1:2], ["item_log_price"]).ravel().tolist() == [-1, 1]
-    assert spec.apply(np.full((1, 1), 1e9), ["item_log_price"]).item() == 8
-
-
 def test_faults_are_told_in_one_line(demo_shop, make_night, tmp_path):
     night = make_night(tmp_path, users=5, per_day=4)
     empty = dataclasses.replace(night.inputs, training_examples=[])
@@ -134,7 +124,7 @@ def test_vocabularies_count_their_ids_and_know_what_a_model_of_the_eve_knew(demo
 def test_thinned_rows_keep_every_outcome_and_the_expected_weight(demo_shop, night, recipe):
     examples = load_examples(demo_shop, night.inputs)
     names = [*dense_names(demo_shop)[0], *dense_names(demo_shop)[1]]
-    fitted = fit_normalization(np.concatenate([examples.user_dense, examples.target_dense], axis=1), names)
+    fitted = load_normalization(night.inputs.normalization, names, [])
     spec = model_spec(
         demo_shop, recipe(), load_vocabularies(demo_shop, night.inputs.vocabularies), fitted, "2026-02-14"
     )
@@ -154,9 +144,8 @@ def test_thinned_rows_keep_every_outcome_and_the_expected_weight(demo_shop, nigh
 
 
 def test_an_id_left_unread_leaves_one_row_of_its_embedding(demo_shop, night, recipe):
-    examples = load_examples(demo_shop, night.inputs)
     names = [*dense_names(demo_shop)[0], *dense_names(demo_shop)[1]]
-    fitted = fit_normalization(np.concatenate([examples.user_dense, examples.target_dense], axis=1), names)
+    fitted = load_normalization(night.inputs.normalization, names, [])
     words = load_vocabularies(demo_shop, night.inputs.vocabularies)
     spec = model_spec(demo_shop, recipe(unread=["user_index"]), words, fitted, "2026-02-14")
     assert spec.user_fields["user_index"] == 1

@@ -15,7 +15,7 @@ from training.balancing import TaskBalance
 from training.base_rates import regression_scales, start_at_base_rates
 from training.batches import Dataset
 from training.data import load_examples
-from training.normalization import fit_normalization
+from training.normalization import load_normalization
 from training.predict import predict
 from training.ranking_model import RankingModel
 from training.spec import dense_names, model_spec
@@ -32,9 +32,7 @@ def example_night(demo_shop, night):
 
 def build(shop, night, examples, recipe, seed=0):
     users, targets = dense_names(shop)
-    normalization = fit_normalization(
-        np.concatenate([examples.user_dense, examples.target_dense], axis=1), [*users, *targets]
-    )
+    normalization = load_normalization(night.inputs.normalization, [*users, *targets], recipe.bucketize)
     spec = model_spec(shop, recipe, examples.vocabularies, normalization, "2026-02-14")
     torch.manual_seed(seed)
     return RankingModel(spec), spec
@@ -216,6 +214,9 @@ def test_a_parent_that_does_not_fit_is_left_aside(demo_shop, night, trained, rec
         demo_shop, recipe(max_epochs=1, attention_size=16), night.inputs, tmp_path / "a", trained.folder
     )
     assert not report.warm_started
+    report = train_ranker(demo_shop, recipe(max_epochs=1, bucketize=[]), night.inputs, tmp_path / "c", trained.folder)
+    assert not report.warm_started
+    assert "'item_age_days': 15} and is {}" in caplog.text
     report = train_ranker(demo_shop, recipe(max_epochs=1), night.inputs, tmp_path / "b", tmp_path / "nowhere")
     assert not report.warm_started
 
