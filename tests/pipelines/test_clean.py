@@ -217,7 +217,9 @@ def test_days_one_by_one_are_the_days_all_at_once(spark, make_tiny_shop, write_l
         assert sorted(map(repr, once)) == sorted(map(repr, twice)), table
     counts = [row for row in Warehouse(other).read("source_counts").to_pylist() if row["source"] == "home_log"]
     assert {row["as_of_date"]: row["duplicates"] for row in counts} == {D1: 1, D2: 1}
-    orphans = {row["raw"] for row in once_read(other, "quarantine") if row["reason"] == "orphan_outcome"}
+    found = [row for row in once_read(other, "quarantine") if row["reason"] == "orphan_outcome"]
+    assert {row["as_of_date"] for row in found} == {D2}  # a day without one is cleaned too
+    orphans = {row["raw"] for row in found}
     assert sum("forged" in raw for raw in orphans) == 1
     assert not any('"late"' in raw for raw in orphans)
 
