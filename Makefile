@@ -3,7 +3,7 @@ SHELL := /bin/sh
 JOBS := .venv/jobs/bin
 AIRFLOW := .venv/airflow/bin
 .DEFAULT_GOAL := help
-.PHONY: help env lock night up down doctor test test-cluster test-engines coverage lint format bench-night bench-truth bench-dirt bench-features chaos docs
+.PHONY: help env lock night up down doctor test test-cluster test-engines test-peers coverage lint format bench-night bench-truth bench-dirt bench-features chaos docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test-cluster: env ## the feature jobs on a Spark cluster of two workers, one of 
 test-engines: env ## the feature jobs' tests on Sail, and two nights on Spark, a Spark Connect server and Sail: equal tables; minutes
 	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest tests/feature_jobs tests/pipelines/test_clean.py tests/pipelines/test_features.py
 	$(JOBS)/python -m pytest tests/engines -m engines
+
+test-peers: .venv/peers/ready ## our backbones beside those of other libraries, with the same weights
+	.venv/peers/bin/python -m pytest tests/peers -m peers
 
 coverage: env ## the share of the code without an engine that its own tests run; at least 90 %
 	$(JOBS)/python -m pytest tests/nightshelf tests/training tests/simulation -q --cov=nightshelf --cov=training --cov=simulation --cov-fail-under=90
@@ -43,6 +46,9 @@ doctor: ## what is missing or wrong on this machine, and the remedy
 	@$(JOBS)/nightshelf doctor
 
 env: .venv/jobs/ready .venv/airflow/ready ## both environments, from requirements/*.lock
+
+.venv/peers/ready: requirements/peers.txt .venv/jobs/ready
+	@scripts/make-peers
 
 .venv/%/ready: requirements/%.lock pyproject.toml
 	@scripts/make-environment $*

@@ -1,114 +1,102 @@
-"""PLE: progressive layered extraction (Tang et al., RecSys 2020): experts that all tasks share, and some of each task's own.
+"""Backbones: what tasks share between the first layer and their towers.
 
-The first layer of every expert and every gate is one matrix that the model splits by who knows what (user, item, pair,
-scenario), so that scoring computes a user's and an item's part once. This module takes over behind that layer.
-Shapes: N rows, E experts (the shared ones first, then each task's), T tasks.
+The first layer of every network and every gate is one matrix that the model splits by who knows what (user, item, pair,
+scenario), so that scoring computes a user's and an item's part once. A backbone takes over behind that layer: from hidden
+[N, hidden_width], after its activation, and gate logits [N, gate_width] to what each task's tower reads, [T, N, out_width].
+Shapes: N rows, T tasks.
 """
 
 from itertools import pairwise
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from training.recipe import PLESizes
+from training.experts import ExpertLayer, Experts, by_expert, gate_shares, mix
+from training.ple import PLE
+from training.recipe import BackboneSizes, MMoESizes, PLESizes
 
 
-class ExpertLayer(nn.Module):
-    """One linear layer of each expert, all at once: [E, N, in] → [E, N, out]."""
+def make_backbone(sizes: BackboneSizes, tasks: int, dropout: float) -> "Backbone":
+    """Return the backbone of a recipe for so many tasks."""
+    if isinstance(sizes, PLESizes):
+        return PLE(tasks, sizes, dropout)
+    if isinstance(sizes, MMoESizes):
+        return MMoE(tasks, sizes, dropout)
+    plain: dict[str, type[SharedBottom | SingleTask | CrossStitch]] = {
+        "shared_bottom": SharedBottom,
+        "single_task": SingleTask,
+        "cross_stitch": CrossStitch,
+    }
+    return plain[sizes.kind](tasks, sizes.sizes, dropout)
 
-    def __init__(self, experts: int, fan_in: int, fan_out: int) -> None:
+
+class SharedBottom(nn.Module):
+    """One network that all tasks read (Caruana 1997)."""
+
+    def __init__(self, tasks: int, sizes: list[int], dropout: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(experts, fan_in, fan_out))
-        self.bias = nn.Parameter(torch.zeros(experts, 1, fan_out))
-        nn.init.uniform_(self.weight, -((6 / (fan_in + fan_out)) ** 0.5), (6 / (fan_in + fan_out)) ** 0.5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply each expert's layer to its own input."""
-        return torch.baddbmm(self.bias, x, self.weight)
-
-
-class Extraction(nn.Module):
-    """What follows the first layer of one extraction level: the experts' further layers, and the mixing by gates."""
-
-    def __init__(self, tasks: int, sizes: PLESizes, dropout: float, is_last: bool) -> None:
-        super().__init__()
-        shared, own = sizes.shared_experts, sizes.task_experts
-        self.tasks, self.experts, self.is_last = tasks, shared + tasks * own, is_last
-        widths = sizes.expert_sizes
-        self.layers = nn.ModuleList(ExpertLayer(self.experts, a, b) for a, b in pairwise(widths))
-        self.dropout = nn.Dropout(dropout)
-        self.reach = [[*range(shared), *range(shared + t * own, shared + (t + 1) * own)] for t in range(tasks)]
-        self.gate_width = tasks * (shared + own) + (0 if is_last else self.experts)
-
-    def forward(self, hidden: torch.Tensor, gates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Mix experts.
-
-        Args:
-            hidden: the experts' first layers after their activation [E, N, expert_sizes[0]].
-            gates: gate logits [N, gate_width]: each task's over the experts in its reach, then the shared gate's over all.
-
-        Returns:
-            the tasks' mixtures [T, N, expert_sizes[-1]], and the shared mixture [N, …] (None at the last level).
-        """
-        for layer in self.layers:
-            hidden = functional.relu(layer(hidden))
-        hidden = self.dropout(hidden)
-        experts = hidden.unbind(0)
-        width = len(self.reach[0])
-        split = self.tasks * width
-        logits = gates.t()  # a softmax over few columns is ten times as fast along the rows
-        by_task = logits[:split].unflatten(0, (self.tasks, width)).softmax(1)
-        mixed = torch.stack(
-            [_mix([experts[e] for e in own], weight) for own, weight in zip(self.reach, by_task, strict=True)]
-        )
-        return mixed, None if self.is_last else _mix(list(experts), logits[split:].softmax(0))
-
-
-def _mix(experts: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
-    """Return the sum of experts [N, h], each times its row of weights [E, N]."""
-    shares = weights.unsqueeze(-1).unbind(0)
-    mixture = experts[0] * shares[0]
-    for expert, share in zip(experts[1:], shares[1:], strict=True):
-        mixture = torch.addcmul(mixture, expert, share)
-    return mixture
-
-
-class PLE(nn.Module):
-    """Extraction levels one above the other; the first level's first layer is given from outside."""
-
-    def __init__(self, tasks: int, sizes: PLESizes, dropout: float) -> None:
-        super().__init__()
-        self.sizes, self.tasks = sizes, tasks
-        self.levels = nn.ModuleList(
-            Extraction(tasks, sizes, dropout, level == sizes.levels - 1) for level in range(sizes.levels)
-        )
-        self.experts: int = self.levels[0].experts  # type: ignore[assignment]
-        width, inner = sizes.expert_sizes[0], sizes.expert_sizes[-1]
-        reached = sizes.shared_experts + sizes.task_experts
-        self.entrances = nn.ModuleList(ExpertLayer(self.experts, inner, width) for _ in range(1, sizes.levels))
-        self.task_gates = nn.ModuleList(ExpertLayer(tasks, inner, reached) for _ in range(1, sizes.levels))
-        self.shared_gates = nn.ModuleList(nn.Linear(inner, self.experts) for _ in range(1, sizes.levels - 1))
-
-    @property
-    def hidden_width(self) -> int:
-        """Return the width of all experts' first layers together."""
-        return self.experts * self.sizes.expert_sizes[0]
-
-    @property
-    def gate_width(self) -> int:
-        """Return the width of the first level's gate logits."""
-        return self.levels[0].gate_width  # type: ignore[return-value]
+        self.hidden_width, self.gate_width, self.out_width = sizes[0], 0, sizes[-1]
+        self.tasks, self.deeper = tasks, Experts(1, sizes, dropout)
 
     def forward(self, hidden: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
-        """Extract from first layers [N, hidden_width] (after activation) and gate logits [N, gate_width]: [T, N, out]."""
-        by_expert = hidden.view(hidden.shape[0], self.experts, -1).transpose(0, 1)
-        mixed, shared = self.levels[0](by_expert, gates)
-        for place, level in enumerate(list(self.levels)[1:]):
-            own = mixed.repeat_interleave(self.sizes.task_experts, dim=0)
-            inputs = torch.cat([shared.expand(self.sizes.shared_experts, -1, -1), own])
-            logits = self.task_gates[place](mixed).transpose(0, 1).flatten(1)
-            if place < len(self.shared_gates):
-                logits = torch.cat([logits, self.shared_gates[place](shared)], dim=1)
-            mixed, shared = level(functional.relu(self.entrances[place](inputs)), logits)
-        return mixed
+        """Give every task the same."""
+        return self.deeper(hidden.unsqueeze(0)).expand(self.tasks, -1, -1)
+
+
+class SingleTask(nn.Module):
+    """A network for each task: nothing but the first vectors is shared. The control of the others."""
+
+    def __init__(self, tasks: int, sizes: list[int], dropout: float) -> None:
+        super().__init__()
+        self.hidden_width, self.gate_width, self.out_width = tasks * sizes[0], 0, sizes[-1]
+        self.tasks, self.deeper = tasks, Experts(tasks, sizes, dropout)
+
+    def forward(self, hidden: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
+        """Give each task its own."""
+        return self.deeper(by_expert(hidden, self.tasks))
+
+
+class MMoE(nn.Module):
+    """Experts that all tasks share, mixed by a gate for each task (Ma et al., KDD 2018)."""
+
+    def __init__(self, tasks: int, sizes: MMoESizes, dropout: float) -> None:
+        super().__init__()
+        self.tasks, self.experts = tasks, sizes.experts
+        self.hidden_width, self.out_width = sizes.experts * sizes.expert_sizes[0], sizes.expert_sizes[-1]
+        self.gate_width = tasks * sizes.experts
+        self.deeper = Experts(sizes.experts, sizes.expert_sizes, dropout)
+
+    def forward(self, hidden: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
+        """Mix the experts for each task."""
+        experts = list(self.deeper(by_expert(hidden, self.experts)).unbind(0))
+        return torch.stack([mix(experts, shares) for shares in gate_shares(gates, self.tasks)])
+
+
+class CrossStitch(nn.Module):
+    """A network for each task, whose layers are mixed by a learned matrix of tasks (Misra et al., CVPR 2016).
+
+    Each matrix begins near the identity, as the paper has it: .9 of a task's own, the rest of the others in equal parts.
+    """
+
+    def __init__(self, tasks: int, sizes: list[int], dropout: float) -> None:
+        super().__init__()
+        self.hidden_width, self.gate_width, self.out_width = tasks * sizes[0], 0, sizes[-1]
+        self.tasks = tasks
+        self.layers = nn.ModuleList(ExpertLayer(tasks, a, b) for a, b in pairwise(sizes))
+        others = 0.1 / max(tasks - 1, 1)
+        start = torch.full((tasks, tasks), others) + torch.eye(tasks) * (0.9 - others)
+        self.stitches = nn.ParameterList(start.clone() for _ in sizes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
+        """Mix the tasks after each layer."""
+        tasks = self._stitch(0, by_expert(hidden, self.tasks))
+        for place, layer in enumerate(self.layers, 1):
+            tasks = self._stitch(place, layer(tasks).relu())
+        return self.dropout(tasks)
+
+    def _stitch(self, place: int, tasks: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("st,tnh->snh", self.stitches[place], tasks)
+
+
+Backbone = PLE | MMoE | SharedBottom | SingleTask | CrossStitch

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from training.backbones import ExpertLayer
+from training.experts import ExpertLayer
 from training.spec import TaskSpec
 
 # 0 unknown, 1 … 10 as they are, then 11-15, 16-20, 21-30, beyond.

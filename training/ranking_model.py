@@ -1,4 +1,4 @@
-"""The ranker: embeddings, history encoders, PLE and task heads put together (one model, all tasks, all scenarios).
+"""The ranker: embeddings, history encoders, backbone and task heads put together (one model, all tasks, all scenarios).
 
 The first layer is a sum of what the user knows, what the item knows, what the pair knows and what the scenario knows:
 training adds the four for each row; scoring computes the user's and the item's part once and only the pair's part anew.
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from training.backbones import PLE
+from training.backbones import make_backbone
 from training.batches import Batch, UserBatch
 from training.encoders import FieldEmbedding, TargetAttention
 from training.heads import OutcomeChain, PositionBias, Towers
@@ -81,7 +81,7 @@ class RankingModel(nn.Module):
         self.category, self.band = (fields.index(name) for name in ("category_3_index", "price_band"))
         self.exposure, self.price_fit = ExposureMatch(recipe.match_decay_days), PriceFit(events)
         explicit = self.matching.width(len(fields)) + len(recipe.match_decay_days) + 3
-        self.backbone = PLE(tasks, recipe.ple, recipe.dropout)
+        self.backbone = make_backbone(recipe.backbone, tasks, recipe.dropout)
         first = self.backbone.hidden_width + self.backbone.gate_width
         self.taste = nn.Linear(user_inputs, size)
         self.user_layer = nn.Linear(user_inputs, first)
@@ -92,7 +92,7 @@ class RankingModel(nn.Module):
         self.scenario_scale = nn.Linear(scenarios + 1, self.backbone.hidden_width, bias=False)
         self.wide_dense = nn.Linear(dense, (scenarios + 1) * tasks, bias=False)
         self.wide_pair = nn.Linear(explicit, (scenarios + 1) * tasks, bias=False)
-        self.towers = Towers(tasks, recipe.ple.expert_sizes[-1], recipe.tower_sizes)
+        self.towers = Towers(tasks, self.backbone.out_width, recipe.tower_sizes)
         self.task_bias = nn.Linear(scenarios + 1, tasks, bias=False)
         self.position_bias = PositionBias(scenarios, spec.tasks)
         self.chain = OutcomeChain(spec.tasks)

@@ -13,12 +13,31 @@ Rate = Annotated[float, Field(gt=0, le=10)]
 
 
 class PLESizes(Strict):
-    """Sizes of the progressive layered extraction backbone (Tang et al., RecSys 2020)."""
+    """Sizes of progressive layered extraction."""
 
+    kind: Literal["ple"] = "ple"
     levels: int = Field(1, ge=1, le=4)
     shared_experts: int = Field(2, ge=1, le=32)
     task_experts: int = Field(1, ge=1, le=32)
     expert_sizes: list[Width] = Field([32, 16], min_length=1)
+
+
+class MMoESizes(Strict):
+    """Sizes of the multi-gate mixture of experts."""
+
+    kind: Literal["mmoe"]
+    experts: int = Field(4, ge=1, le=64)
+    expert_sizes: list[Width] = Field([32, 16], min_length=1)
+
+
+class PlainSizes(Strict):
+    """Layer widths of the one network (shared_bottom), or of each task's (single_task, cross_stitch)."""
+
+    kind: Literal["shared_bottom", "single_task", "cross_stitch"]
+    sizes: list[Width] = Field([64, 32], min_length=1)
+
+
+BackboneSizes = Annotated[PLESizes | MMoESizes | PlainSizes, Field(discriminator="kind")]
 
 
 class LearningRates(Strict):
@@ -40,8 +59,7 @@ class Recipe(Strict):
     history_length: int = Field(SEQUENCE_LENGTH, ge=1, le=SEQUENCE_LENGTH)
     attention_size: Width = 32
     match_decay_days: list[Annotated[float, Field(gt=0, le=1000)]] = Field([2.0, 20.0], min_length=1, max_length=4)
-    backbone: Literal["ple"] = "ple"
-    ple: PLESizes = PLESizes()
+    backbone: BackboneSizes = PLESizes()
     tower_sizes: list[Width] = Field([16], min_length=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     balancing: Literal["equal", "fixed", "uncertainty"] = "equal"

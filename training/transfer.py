@@ -20,7 +20,6 @@ def why_incompatible(parent: ModelSpec, child: ModelSpec) -> str:
         "embedding_size",
         "attention_size",
         "match_decay_days",
-        "ple",
         "tower_sizes",
         "sequence_encoder",
         "backbone",

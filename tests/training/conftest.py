@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from nightshelf.config import Shop, load_shop
 from nightshelf.example_window import ExampleWindow
@@ -21,9 +22,13 @@ from nightshelf.features import (
     sequence_events,
     user_dense,
 )
-from training.data import TrainingInputs
-from training.normalization import fit_normalization
+from training.base_rates import regression_scales
+from training.data import TrainingInputs, load_examples
+from training.normalization import fit_normalization, load_normalization
+from training.ranking_model import RankingModel
 from training.recipe import Recipe
+from training.spec import dense_names, model_spec
+from training.steps import Steps
 
 AS_OF = dt.date(2026, 2, 14)
 DEMO = Path(__file__).parents[2] / "conf" / "shops" / "demo.yaml"
@@ -192,7 +197,7 @@ def small_recipe(**changes) -> Recipe:
         "embedding_size": 8,
         "bucketize": ["user_recency_days", "item_age_days"],
         "attention_size": 8,
-        "ple": {"expert_sizes": [16, 8]},
+        "backbone": {"kind": "ple", "expert_sizes": [16, 8]},
         "tower_sizes": [8],
         "batch_size": 256,
         "max_epochs": 2,
@@ -228,3 +233,39 @@ def make_night(demo_shop):
 @pytest.fixture(scope="session")
 def recipe():
     return small_recipe
+
+
+@pytest.fixture(scope="session")
+def example_night(demo_shop, night):
+    return load_examples(demo_shop, night.inputs)
+
+
+@pytest.fixture(scope="session")
+def build(demo_shop, night, example_night):
+    """Return build(recipe) → an untrained ranker of that recipe, and its spec."""
+
+    def make(recipe: Recipe):
+        users, targets = dense_names(demo_shop)
+        normalization = load_normalization(night.inputs.normalization, [*users, *targets], recipe.bucketize)
+        spec = model_spec(demo_shop, recipe, example_night.vocabularies, normalization, "2026-02-14")
+        torch.manual_seed(0)
+        return RankingModel(spec), spec
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def take_steps():
+    """Return take_steps(model, dataset, count): moves the weights so many times by all rows; returns the losses."""
+
+    def take(model, dataset, count):
+        scales, ones = regression_scales(dataset, model.spec), torch.ones(len(model.spec.tasks))
+        model.chain.log_scale.copy_(scales.log())
+        steps, losses = Steps(model, scales), []
+        model.train()
+        for _ in range(count):
+            losses.append(steps.gradient(dataset, torch.arange(len(dataset.chunks)), ones))
+            steps.move()
+        return losses
+
+    return take

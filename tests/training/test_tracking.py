@@ -31,7 +31,7 @@ def test_a_training_is_logged_registered_and_downloaded_again(tracker, trained, 
     assert Ranker.load(folder).tasks == ["click", "cart", "purchase", "spend"]
     history = tracking.MlflowClient().get_metric_history(run, "validation_loss")
     assert [m.value for m in history] == [row["validation_loss"] for row in trained.report.epochs]
-    assert tracking.MlflowClient().get_run(run).data.params["ple.expert_sizes"] == "[16, 8]"
+    assert tracking.MlflowClient().get_run(run).data.params["backbone.expert_sizes"] == "[16, 8]"
     for file in (path for path in folder.rglob("*") if path.is_file()):
         with pytest.raises(
             (pickle.UnpicklingError, UnicodeDecodeError, ValueError, EOFError, KeyError, IndexError, AttributeError)

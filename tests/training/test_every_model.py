@@ -1,0 +1,132 @@
+"""What holds for a ranker of any recipe; backbones also against plain loops."""
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from training.artifact import load_model, save_model
+from training.backbones import make_backbone
+from training.batches import Dataset
+from training.predict import predict
+from training.recipe import MMoESizes, PlainSizes, Recipe
+from training.steps import Steps
+
+BACKBONES = {
+    "ple": {"kind": "ple", "expert_sizes": [16, 8]},
+    "ple of three levels": {"kind": "ple", "levels": 3, "task_experts": 2, "expert_sizes": [16, 8]},
+    "mmoe": {"kind": "mmoe", "experts": 3, "expert_sizes": [16, 8]},
+    "shared_bottom": {"kind": "shared_bottom", "sizes": [32, 16, 8]},
+    "single_task": {"kind": "single_task", "sizes": [16, 8]},
+    "cross_stitch": {"kind": "cross_stitch", "sizes": [16, 8]},
+}
+
+
+@pytest.fixture(params=BACKBONES)
+def backbone(request):
+    return BACKBONES[request.param]
+
+
+def shake(*modules):
+    """Give each parameter values of its own; some begin as zeros, behind which nothing could be seen."""
+    torch.manual_seed(1)
+    for module in modules:
+        for p in module.parameters():
+            torch.nn.init.normal_(p, std=0.1)
+
+
+def test_overfits_200_rows(build, take_steps, example_night, recipe, backbone):
+    model, spec = build(recipe(backbone=backbone, learning_rate={"dense": 0.02, "embedding": 0.3}))
+    chosen = np.zeros(len(example_night), bool)
+    chosen[np.flatnonzero(example_night.is_train)[:200]] = True
+    dataset = Dataset(example_night, spec).subset(chosen)
+    take_steps(model, dataset, 120)
+    click = predict(model, dataset).at_position[chosen, 0].numpy()
+    label = example_night.labels[chosen, 0]
+    assert np.abs(click - label).mean() < 0.05
+    assert click[label == 1].min() > click[label == 0].max()
+
+
+def test_gradient_reaches_every_parameter(build, example_night, recipe, backbone):
+    model, spec = build(recipe(backbone=backbone, balancing="uncertainty"))
+    steps, dataset = Steps(model, torch.ones(4)), Dataset(example_night, spec)
+    shake(model, steps.balance)
+    steps.gradient(dataset, torch.arange(100), torch.ones(4))
+    for name, p in [*model.named_parameters(), *steps.balance.named_parameters()]:
+        grad = p.grad.coalesce().values() if p.grad is not None and p.grad.is_sparse else p.grad
+        assert grad is not None and grad.abs().sum() > 0, name
+
+
+def test_a_prediction_does_not_depend_on_its_batch_mates(build, example_night, recipe, backbone):
+    model, spec = build(recipe(backbone=backbone))
+    shake(model)
+    dataset = Dataset(example_night, spec)
+    with torch.inference_mode():
+        together, _ = model.eval()(dataset.batch(torch.arange(64)))
+        alone = torch.cat([model(dataset.batch(torch.tensor([k])))[0] for k in range(8)])
+    assert together.std() > 0.01
+    assert torch.allclose(together[:8], alone, atol=1e-5)
+
+
+def test_a_reloaded_model_predicts_the_same(build, example_night, recipe, backbone, tmp_path):
+    model, spec = build(recipe(backbone=backbone))
+    shake(model)
+    save_model(model, tmp_path)
+    dataset = Dataset(example_night, spec)
+    assert torch.equal(predict(model, dataset).at_position, predict(load_model(tmp_path), dataset).at_position)
+
+
+def network(layer, expert, x):
+    return x @ layer.weight[expert] + layer.bias[expert]
+
+
+def test_mmoe_against_loops():
+    torch.manual_seed(0)
+    mmoe = make_backbone(MMoESizes(kind="mmoe", experts=3, expert_sizes=[5, 4]), 2, 0)
+    hidden, gates = torch.rand(7, 15), torch.randn(7, 6)
+    shake(mmoe)
+    found = mmoe(hidden, gates)
+    for row in range(7):
+        outs = [network(mmoe.deeper.layers[0], e, hidden[row, e * 5 : e * 5 + 5]).relu()[0] for e in range(3)]
+        for task in range(2):
+            shares = gates[row, task * 3 : task * 3 + 3].softmax(0)
+            expected = sum(share * out for share, out in zip(shares, outs, strict=True))
+            torch.testing.assert_close(found[task, row], expected)
+
+
+def test_cross_stitch_against_loops():
+    torch.manual_seed(0)
+    stitch, hidden = make_backbone(PlainSizes(kind="cross_stitch", sizes=[5, 4]), 3, 0), torch.rand(7, 15)
+    assert stitch.stitches[0].sum(1).tolist() == pytest.approx([1, 1, 1])
+    shake(stitch)
+    found = stitch(hidden, torch.empty(7, 0))
+    first, second = stitch.stitches
+    for row in range(7):
+        own = [hidden[row, t * 5 : t * 5 + 5] for t in range(3)]
+        mixed = [sum(first[t, s] * own[s] for s in range(3)) for t in range(3)]
+        deeper = [network(stitch.layers[0], t, mixed[t]).relu()[0] for t in range(3)]
+        for t in range(3):
+            torch.testing.assert_close(found[t, row], sum(second[t, s] * deeper[s] for s in range(3)))
+
+
+def test_single_task_shares_no_network():
+    single = make_backbone(PlainSizes(kind="single_task", sizes=[5, 4]), 3, 0)
+    shake(single)
+    hidden = torch.rand(7, 15, requires_grad=True)
+    (grad,) = torch.autograd.grad(single(hidden, torch.empty(7, 0))[1].sum(), hidden)
+    assert grad[:, 5:10].abs().sum() > 0
+    assert grad[:, :5].abs().sum() + grad[:, 10:].abs().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("backbone", "told"),
+    [
+        ({"kind": "mmoa"}, "does not match any of the expected tags: 'ple', 'mmoe'"),
+        ({"kind": "mmoe", "levels": 2}, "Extra inputs are not permitted"),
+        ({"kind": "single_task", "sizes": []}, "at least 1 item"),
+        ({"expert_sizes": [16, 8]}, "Unable to extract tag using discriminator 'kind'"),
+    ],
+)
+def test_a_backbone_that_makes_no_sense_is_refused(recipe, backbone, told):
+    with pytest.raises(ValidationError, match=told):
+        Recipe.model_validate({**recipe().model_dump(), "backbone": backbone})

@@ -1,0 +1,59 @@
+"""Experts: several networks of one shape computed at once, and their mixing by gates.
+
+Shapes: E experts, N rows, h the width of an expert's last layer.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class ExpertLayer(nn.Module):
+    """One linear layer of each expert, all at once: [E, N, in] → [E, N, out]."""
+
+    def __init__(self, experts: int, fan_in: int, fan_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(experts, fan_in, fan_out))
+        self.bias = nn.Parameter(torch.zeros(experts, 1, fan_out))
+        nn.init.uniform_(self.weight, -((6 / (fan_in + fan_out)) ** 0.5), (6 / (fan_in + fan_out)) ** 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply each expert's layer to its own input."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class Experts(nn.Module):
+    """The layers of each expert behind its first one, with ReLU: [E, N, sizes[0]] → [E, N, sizes[-1]]."""
+
+    def __init__(self, experts: int, sizes: list[int], dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(ExpertLayer(experts, a, b) for a, b in pairwise(sizes))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Apply the layers."""
+        for layer in self.layers:
+            hidden = functional.relu(layer(hidden))
+        return self.dropout(hidden)
+
+
+def by_expert(hidden: torch.Tensor, experts: int) -> torch.Tensor:
+    """Cut what stands side by side [N, E x h] into experts [E, N, h]."""
+    return hidden.unflatten(-1, (experts, -1)).transpose(0, 1)
+
+
+def gate_shares(logits: torch.Tensor, tasks: int) -> torch.Tensor:
+    """Return the shares of each task's gate from logits [N, T x E]: [T, E, N]."""
+    # A softmax over few columns is ten times as fast along the rows.
+    return logits.t().unflatten(0, (tasks, -1)).softmax(1)
+
+
+def mix(experts: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+    """Return the sum of experts [N, h], each times its row of weights [E, N]."""
+    shares = weights.unsqueeze(-1).unbind(0)
+    mixture = experts[0] * shares[0]
+    for expert, share in zip(experts[1:], shares[1:], strict=True):
+        mixture = torch.addcmul(mixture, expert, share)
+    return mixture
