@@ -1,4 +1,4 @@
-"""From ids to vectors: the embedding table, and the attention by which a target item asks a user's history.
+"""From ids to vectors: the embedding table, and what each target item hears of a user's history.
 
 Shapes: G users, R targets a user, L events of a history, N distinct items, D the attention size.
 """
@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# Ages are bucketed by powers of two of six hours: 0-6 h, 6-18 h, … ; the last bucket begins at about half a year.
-AGE_BUCKETS = 11
+from training.recipe import EncoderSizes
+from training.sequences import AGE_BUCKETS, age_bucket, attend, make_sequence_layer
 
 
 class FieldEmbedding(nn.Module):
@@ -48,28 +48,31 @@ class FieldEmbedding(nn.Module):
         return self.table(self.rows[place]).flatten(-2)
 
 
-def age_bucket(ages: torch.Tensor) -> torch.Tensor:
-    """Return the bucket of each age in days."""
-    return torch.log2(1 + 4 * ages.clamp(min=0)).long().clamp(max=AGE_BUCKETS - 1)
+class HistoryEncoder(nn.Module):
+    """What each target item hears of a user's history.
 
-
-class TargetAttention(nn.Module):
-    """The target asks the history: scaled dot products with an empty answer (Zhou et al. 2018; Vaswani et al. 2017).
-
-    Keys and values are the item's vector plus what happened (event type), where (scenario) and how long ago.
-    An event that is padding gets no weight; the empty answer takes all of it where the history is empty.
+    An event is the item's vector plus what happened (event type), where (scenario) and how long ago. With target attention
+    the target asks the events as they are; the other kinds first make of them a sequence that the target asks, or one
+    vector that all targets hear.
     """
 
-    def __init__(self, vector_size: int, size: int, events: int, scenarios: int) -> None:
+    def __init__(self, sizes: EncoderSizes, vector_size: int, size: int, events: int, scenarios: int) -> None:
         super().__init__()
         self.query = nn.Linear(vector_size, size)
-        self.key = nn.Linear(vector_size, size, bias=False)
+        asks_items = sizes.kind == "target_attention"
+        self.key = nn.Linear(vector_size, size, bias=False) if asks_items else None
         self.value = nn.Linear(vector_size, size, bias=False)
         self.event, self.scenario = nn.Embedding(events + 1, size), nn.Embedding(scenarios + 1, size)
         self.age = nn.Embedding(AGE_BUCKETS, size)
         self.target_scenario = nn.Linear(scenarios + 1, size, bias=False)  # of a one-hot scenario
         for table in (self.event, self.scenario, self.age):
             nn.init.normal_(table.weight, std=0.1)
+        self.sequence = None if asks_items else make_sequence_layer(sizes, size)
+
+    def item_parts(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return what an item brings into each event of it: [N, D], or [N, 2 D] where it has a key of its own."""
+        value = self.value(vectors)
+        return value if self.key is None else torch.cat([self.key(vectors), value], -1)
 
     def context(self, events: torch.Tensor, scenarios: torch.Tensor, ages: torch.Tensor) -> torch.Tensor:
         """Return what surrounds each event of a history: [G, L, D]."""
@@ -81,13 +84,20 @@ class TargetAttention(nn.Module):
         sums = tables[0][:, None, None] + tables[1][:, None] + tables[2]
         return functional.embedding((events * places + scenarios) * AGE_BUCKETS + age_bucket(ages), sums.flatten(0, 2))
 
+    def encode(
+        self, parts: torch.Tensor, context: torch.Tensor, is_event: torch.Tensor, ages: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the keys and values [G, L, D] of histories; of a kind that pools, [G, 1, D] twice."""
+        if self.sequence is None:
+            keys, values = parts.chunk(2, dim=-1)
+            return keys + context, values + context
+        encoded = self.sequence(parts + context, is_event, ages)
+        return encoded, encoded
+
     def forward(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, is_event: torch.Tensor
     ) -> torch.Tensor:
-        """Answer queries [G, R, D] from keys and values [G, L, D] where is_event [G, L]: [G, R, D]."""
-        scores = torch.bmm(queries, keys.transpose(1, 2)) * keys.shape[-1] ** -0.5
-        scores = scores.masked_fill(~is_event.unsqueeze(1), -torch.inf)
-        top = scores.detach().amax(-1, keepdim=True).clamp(min=0)
-        odds = torch.exp(scores - top)
-        weights = odds / (odds.sum(-1, keepdim=True) + torch.exp(-top))
-        return torch.bmm(weights, values)
+        """Answer queries [G, R, D] from what `encode` returned: [G, R, D]."""
+        if self.sequence is not None and self.sequence.pools:
+            return values.expand_as(queries)
+        return attend(queries, keys, values, is_event)

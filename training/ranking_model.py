@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from training.backbones import make_backbone
 from training.batches import Batch, UserBatch
-from training.encoders import FieldEmbedding, TargetAttention
+from training.encoders import FieldEmbedding, HistoryEncoder
 from training.heads import OutcomeChain, PositionBias, Towers
 from training.matching import ExposureMatch, HistoryMatch, NextTopic, PriceFit
 from training.spec import ModelSpec
@@ -25,15 +25,12 @@ class ItemSide:
 
     match: torch.Tensor  # int32 [N, A]
     queries: torch.Tensor  # [N, D]
-    keys: torch.Tensor  # [N, D]
-    values: torch.Tensor  # [N, D]
+    parts: torch.Tensor  # [N, D or 2 D], what the item brings into an event
     hidden: torch.Tensor  # [N, H]
 
     def take(self, rows: torch.Tensor) -> "ItemSide":
         """Return the items at `rows` (one dimension)."""
-        return ItemSide(
-            *(part.index_select(0, rows) for part in (self.match, self.queries, self.keys, self.values, self.hidden))
-        )
+        return ItemSide(*(part.index_select(0, rows) for part in (self.match, self.queries, self.parts, self.hidden)))
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,8 @@ class UserSide:
     taste: torch.Tensor  # [G, D]
     match: torch.Tensor  # int32 [G, L, A]
     memory: torch.Tensor  # [G, L, events x memories]
-    keys: torch.Tensor  # [G, L, D]
-    values: torch.Tensor  # [G, L, D]
+    keys: torch.Tensor  # [G, L, D], or [G, 1, D] where the history is one vector
+    values: torch.Tensor  # likewise
     is_event: torch.Tensor  # bool [G, L]
     price_level: torch.Tensor  # [G]
     shown: torch.Tensor  # int32 [G, E]
@@ -73,7 +70,7 @@ class RankingModel(nn.Module):
         self.spec = spec
         self.fields = FieldEmbedding({**spec.user_fields, **spec.item_fields}, width)
         self.item_vector = nn.Linear(len(spec.item_fields) * width, size)
-        self.attention = TargetAttention(size, size, events, scenarios)
+        self.history = HistoryEncoder(recipe.sequence_encoder, size, size, events, scenarios)
         self.matching = HistoryMatch(events, recipe.match_decay_days)
         fields = list(spec.item_fields)
         dense = spec.normalization.width(spec.target_dense)
@@ -111,29 +108,26 @@ class RankingModel(nn.Module):
     def item_side(self, fields: torch.Tensor) -> ItemSide:
         """Encode items by their fields [N, item fields]."""
         vectors = self.item_vector(self.fields(fields, len(self.spec.user_fields)))
-        attend = self.attention
-        return ItemSide(
-            fields.int(),
-            attend.query(vectors),
-            attend.key(vectors),
-            attend.value(vectors),
-            self.item_layer(vectors),
-        )
+        history = self.history
+        return ItemSide(fields.int(), history.query(vectors), history.item_parts(vectors), self.item_layer(vectors))
 
     def user_side(self, users: UserBatch, items: ItemSide) -> UserSide:
         """Encode users and their histories, whose events are rows of `items`."""
         known = torch.cat([self.fields(users.fields, 0), users.dense], dim=-1)
         flat, shape = users.items.reshape(-1), (*users.items.shape, -1)
         match = items.match.index_select(0, flat).view(shape)
-        context = self.attention.context(users.events, users.scenarios, users.ages)
+        is_event, history = users.events > 0, self.history
+        parts = items.parts.index_select(0, flat).view(shape)
+        context = history.context(users.events, users.scenarios, users.ages)
+        keys, values = history.encode(parts, context, is_event, users.ages)
         return UserSide(
             hidden=self.user_layer(known),
             taste=self.taste(known),
             match=match,
             memory=self.matching.memory(users.events, users.ages),
-            keys=items.keys.index_select(0, flat).view(shape) + context,
-            values=items.values.index_select(0, flat).view(shape) + context,
-            is_event=users.events > 0,
+            keys=keys,
+            values=values,
+            is_event=is_event,
             price_level=self.price_fit.level(match[..., self.band], users.events),
             shown=users.shown,
             exposure=self.exposure.memory(users.shown_counts, users.shown_ages),
@@ -153,8 +147,8 @@ class RankingModel(nn.Module):
     def pair_logits(self, users: UserSide, targets: TargetSide) -> torch.Tensor:
         """Return the logits [G, R, T] of each user's targets at the first position."""
         where = self.one_hot(targets.scenario)
-        queries = targets.queries + self.attention.target_scenario(where)
-        answers = self.attention(queries, users.keys, users.values, users.is_event)
+        queries = targets.queries + self.history.target_scenario(where)
+        answers = self.history(queries, users.keys, users.values, users.is_event)
         explicit = torch.cat(
             [
                 self.matching(targets.match, users.match, users.memory),

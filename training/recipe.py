@@ -1,9 +1,9 @@
 """The recipe of a ranker: every knob of training, read from conf/models/*.yaml."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nightshelf.features import SEQUENCE_LENGTH
 from nightshelf.yamlfile import Strict, load_model
@@ -40,6 +40,23 @@ class PlainSizes(Strict):
 BackboneSizes = Annotated[PLESizes | MMoESizes | PlainSizes, Field(discriminator="kind")]
 
 
+class PlainEncoder(Strict):
+    """A reader of histories without sizes of its own."""
+
+    kind: Literal["target_attention", "mean_pooling", "gru", "convolution"] = "target_attention"
+
+
+class BlockSizes(Strict):
+    """How many blocks lie one above the other, and how many heads each has."""
+
+    kind: Literal["transformer", "hstu"]
+    blocks: int = Field(1, ge=1, le=8)
+    heads: int = Field(2, ge=1, le=32)
+
+
+EncoderSizes = Annotated[PlainEncoder | BlockSizes, Field(discriminator="kind")]
+
+
 class LearningRates(Strict):
     """Learning rates: AdamW moves the dense weights, Adagrad the embedding table."""
 
@@ -55,7 +72,7 @@ class Recipe(Strict):
     embedding_size: Width = 8
     unread: list[Literal["user_index", "item_index"]] = Field([])
     bucketize: list[str] = Field([])
-    sequence_encoder: Literal["target_attention"] = "target_attention"
+    sequence_encoder: EncoderSizes = PlainEncoder()
     history_length: int = Field(SEQUENCE_LENGTH, ge=1, le=SEQUENCE_LENGTH)
     attention_size: Width = 32
     match_decay_days: list[Annotated[float, Field(gt=0, le=1000)]] = Field([2.0, 20.0], min_length=1, max_length=4)
@@ -73,6 +90,13 @@ class Recipe(Strict):
     max_epochs: int = Field(4, ge=1, le=1000)
     patience: int = Field(1, ge=1)
     warm_start: bool = True
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        heads = getattr(self.sequence_encoder, "heads", 1)
+        if self.attention_size % heads:
+            raise ValueError(f"attention_size {self.attention_size} is no multiple of sequence_encoder.heads {heads}")
+        return self
 
 
 def load_recipe(path: Path | str) -> Recipe:

@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from training.encoders import FieldEmbedding, TargetAttention
+from training.encoders import FieldEmbedding
 from training.matching import ExposureMatch, HistoryMatch, PriceFit
 
 
@@ -41,15 +41,3 @@ def test_a_price_suits_whose_level_is_near():
     assert apart[1, 1] < apart[1, 0]
     assert apart[2, 0] == apart[2, 1]
     assert torch.equal(fit(torch.tensor([[0]] * 3), level), torch.zeros(3, 1, 2))
-
-
-def test_an_empty_history_answers_nothing_and_padding_has_no_weight():
-    attention = TargetAttention(4, 4, events=2, scenarios=3)
-    queries, keys, values = torch.randn(2, 3, 4), torch.randn(2, 5, 4), torch.randn(2, 5, 4)
-    is_event = torch.tensor([[False] * 5, [True, True, False, False, False]])
-    answers = attention(queries, keys, values, is_event)
-    assert torch.equal(answers[0], torch.zeros(3, 4))
-    values[1, 2:] = 1e6
-    assert torch.equal(attention(queries, keys, values, is_event)[1], answers[1])
-    short = attention(queries[1:], keys[1:, :2], values[1:, :2], is_event[1:, :2])
-    assert torch.allclose(short[0], answers[1], atol=1e-6)

@@ -1,4 +1,4 @@
-"""What holds for a ranker of any recipe; backbones also against plain loops."""
+"""What holds for a ranker of any parts; backbones also against plain loops."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from training.recipe import MMoESizes, PlainSizes, Recipe
 from training.steps import Steps
 
 BACKBONES = {
-    "ple": {"kind": "ple", "expert_sizes": [16, 8]},
     "ple of three levels": {"kind": "ple", "levels": 3, "task_experts": 2, "expert_sizes": [16, 8]},
     "mmoe": {"kind": "mmoe", "experts": 3, "expert_sizes": [16, 8]},
     "shared_bottom": {"kind": "shared_bottom", "sizes": [32, 16, 8]},
@@ -22,9 +21,23 @@ BACKBONES = {
 }
 
 
-@pytest.fixture(params=BACKBONES)
-def backbone(request):
-    return BACKBONES[request.param]
+ENCODERS = {
+    "mean_pooling": {"kind": "mean_pooling"},
+    "gru": {"kind": "gru"},
+    "convolution": {"kind": "convolution"},
+    "transformer": {"kind": "transformer", "blocks": 2},
+    "hstu": {"kind": "hstu", "blocks": 2},
+}
+PARTS = {
+    "ple and target_attention": {},
+    **{name: {"backbone": sizes} for name, sizes in BACKBONES.items()},
+    **{name: {"sequence_encoder": sizes} for name, sizes in ENCODERS.items()},
+}
+
+
+@pytest.fixture(params=PARTS)
+def parts(request):
+    return PARTS[request.param]
 
 
 def shake(*modules):
@@ -35,8 +48,8 @@ def shake(*modules):
             torch.nn.init.normal_(p, std=0.1)
 
 
-def test_overfits_200_rows(build, take_steps, example_night, recipe, backbone):
-    model, spec = build(recipe(backbone=backbone, learning_rate={"dense": 0.02, "embedding": 0.3}))
+def test_overfits_200_rows(build, take_steps, example_night, recipe, parts):
+    model, spec = build(recipe(**parts, learning_rate={"dense": 0.02, "embedding": 0.3}))
     chosen = np.zeros(len(example_night), bool)
     chosen[np.flatnonzero(example_night.is_train)[:200]] = True
     dataset = Dataset(example_night, spec).subset(chosen)
@@ -47,8 +60,8 @@ def test_overfits_200_rows(build, take_steps, example_night, recipe, backbone):
     assert click[label == 1].min() > click[label == 0].max()
 
 
-def test_gradient_reaches_every_parameter(build, example_night, recipe, backbone):
-    model, spec = build(recipe(backbone=backbone, balancing="uncertainty"))
+def test_gradient_reaches_every_parameter(build, example_night, recipe, parts):
+    model, spec = build(recipe(**parts, balancing="uncertainty"))
     steps, dataset = Steps(model, torch.ones(4)), Dataset(example_night, spec)
     shake(model, steps.balance)
     steps.gradient(dataset, torch.arange(100), torch.ones(4))
@@ -57,8 +70,8 @@ def test_gradient_reaches_every_parameter(build, example_night, recipe, backbone
         assert grad is not None and grad.abs().sum() > 0, name
 
 
-def test_a_prediction_does_not_depend_on_its_batch_mates(build, example_night, recipe, backbone):
-    model, spec = build(recipe(backbone=backbone))
+def test_a_prediction_does_not_depend_on_its_batch_mates(build, example_night, recipe, parts):
+    model, spec = build(recipe(**parts))
     shake(model)
     dataset = Dataset(example_night, spec)
     with torch.inference_mode():
@@ -68,8 +81,8 @@ def test_a_prediction_does_not_depend_on_its_batch_mates(build, example_night, r
     assert torch.allclose(together[:8], alone, atol=1e-5)
 
 
-def test_a_reloaded_model_predicts_the_same(build, example_night, recipe, backbone, tmp_path):
-    model, spec = build(recipe(backbone=backbone))
+def test_a_reloaded_model_predicts_the_same(build, example_night, recipe, parts, tmp_path):
+    model, spec = build(recipe(**parts))
     shake(model)
     save_model(model, tmp_path)
     dataset = Dataset(example_night, spec)
@@ -130,3 +143,8 @@ def test_single_task_shares_no_network():
 def test_a_backbone_that_makes_no_sense_is_refused(recipe, backbone, told):
     with pytest.raises(ValidationError, match=told):
         Recipe.model_validate({**recipe().model_dump(), "backbone": backbone})
+
+
+def test_heads_that_do_not_fit_the_width_are_refused(recipe):
+    with pytest.raises(ValidationError, match=r"attention_size 8 is no multiple of sequence_encoder.heads 3"):
+        recipe(sequence_encoder={"kind": "transformer", "heads": 3})
