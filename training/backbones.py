@@ -3,6 +3,7 @@
 The first layer of every network and every gate is one matrix that the model splits by who knows what (user, item, pair,
 scenario), so that scoring computes a user's and an item's part once. A backbone takes over behind that layer: from hidden
 [N, hidden_width], after its activation, and gate logits [N, gate_width] to what each task's tower reads, [T, N, out_width].
+Its last_shared is the weight of the last layer that tasks share, and how many of its first rows they share.
 Shapes: N rows, T tasks.
 """
 
@@ -11,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from training.experts import ExpertLayer, Experts, by_expert, gate_shares, mix
+from training.experts import ExpertLayer, Experts, SharedRows, by_expert, gate_shares, mix, shared_rows
 from training.ple import PLE
 from training.recipe import BackboneSizes, MMoESizes, PLESizes
 
@@ -37,6 +38,7 @@ class SharedBottom(nn.Module):
         super().__init__()
         self.hidden_width, self.gate_width, self.out_width = sizes[0], 0, sizes[-1]
         self.tasks, self.deeper = tasks, Experts(1, sizes, dropout)
+        self.last_shared = shared_rows(self.deeper.last_weight(), 1)
 
     def forward(self, hidden: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
         """Give every task the same."""
@@ -50,6 +52,7 @@ class SingleTask(nn.Module):
         super().__init__()
         self.hidden_width, self.gate_width, self.out_width = tasks * sizes[0], 0, sizes[-1]
         self.tasks, self.deeper = tasks, Experts(tasks, sizes, dropout)
+        self.last_shared: SharedRows = None
 
     def forward(self, hidden: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
         """Give each task its own."""
@@ -65,6 +68,7 @@ class MMoE(nn.Module):
         self.hidden_width, self.out_width = sizes.experts * sizes.expert_sizes[0], sizes.expert_sizes[-1]
         self.gate_width = tasks * sizes.experts
         self.deeper = Experts(sizes.experts, sizes.expert_sizes, dropout)
+        self.last_shared = shared_rows(self.deeper.last_weight(), sizes.experts)
 
     def forward(self, hidden: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
         """Mix the experts for each task."""
@@ -86,6 +90,7 @@ class CrossStitch(nn.Module):
         others = 0.1 / max(tasks - 1, 1)
         start = torch.full((tasks, tasks), others) + torch.eye(tasks) * (0.9 - others)
         self.stitches = nn.ParameterList(start.clone() for _ in sizes)
+        self.last_shared = shared_rows(self.stitches[-1], tasks)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:

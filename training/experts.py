@@ -32,11 +32,23 @@ class Experts(nn.Module):
         self.layers = nn.ModuleList(ExpertLayer(experts, a, b) for a, b in pairwise(sizes))
         self.dropout = nn.Dropout(dropout)
 
+    def last_weight(self) -> nn.Parameter | None:
+        """Return the weight [E, in, out] of the last layer; None if there is none behind the first."""
+        return self.layers[-1].weight if len(self.layers) else None  # type: ignore[return-value]
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Apply the layers."""
         for layer in self.layers:
             hidden = functional.relu(layer(hidden))
         return self.dropout(hidden)
+
+
+SharedRows = tuple[nn.Parameter, int] | None
+
+
+def shared_rows(weight: nn.Parameter | None, rows: int) -> SharedRows:
+    """Return a weight with how many of its first rows tasks share; None if they share none."""
+    return None if weight is None or not rows else (weight, rows)
 
 
 def by_expert(hidden: torch.Tensor, experts: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from training.experts import ExpertLayer, Experts, by_expert, gate_shares, mix
+from training.experts import ExpertLayer, Experts, by_expert, gate_shares, mix, shared_rows
 from training.recipe import PLESizes
 
 
@@ -56,6 +56,8 @@ class PLE(nn.Module):
         reached = sizes.shared_experts + sizes.task_experts
         self.hidden_width, self.out_width = self.experts * width, inner
         self.gate_width: int = self.levels[0].gate_width  # type: ignore[assignment]
+        deepest: Extraction = self.levels[-1]  # type: ignore[assignment]
+        self.last_shared = shared_rows(deepest.deeper.last_weight(), sizes.shared_experts)
         self.entrances = nn.ModuleList(ExpertLayer(self.experts, inner, width) for _ in range(1, sizes.levels))
         self.task_gates = nn.ModuleList(ExpertLayer(tasks, inner, reached) for _ in range(1, sizes.levels))
         self.shared_gates = nn.ModuleList(nn.Linear(inner, self.experts) for _ in range(1, sizes.levels - 1))

@@ -79,7 +79,7 @@ class Recipe(Strict):
     backbone: BackboneSizes = PLESizes()
     tower_sizes: list[Width] = Field([16], min_length=1)
     dropout: float = Field(0.0, ge=0, lt=1)
-    balancing: Literal["equal", "fixed", "uncertainty"] = "equal"
+    balancing: Literal["equal", "fixed", "uncertainty", "dwa", "gradnorm", "famo"] = "equal"
     task_weights: dict[str, Annotated[float, Field(ge=0)]] = Field({})
     learning_rate: LearningRates = LearningRates()
     weight_decay: float = Field(1e-5, ge=0, le=1)

@@ -4,9 +4,11 @@ A batch is always computed in SLICES slices side by side, whose losses and gradi
 weights after a step do not depend on which slice was ready first.
 """
 
+from collections.abc import Callable
+
 import torch
 
-from training.balancing import TaskBalance
+from training.balancing import make_balance
 from training.batches import Batch, Dataset
 from training.losses import task_losses
 from training.optimizers import TABLE, make_optimizers
@@ -28,12 +30,15 @@ class Steps:
 
     def __init__(self, model: RankingModel, scales: torch.Tensor, rate: float = 1.0) -> None:
         recipe = model.spec.recipe
-        self.model, self.balance, self._scales = model, TaskBalance(recipe, model.spec.tasks), scales
+        self.model, self._scales = model, scales
+        self.balance = make_balance(recipe, model.spec.tasks, model.backbone)
         self._optimizers = make_optimizers(model, self.balance, recipe, rate)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         # Slices would take dropout's draws from one generator, in an order left to chance.
         self._slices = 1 if recipe.dropout else SLICES
         self._pool = torch_workers(self._slices)
+        self._epoch: list[torch.Tensor] = []  # the tasks' losses of each step
+        self._again: Callable[[], torch.Tensor] = lambda: self._epoch[-1]
 
     def gradient(self, dataset: Dataset, chunks: torch.Tensor, mean_weight: torch.Tensor) -> float:
         """Set the gradients of a batch's loss and return it: each task's mean over impressions, weighed and added up.
@@ -51,6 +56,10 @@ class Steps:
         slices = [chunks[first :: self._slices] for first in range(min(self._slices, len(chunks)))]
         parts = list(self._pool.map(losses, slices))
         total = torch.stack([part.detach() for part in parts]).sum(0).requires_grad_()
+        self._epoch.append(total.detach())
+        self._again = lambda: torch.stack(list(self._pool.map(torch.no_grad()(losses), slices))).sum(0)
+        if self.balance.last_shared is not None:
+            self.balance.see_pulls(total.detach(), self._pulls(parts, *self.balance.last_shared))
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = self.balance(total)
@@ -71,6 +80,22 @@ class Steps:
         torch.nn.utils.clip_grad_norm_(dense, _CLIP_NORM)
         for optimizer in self._optimizers:
             optimizer.step()
+        if self.balance.looks_back:
+            self.balance.after_step(self._epoch[-1], self._again)
+
+    def end_epoch(self) -> None:
+        """Tell the balance how the tasks' losses were."""
+        self.balance.after_epoch(torch.stack(self._epoch).mean(0))
+        self._epoch.clear()
+
+    def _pulls(self, parts: list[torch.Tensor], weight: torch.nn.Parameter, rows: int) -> torch.Tensor:
+        """Return the norm of each task's gradient at the first rows of a weight: [T]."""
+
+        def pull(part: torch.Tensor) -> torch.Tensor:
+            each = [torch.autograd.grad(loss, weight, retain_graph=True)[0][:rows].flatten() for loss in part]
+            return torch.stack(each)
+
+        return torch.stack(list(self._pool.map(pull, parts))).sum(0).norm(dim=1)
 
 
 def batch_losses(model: RankingModel, batch: Batch, scales: torch.Tensor) -> torch.Tensor:

@@ -198,6 +198,7 @@ def train_epoch(steps: Steps, train: Dataset, recipe: Recipe, epoch: int) -> dic
                 pace,
                 (train.size - rows) / pace,
             )
+    steps.end_epoch()
     average.apply()
     return {
         "epoch": float(epoch),

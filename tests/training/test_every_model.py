@@ -32,6 +32,7 @@ PARTS = {
     "ple and target_attention": {},
     **{name: {"backbone": sizes} for name, sizes in BACKBONES.items()},
     **{name: {"sequence_encoder": sizes} for name, sizes in ENCODERS.items()},
+    **{name: {"balancing": name} for name in ("dwa", "gradnorm", "famo")},
 }
 
 
@@ -61,7 +62,7 @@ def test_overfits_200_rows(build, take_steps, example_night, recipe, parts):
 
 
 def test_gradient_reaches_every_parameter(build, example_night, recipe, parts):
-    model, spec = build(recipe(**parts, balancing="uncertainty"))
+    model, spec = build(recipe(**{"balancing": "uncertainty", **parts}))
     steps, dataset = Steps(model, torch.ones(4)), Dataset(example_night, spec)
     shake(model, steps.balance)
     steps.gradient(dataset, torch.arange(100), torch.ones(4))

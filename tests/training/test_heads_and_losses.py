@@ -6,10 +6,8 @@ from torch.nn import functional
 
 from nightshelf.config import Task
 from nightshelf.errors import InputError
-from training.balancing import TaskBalance
 from training.heads import OutcomeChain, PositionBias
 from training.losses import binary_loss, task_losses, tweedie_loss
-from training.recipe import Recipe
 from training.spec import TaskSpec, order_tasks
 
 CLICK, CART = TaskSpec(name="click", kind="binary"), TaskSpec(name="cart", kind="binary", given="click")
@@ -61,18 +59,6 @@ def test_position_bias_is_zero_at_the_first_place_and_only_for_root_tasks():
     torch.nn.init.ones_(bias.table)
     found = bias(torch.tensor([1, 1, 1, 2]), torch.tensor([0, 1, 2, 400]))
     assert found.tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [1, 0, 0]]
-
-
-def test_balances():
-    losses = torch.tensor([1.0, 2.0, 3.0])
-    assert TaskBalance(Recipe(name="r"), TASKS)(losses).item() == 6
-    fixed = Recipe(name="r", balancing="fixed", task_weights={"cart": 0.5})
-    assert TaskBalance(fixed, TASKS)(losses).item() == 5
-    uncertain = TaskBalance(Recipe(name="r", balancing="uncertainty"), TASKS)
-    uncertain(losses).backward()
-    assert uncertain.log_variance.grad.tolist() == [-0.5, -1.5, -2.5]
-    with pytest.raises(InputError, match="'buy' is no task"):
-        TaskBalance(Recipe(name="r", task_weights={"buy": 1}), TASKS)
 
 
 def test_tasks_stand_behind_what_they_are_given(demo_shop):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from nightshelf.errors import EngineError, InputError
 from training.artifact import SERVING, load_model, load_spec, save_model
-from training.balancing import TaskBalance
+from training.balancing import make_balance
 from training.base_rates import regression_scales, start_at_base_rates
 from training.batches import Dataset
 from training.predict import predict
@@ -26,7 +26,7 @@ from training.vocabulary import Vocabulary
 def test_slices_add_up_to_the_gradient_of_the_whole_batch(build, example_night, recipe, size):
     model, spec = build(recipe(balancing="uncertainty"))
     dataset, chunks, ones = Dataset(example_night, spec), torch.arange(size), torch.ones(4)
-    balance = TaskBalance(spec.recipe, spec.tasks)
+    balance = make_balance(spec.recipe, spec.tasks, model.backbone)
     batch = dataset.batch(chunks)
     loss = balance(batch_losses(model, batch, ones) / batch.is_row.sum())
     loss.backward()

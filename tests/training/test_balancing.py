@@ -1,0 +1,108 @@
+import pytest
+import torch
+from torch import nn
+
+from nightshelf.errors import InputError
+from training.backbones import make_backbone
+from training.balancing import FAMO, DynamicAverage, GradNorm, make_balance
+from training.batches import Dataset
+from training.recipe import PlainSizes, Recipe
+from training.spec import TaskSpec
+from training.steps import Steps
+
+TASKS = [
+    TaskSpec(name="click", kind="binary"),
+    TaskSpec(name="cart", kind="binary", given="click"),
+    TaskSpec(name="spend", kind="regression", given="cart"),
+]
+LOSSES = torch.tensor([1.0, 2.0, 3.0])
+
+
+def balance_of(sizes=None, **recipe):
+    backbone = make_backbone(sizes or PlainSizes(kind="shared_bottom", sizes=[4, 3]), len(TASKS), 0)
+    return make_balance(Recipe(name="r", **recipe), TASKS, backbone)
+
+
+def test_weights_of_the_recipe_and_of_learned_variances():
+    assert balance_of()(LOSSES).item() == 6
+    assert balance_of(balancing="fixed", task_weights={"cart": 0.5})(LOSSES).item() == 5
+    uncertain = balance_of(balancing="uncertainty")
+    uncertain(LOSSES).backward()
+    assert uncertain.log_variance.grad.tolist() == [-0.5, -1.5, -2.5]
+    with pytest.raises(InputError, match="'buy' is no task"):
+        balance_of(task_weights={"buy": 1})
+
+
+def test_dwa_is_the_papers_formula():
+    balance = DynamicAverage(3)
+    balance.after_epoch(torch.tensor([1.0, 2.0, 4.0]))
+    assert balance.weights.tolist() == [1, 1, 1]
+    balance.after_epoch(torch.tensor([0.5, 2.0, 6.0]))
+    expected = 3 * torch.softmax(torch.tensor([0.5, 1.0, 1.5]) / 2, 0)
+    torch.testing.assert_close(balance.weights, expected)
+    assert balance(LOSSES).item() == pytest.approx(float((expected * LOSSES).sum()))
+
+
+def test_gradnorm_makes_pulls_alike_and_keeps_the_sum_of_weights():
+    balance = GradNorm(3, (nn.Parameter(torch.zeros(1)), 1))
+    norms = torch.tensor([1.0, 2.0, 4.0])
+    for _ in range(400):
+        balance.see_pulls(LOSSES, norms)
+    pulls = balance.weights * norms
+    assert balance.weights.sum() == pytest.approx(3)
+    assert pulls.max() / pulls.min() < 1.2
+    first = balance.weights.clone()
+    for _ in range(400):  # the last task's loss has not fallen, the others' have
+        balance.see_pulls(LOSSES * torch.tensor([0.5, 0.5, 1.0]), norms)
+    assert balance.weights[2] / first[2] > 1.5 * balance.weights[0] / first[0]
+
+
+def test_gradnorm_asks_for_a_layer_that_tasks_share():
+    for sizes in (PlainSizes(kind="single_task", sizes=[4, 3]), PlainSizes(kind="shared_bottom", sizes=[4])):
+        with pytest.raises(InputError, match=r"gradnorm needs a layer .* backbone ple"):
+            balance_of(sizes, balancing="gradnorm")
+
+
+def test_famo_weighs_more_what_fell_less():
+    balance = FAMO(3)
+    loss = balance(LOSSES.clone().requires_grad_())
+    shares = 1 / LOSSES
+    torch.testing.assert_close(balance.weights, shares / shares.sum())
+    assert loss.item() == pytest.approx(float((balance.weights * LOSSES).sum()))
+    for _ in range(20):
+        balance.after_step(LOSSES, lambda: LOSSES * torch.tensor([0.5, 0.9, 0.9]))
+    balance(LOSSES)
+    share = balance.weights * LOSSES
+    assert share[0] < share[1] == pytest.approx(float(share[2]))
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_pulls_are_the_norms_at_the_layer_that_tasks_share(build, example_night, recipe, slices):
+    """Not at the first embedding table, and of the shared experts alone."""
+    model, spec = build(recipe(balancing="gradnorm", dropout=0.0 if slices == 2 else 1e-9))
+    dataset, chunks, ones = Dataset(example_night, spec), torch.arange(60), torch.ones(4)
+    steps, seen = Steps(model, ones), []
+    steps.balance.see_pulls = lambda losses, norms: seen.append((losses, norms))
+    steps.gradient(dataset, chunks, ones)
+    ((losses, norms),) = seen
+    experts = model.backbone.levels[0].deeper.layers[0].weight
+    plain = Steps(build(recipe())[0], ones)
+    for task in range(4):
+        plain.balance.weights = torch.eye(4)[task]
+        assert plain.gradient(dataset, chunks, ones) == pytest.approx(float(losses[task]), rel=1e-5)
+        gradient = plain.model.backbone.levels[0].deeper.layers[0].weight.grad
+        assert norms[task].item() == pytest.approx(float(gradient[:2].norm()), rel=1e-4)
+    assert len(experts) > 2
+
+
+def test_famo_looks_at_the_same_batch_after_the_step(build, example_night, recipe):
+    model, spec = build(recipe(balancing="famo"))
+    dataset, chunks, ones = Dataset(example_night, spec), torch.arange(60), torch.ones(4)
+    steps, told = Steps(model, ones), []
+    steps.balance.after_step = lambda before, again: told.append((before, again()))
+    steps.gradient(dataset, chunks, ones)
+    steps.move()
+    ((before, after),) = told
+    steps.gradient(dataset, chunks, ones)
+    torch.testing.assert_close(steps._epoch[-1], after)
+    assert not torch.equal(before, after)
