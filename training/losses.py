@@ -1,13 +1,16 @@
 """What each task's error costs, element by element, from the log of its predicted outcome.
 
 Binary: the negative log likelihood of the outcome. Regression: the Tweedie deviance with power 1.5 (Tweedie 1984), for
-values that are mostly 0 and sometimes large; its optimum is the mean, so predictions add up to what was spent.
+values that are mostly 0 and sometimes large; its optimum is the mean, so predictions add up to what was spent. A recipe may
+choose another loss for a task; what it predicts is then no mean, and a probability is not one of the log's rates.
 """
 
 import torch
 
 from training.heads import log_complement
 from training.spec import TaskSpec
+
+_FOCUS = 2.0
 
 
 def binary_loss(log_p: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -19,6 +22,32 @@ def tweedie_loss(log_mean: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Return half the Tweedie deviance of power 1.5, up to a term of the label alone: 2 √μ + 2 y / √μ."""
     root = torch.exp(0.5 * log_mean)
     return 2 * root + 2 * label / root
+
+
+def focal_loss(log_p: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Return the focal loss with γ = 2 (Lin et al., ICCV 2017): what is told well already counts little."""
+    log_not = log_complement(log_p)
+    missed = label * log_not.exp() + (1 - label) * log_p.exp()
+    return missed**_FOCUS * binary_loss(log_p, label)
+
+
+def squared_error(log_mean: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Return half the squared error."""
+    return 0.5 * (log_mean.exp() - label) ** 2
+
+
+def huber_loss(log_mean: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Return half the squared error up to an error of 1, and linear beyond (Huber 1964): a few large values bend it less."""
+    return torch.nn.functional.huber_loss(log_mean.exp(), label, reduction="none")
+
+
+_LOSSES = {
+    "cross_entropy": binary_loss,
+    "focal": focal_loss,
+    "tweedie": tweedie_loss,
+    "squared_error": squared_error,
+    "huber": huber_loss,
+}
 
 
 def task_losses(
@@ -33,9 +62,8 @@ def task_losses(
     losses = []
     for place, task in enumerate(tasks):
         log_p, label, weight = log_outcomes[..., place], labels[..., place], weights[..., place]
-        if task.kind == "binary":
-            loss = binary_loss(log_p, label)
-        else:
-            loss = tweedie_loss(log_p - scales[place].log(), label / scales[place])
+        if task.kind == "regression":
+            log_p, label = log_p - scales[place].log(), label / scales[place]
+        loss = _LOSSES[task.loss](log_p, label)
         losses.append((loss * weight).sum())
     return torch.stack(losses)

@@ -79,6 +79,7 @@ class Recipe(Strict):
     backbone: BackboneSizes = PLESizes()
     tower_sizes: list[Width] = Field([16], min_length=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    losses: dict[str, Literal["cross_entropy", "focal", "tweedie", "huber", "squared_error"]] = Field({})
     balancing: Literal["equal", "fixed", "uncertainty", "dwa", "gradnorm", "famo"] = "equal"
     task_weights: dict[str, Annotated[float, Field(ge=0)]] = Field({})
     learning_rate: LearningRates = LearningRates()

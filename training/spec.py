@@ -19,15 +19,28 @@ from training.normalization import NormalizationSpec
 from training.recipe import Recipe
 from training.vocabulary import Vocabulary
 
+# The first of a kind is its own: what it is measured by, and trained by unless the recipe chooses another.
+LOSSES = {"binary": ("cross_entropy", "focal"), "regression": ("tweedie", "huber", "squared_error")}
+
 
 class TaskSpec(BaseModel):
-    """A task as the heads see it."""
+    """A task as the heads see it, and what its error costs in training."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     kind: Literal["binary", "regression"]
     given: str | None = None
+    chosen_loss: str | None = None
+
+    @property
+    def loss(self) -> str:
+        """Return the name of its loss."""
+        return self.chosen_loss or LOSSES[self.kind][0]
+
+    def measured(self) -> "TaskSpec":
+        """Return the task with the loss of its kind."""
+        return self.model_copy(update={"chosen_loss": None})
 
 
 class ModelSpec(BaseModel):
@@ -97,7 +110,11 @@ def model_spec(
     normalization: NormalizationSpec,
     as_of_date: str,
 ) -> ModelSpec:
-    """Describe the ranker of a shop."""
+    """Describe the ranker of a shop.
+
+    Raises:
+        InputError: the recipe chooses a loss for a task that the shop has not, or one of another kind of task.
+    """
     sizes = field_sizes(shop, vocabularies)
     users, items = field_names(shop)
     for name in recipe.unread:
@@ -105,7 +122,7 @@ def model_spec(
     user_names, target_names = dense_names(shop)
     return ModelSpec(
         recipe=recipe,
-        tasks=order_tasks(shop),
+        tasks=_with_losses(order_tasks(shop), recipe),
         scenarios=list(shop.scenarios),
         events=sequence_events(shop),
         user_fields={name: sizes[name] for name in users},
@@ -116,3 +133,14 @@ def model_spec(
         as_of_date=as_of_date,
         oov_buckets=OOV_BUCKETS,
     )
+
+
+def _with_losses(tasks: list[TaskSpec], recipe: Recipe) -> list[TaskSpec]:
+    kinds = {task.name: task.kind for task in tasks}
+    for name, loss in recipe.losses.items():
+        if name not in kinds:
+            raise InputError(f"losses: {name!r} is no task of this shop; known: {', '.join(kinds)}")
+        if loss not in LOSSES[kinds[name]]:
+            allowed = ", ".join(LOSSES[kinds[name]])
+            raise InputError(f"losses.{name} = {loss!r} is none of a {kinds[name]} task; known: {allowed}")
+    return [task.model_copy(update={"chosen_loss": recipe.losses.get(task.name)}) for task in tasks]

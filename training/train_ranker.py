@@ -225,7 +225,7 @@ def validation_metrics(model: RankingModel, validation: Dataset) -> dict[str, fl
         scale = mean.reshape(1) if task.kind == "regression" else torch.ones(1)
         base = mean.log().expand_as(labels)
         losses = [
-            task_losses(logs, labels, weights, [task], scale).double()
+            task_losses(logs, labels, weights, [task.measured()], scale).double()
             for logs in (predictions.log_at_position[rows, place : place + 1], base)
         ]
         ratios[task.name] = float(losses[0] / losses[1])

@@ -30,7 +30,9 @@ def why_incompatible(parent: ModelSpec, child: ModelSpec) -> str:
     buckets = [{name: len(edges) for name, edges in spec.normalization.edges.items()} for spec in (parent, child)]
     if buckets[0] != buckets[1]:
         return f"the number of edges between buckets was {buckets[0]} and is {buckets[1]}"
-    for name in ("tasks", "scenarios", "events", "user_dense", "target_dense", "oov_buckets"):
+    if [task.measured() for task in parent.tasks] != [task.measured() for task in child.tasks]:
+        return "the shop's tasks have changed"
+    for name in ("scenarios", "events", "user_dense", "target_dense", "oov_buckets"):
         if getattr(parent, name) != getattr(child, name):
             return f"the shop's {name} have changed"
     for name in ("user_fields", "item_fields"):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from nightshelf.errors import InputError
 from training.artifact import load_model, save_model
 from training.backbones import make_backbone
 from training.batches import Dataset
@@ -32,6 +33,7 @@ PARTS = {
     "ple and target_attention": {},
     **{name: {"backbone": sizes} for name, sizes in BACKBONES.items()},
     **{name: {"sequence_encoder": sizes} for name, sizes in ENCODERS.items()},
+    "other losses": {"losses": {"click": "focal", "spend": "squared_error"}},
     **{name: {"balancing": name} for name in ("dwa", "gradnorm", "famo")},
 }
 
@@ -149,3 +151,15 @@ def test_a_backbone_that_makes_no_sense_is_refused(recipe, backbone, told):
 def test_heads_that_do_not_fit_the_width_are_refused(recipe):
     with pytest.raises(ValidationError, match=r"attention_size 8 is no multiple of sequence_encoder.heads 3"):
         recipe(sequence_encoder={"kind": "transformer", "heads": 3})
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        ({"buy": "focal"}, r"losses: 'buy' is no task of this shop; known: click, cart"),
+        ({"spend": "focal"}, r"losses.spend = 'focal' is none of a regression task; known: tweedie, huber"),
+    ],
+)
+def test_a_loss_that_fits_no_task_is_refused(build, recipe, losses, told):
+    with pytest.raises(InputError, match=told):
+        build(recipe(losses=losses))

@@ -7,7 +7,7 @@ from torch.nn import functional
 from nightshelf.config import Task
 from nightshelf.errors import InputError
 from training.heads import OutcomeChain, PositionBias
-from training.losses import binary_loss, task_losses, tweedie_loss
+from training.losses import binary_loss, focal_loss, huber_loss, squared_error, task_losses, tweedie_loss
 from training.spec import TaskSpec, order_tasks
 
 CLICK, CART = TaskSpec(name="click", kind="binary"), TaskSpec(name="cart", kind="binary", given="click")
@@ -40,6 +40,36 @@ def test_tweedie_is_lowest_at_the_mean():
     log_mean = torch.linspace(-3, 3, 601)
     losses = torch.stack([tweedie_loss(m, label).sum() for m in log_mean])
     assert log_mean[losses.argmin()].exp() == pytest.approx(2.0, rel=0.02)
+
+
+def test_focal_loss_is_the_papers_formula():
+    z, label = torch.linspace(-6, 6, 25), (torch.arange(25) % 2).float()
+    p = torch.sigmoid(z)
+    right = torch.where(label == 1, p, 1 - p)
+    expected = -((1 - right) ** 2) * right.log()
+    torch.testing.assert_close(focal_loss(functional.logsigmoid(z), label), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_errors_of_values_by_hand():
+    log_mean, label = torch.tensor([1.0, 2.0, 2.0]).log(), torch.tensor([1.5, 0.0, 5.0])
+    torch.testing.assert_close(squared_error(log_mean, label), torch.tensor([0.125, 2.0, 4.5]))
+    torch.testing.assert_close(huber_loss(log_mean, label), torch.tensor([0.125, 1.5, 2.5]))
+
+
+def test_each_task_has_the_loss_that_was_chosen_for_it_and_is_measured_by_its_own():
+    z, labels, weights = torch.randn(6, 3), torch.rand(6, 3).round(), torch.ones(6, 3)
+    scales, logs = torch.tensor([1.0, 1.0, 4.0]), OutcomeChain(TASKS)(z)
+    chosen = [
+        CLICK.model_copy(update={"chosen_loss": "focal"}),
+        CART,
+        SPEND.model_copy(update={"chosen_loss": "huber"}),
+    ]
+    plain, other = (task_losses(logs, labels, weights, tasks, scales) for tasks in (TASKS, chosen))
+    assert (plain == other).tolist() == [False, True, False]
+    assert other[0] == focal_loss(logs[:, 0], labels[:, 0]).sum()
+    assert other[2] == huber_loss(logs[:, 2] - math.log(4), labels[:, 2] / 4).sum()
+    measured = [task.measured() for task in chosen]
+    assert torch.equal(task_losses(logs, labels, weights, measured, scales), plain)
 
 
 def test_masked_rows_have_no_part_in_the_loss():
