@@ -45,6 +45,22 @@ def test_an_empty_partition_really_becomes_empty(shop: Shop) -> None:
     assert warehouse.read("source_counts").num_rows == 0
 
 
+def test_partitions_are_asked_for_without_a_text_that_must_be_parsed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyIceberg's parser fails now and then when two threads need it first, as those do that write two tables at a time."""
+    monkeypatch.setattr("pyiceberg.expressions.parser.parse", lambda text: pytest.fail(f"parsed {text}"))
+    warehouse = Warehouse(shop)
+    for _ in range(2):
+        warehouse.publish_arrow(
+            "source_counts", pa.concat_tables([counts(EVE, "a"), counts(DAY, "b")]), [EVE, DAY], "r"
+        )
+    assert warehouse.read("source_counts", [DAY])["source"].to_pylist() == ["b"]
+    assert len(warehouse.files("source_counts", [EVE, DAY])) == 2
+    assert warehouse.files("source_counts", []) == []
+    assert set(warehouse.statistics("source_counts", [EVE])) == {EVE}
+
+
 def test_rows_and_nulls_of_a_partition_are_those_of_all_its_files(shop: Shop) -> None:
     warehouse = Warehouse(shop)
     folder = warehouse.new_run_dir("source_counts", "two files")
