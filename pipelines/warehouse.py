@@ -224,7 +224,7 @@ def write_days(rows: pa.Table, folder: Path, days: list[dt.date]) -> None:
 
 def _in_dates(dates: Iterable[dt.date] | None) -> BooleanExpression:
     # No text: PyIceberg's parser of texts fails now and then where two threads use it first
-    return AlwaysTrue() if dates is None else In("as_of_date", {str(day) for day in dates})
+    return AlwaysTrue() if dates is None else In("as_of_date", {str(day) for day in dates})  # type: ignore[call-arg, misc]
 
 
 def _conform(rows: pa.Table, spec: TableSpec) -> pa.Table:
