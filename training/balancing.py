@@ -1,7 +1,8 @@
 """How the tasks' losses become one: what each weighs in the gradient of a step.
 
 `equal` and `fixed` weigh by the recipe, `uncertainty` by a learned variance; `dwa` by how fast each loss has fallen from epoch to
-epoch; `gradnorm` so that tasks pull alike at the last layer that they share; `famo` so that all losses fall at one rate.
+epoch; `gradnorm` so that tasks pull alike at the last layer that they share; `famo` so that all losses fall at one rate;
+`pcgrad`, `mgda`, `cagrad` and `upgrad` (of torchjd) by the angles between the tasks' gradients, so that none is stepped upon.
 """
 
 from collections.abc import Callable
@@ -21,11 +22,13 @@ class Balance(nn.Module):
     """Weights of equal and fixed balancing, and what the other kinds are asked for.
 
     weights: [T], not learned by the model's optimizers. last_shared: a weight and how many of its rows tasks share, if the
-    balance wants to know how hard each task pulls at it.
+    balance wants to know how hard each task pulls at it. wants_gramian, looks_back: whether see_gramian, after_step are to be
+    called.
     """
 
     weights: torch.Tensor
     last_shared: tuple[nn.Parameter, int] | None = None
+    wants_gramian = False
     looks_back = False
 
     def __init__(self, weights: torch.Tensor) -> None:
@@ -38,6 +41,9 @@ class Balance(nn.Module):
 
     def see_pulls(self, losses: torch.Tensor, norms: torch.Tensor) -> None:
         """Learn the norms [T] of the gradients of the losses [T] at last_shared, before the step that they belong to."""
+
+    def see_gramian(self, gramian: torch.Tensor) -> None:
+        """Learn the products [T, T] of the tasks' gradients with each other, before the step that they belong to."""
 
     def after_step(self, before: torch.Tensor, again: Callable[[], torch.Tensor]) -> None:
         """Learn from a step: the batch's losses [T] before it, and a way to have them again after it."""
@@ -131,6 +137,29 @@ class FAMO(Balance):
         self._optimizer.step()
 
 
+class Surgery(Balance):
+    """Weights from the angles between the tasks' gradients, by torchjd: PCGrad (Yu et al. 2020), MGDA (Désidéri 2012, Sener and
+    Koltun 2018), CAGrad (Liu et al. 2021, c = .4) or UPGrad (Quinton and Rey 2024)."""
+
+    wants_gramian = True
+
+    def __init__(self, tasks: int, kind: str) -> None:
+        super().__init__(torch.ones(tasks))
+        from torchjd import aggregation
+
+        makers: dict[str, Callable[[], aggregation.GramianWeightedAggregator]] = {
+            "pcgrad": aggregation.PCGrad,
+            "mgda": aggregation.MGDA,
+            "cagrad": lambda: aggregation.CAGrad(c=0.4),
+            "upgrad": aggregation.UPGrad,
+        }
+        self._weighting = makers[kind]().gramian_weighting
+
+    def see_gramian(self, gramian: torch.Tensor) -> None:
+        """Weigh the step by the gradients' products."""
+        self.weights = self._weighting(gramian)
+
+
 def make_balance(recipe: Recipe, tasks: list[TaskSpec], backbone: Backbone) -> Balance:
     """Return the balance of a recipe.
 
@@ -147,6 +176,8 @@ def make_balance(recipe: Recipe, tasks: list[TaskSpec], backbone: Backbone) -> B
         return DynamicAverage(len(tasks))
     if recipe.balancing == "famo":
         return FAMO(len(tasks))
+    if recipe.balancing in ("pcgrad", "mgda", "cagrad", "upgrad"):
+        return Surgery(len(tasks), recipe.balancing)
     if recipe.balancing == "gradnorm":
         if backbone.last_shared is None:
             raise InputError(

@@ -10,6 +10,7 @@ from nightshelf.yamlfile import Strict, load_model
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Rate = Annotated[float, Field(gt=0, le=10)]
+Balancing = Literal["equal", "fixed", "uncertainty", "dwa", "gradnorm", "famo", "pcgrad", "mgda", "cagrad", "upgrad"]
 
 
 class PLESizes(Strict):
@@ -80,7 +81,7 @@ class Recipe(Strict):
     tower_sizes: list[Width] = Field([16], min_length=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     losses: dict[str, Literal["cross_entropy", "focal", "tweedie", "huber", "squared_error"]] = Field({})
-    balancing: Literal["equal", "fixed", "uncertainty", "dwa", "gradnorm", "famo"] = "equal"
+    balancing: Balancing = "equal"
     task_weights: dict[str, Annotated[float, Field(ge=0)]] = Field({})
     learning_rate: LearningRates = LearningRates()
     weight_decay: float = Field(1e-5, ge=0, le=1)

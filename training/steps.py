@@ -60,6 +60,8 @@ class Steps:
         self._again = lambda: torch.stack(list(self._pool.map(torch.no_grad()(losses), slices))).sum(0)
         if self.balance.last_shared is not None:
             self.balance.see_pulls(total.detach(), self._pulls(parts, *self.balance.last_shared))
+        if self.balance.wants_gramian:
+            self.balance.see_gramian(self._gramian(parts))
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = self.balance(total)
@@ -87,6 +89,21 @@ class Steps:
         """Tell the balance how the tasks' losses were."""
         self.balance.after_epoch(torch.stack(self._epoch).mean(0))
         self._epoch.clear()
+
+    def _gramian(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        """Return the products of the tasks' gradients: [T, T]. Of what tasks share: all dense weights but the towers'."""
+        named = self.model.named_parameters()
+        shared = [p for name, p in named if p.requires_grad and name != TABLE and not name.startswith("towers.")]
+
+        def jacobian(part: torch.Tensor) -> torch.Tensor:
+            each = [
+                torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True, materialize_grads=True)
+                for loss in part
+            ]
+            return torch.stack([torch.cat([gradient.flatten() for gradient in of_task]) for of_task in each])
+
+        whole = torch.stack(list(self._pool.map(jacobian, parts))).sum(0)
+        return whole @ whole.t()
 
     def _pulls(self, parts: list[torch.Tensor], weight: torch.nn.Parameter, rows: int) -> torch.Tensor:
         """Return the norm of each task's gradient at the first rows of a weight: [T]."""

@@ -4,7 +4,7 @@ from torch import nn
 
 from nightshelf.errors import InputError
 from training.backbones import make_backbone
-from training.balancing import FAMO, DynamicAverage, GradNorm, make_balance
+from training.balancing import FAMO, DynamicAverage, GradNorm, Surgery, make_balance
 from training.batches import Dataset
 from training.recipe import PlainSizes, Recipe
 from training.spec import TaskSpec
@@ -106,3 +106,45 @@ def test_famo_looks_at_the_same_batch_after_the_step(build, example_night, recip
     steps.gradient(dataset, chunks, ones)
     torch.testing.assert_close(steps._epoch[-1], after)
     assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("kind", ["pcgrad", "mgda", "cagrad", "upgrad"])
+def test_gradients_that_conflict_are_brought_together(kind):
+    """A step along their sum raises the first loss; CAGrad stays near the sum, the others' step raises none."""
+    gradients = torch.tensor([[1.0, 0.0], [-3.0, 1.0]])
+    assert float(gradients.sum(0) @ gradients[0]) < 0
+    balance = Surgery(2, kind)
+    balance.see_gramian(gradients @ gradients.t())
+    steps = [nn.functional.normalize(step, dim=0) for step in (balance.weights @ gradients, gradients.sum(0))]
+    gains = [gradients @ step for step in steps]
+    assert gains[0].min() > gains[1].min()
+    assert kind == "cagrad" or gains[0].min() >= -1e-5
+    balance.see_gramian(torch.eye(2))
+    assert balance.weights[0] == pytest.approx(float(balance.weights[1]), rel=1e-3)
+
+
+def test_pcgrad_is_the_papers_projection():
+    first, second = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
+    balance = Surgery(2, "pcgrad")
+    balance.see_gramian(torch.stack([first, second]) @ torch.stack([first, second]).t())
+    projected = [a - min(float(a @ b), 0) / float(b @ b) * b for a, b in ((first, second), (second, first))]
+    found = balance.weights @ torch.stack([first, second])
+    torch.testing.assert_close(found, projected[0] + projected[1])
+
+
+def test_the_gramian_is_that_of_what_tasks_share(build, example_night, recipe):
+    model, spec = build(recipe(balancing="upgrad"))
+    dataset, chunks, ones = Dataset(example_night, spec), torch.arange(60), torch.ones(4)
+    steps, seen = Steps(model, ones), []
+    steps.balance.see_gramian = seen.append
+    steps.gradient(dataset, chunks, ones)
+    plain, rows = Steps(build(recipe())[0], ones), []
+    for task in range(4):
+        plain.balance.weights = torch.eye(4)[task]
+        plain.gradient(dataset, chunks, ones)
+        named = [(n, p) for n, p in plain.model.named_parameters() if not n.startswith(("towers.", "fields."))]
+        rows.append(
+            torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for _, p in named])
+        )
+    jacobian = torch.stack(rows)
+    torch.testing.assert_close(seen[0], jacobian @ jacobian.t(), rtol=1e-4, atol=1e-6)

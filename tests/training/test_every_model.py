@@ -34,7 +34,7 @@ PARTS = {
     **{name: {"backbone": sizes} for name, sizes in BACKBONES.items()},
     **{name: {"sequence_encoder": sizes} for name, sizes in ENCODERS.items()},
     "other losses": {"losses": {"click": "focal", "spend": "squared_error"}},
-    **{name: {"balancing": name} for name in ("dwa", "gradnorm", "famo")},
+    **{name: {"balancing": name} for name in ("dwa", "gradnorm", "famo", "upgrad")},
 }
 
 
