@@ -50,6 +50,15 @@ class Attempt:
         write_table(rows, self._night.warehouse.specs[table], folder, sort_by, files_per_day)
         self._written[table] = (folder, dates)
 
+    def write_parts(self, table: str, parts: "Iterable[DataFrame]", dates: list[dt.date], sort_by: list[str]) -> None:
+        """Write the partitions `dates` of a table part by part, each task of a part one file a day."""
+        from feature_jobs.storage import write_table
+
+        folder = self._night.warehouse.new_run_dir(table, self._night.run_id)
+        for rows in parts:
+            write_table(rows, self._night.warehouse.specs[table], folder, sort_by, files_per_day=None)
+        self._written[table] = (folder, dates)
+
     def write_night(self, table: str, rows: "DataFrame") -> None:
         """Write the night's partition of a table that has no other, in as many files as shuffles have partitions."""
         from feature_jobs.storage import write_day

@@ -88,3 +88,16 @@ def days_to_write(
                 reasons[day] = AGAIN
     reasons |= dict.fromkeys(touched(doubtful) if doubtful else (), "late events")
     return [ExampleDay(day, reasons[day]) for day in days if day in reasons]
+
+
+def in_groups(rows: dict[dt.date, int], most: int) -> list[list[dt.date]]:
+    """Cut days, given with their rows, into groups of neighbours with at most so many rows; a larger day stays alone."""
+    groups: list[list[dt.date]] = []
+    held = 0
+    for day, count in sorted(rows.items()):
+        if not groups or held + count > most:
+            groups.append([])
+            held = 0
+        groups[-1].append(day)
+        held += count
+    return groups

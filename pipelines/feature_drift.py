@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from nightshelf.config import Checks, Shop
 from nightshelf.features import dense_features, index_features
 from pipelines.stage import Night
-from pipelines.validate import batch_of, expect, none_above_zero, query_files, row_count
+from pipelines.validate import batch_of, expect, none_above_zero, query_files
+from pipelines.warehouse import row_count
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 from nightshelf.dates import days_back
 from nightshelf.features import WINDOWS, dense_features
 from pipelines.attempt import Attempt
-from pipelines.example_days import ExampleDay, days_to_write, example_window_of, labelled_days
+from pipelines.example_days import ExampleDay, days_to_write, example_window_of, in_groups, labelled_days
 from pipelines.feature_days import OF_LOGS, SNAPSHOTS, SUMS, missing_days
 from pipelines.stage import Night
+from pipelines.warehouse import arrow_schema, row_count
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 _LONGEST = max(WINDOWS)
+_ROWS_AT_A_TIME = 2_000_000
 
 
 class FeatureWriter:
@@ -213,28 +215,36 @@ class FeatureWriter:
         self.tables.write("item_graph", rows, [self.day], ["head"])
 
     def training_examples(self) -> None:
-        """Write training_examples."""
+        """Write training_examples, some days at a time: the rows are wide, and all at once they would be sorted on disk."""
         from feature_jobs.attribution import attributed_outcomes
-        from feature_jobs.labels import labels
-        from feature_jobs.training_examples import training_examples
 
         days = [example.day for example in self.examples]
         near = [day for day in self.known if day >= self._reaching(days[0])]
         shown, acts = (self.tables.read(table, near) for table in OF_LOGS)
         outcomes = attributed_outcomes(shown, acts, self.shop, hindsight=True).persist()
         outcomes.count()  # for its size, as above
+        rows = {day: row_count(self.tables.files("impressions", [day])) for day in days}
+        parts = (self._examples_of(some, outcomes) for some in in_groups(rows, _ROWS_AT_A_TIME))
+        self.tables.write_parts("training_examples", parts, days, ["impression_ts"])
+
+    def _examples_of(self, days: list[dt.date], outcomes: "DataFrame") -> "DataFrame":
+        """Return the examples that arrived on these days, from the outcomes of the whole time."""
+        from feature_jobs.attribution import reach_days
+        from feature_jobs.labels import labels
+        from feature_jobs.training_examples import training_examples
+
+        until = days[-1] + dt.timedelta(days=reach_days(self.shop))
+        acts = self.tables.read("acts", [day for day in self.known if self._reaching(days[0]) <= day <= until])
         labelled = labels(self.tables.read("impressions", days), acts, outcomes, self.shop, self.day)
         late = max(source.late_by_days for source in self.shop.sources)
-        before = days_back(self.day - dt.timedelta(days=1), (self.day - days[0]).days + late + 1)
+        before = days_back(days[-1] - dt.timedelta(days=1), (days[-1] - days[0]).days + late + 1)
         of_users, of_items, there = (self.tables.read(name, before) for name in SNAPSHOTS[:3])
-        rows = training_examples(labelled, of_users, of_items, there, self.shop, self.window.first_date, self.day)
-        self.tables.write("training_examples", rows, days, ["impression_ts"], files_per_day=None)
+        return training_examples(labelled, of_users, of_items, there, self.shop, self.window.first_date, self.day)
 
     def normalization(self) -> None:
         """Write normalization."""
         import pyarrow as pa
 
-        from pipelines.warehouse import arrow_schema
         from training.normalization import fit_normalization
 
         files = self.tables.files("training_examples", self.window.days or [self.day])

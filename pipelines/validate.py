@@ -11,7 +11,6 @@ exception inside a rule looks like a rule that failed, so it is told apart by it
 
 import datetime as dt
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -100,13 +99,6 @@ def connect(night: Night) -> "duckdb.DuckDBPyConnection":
     connection.execute("SET temp_directory = $folder", {"folder": str(night.shop.home / "tmp" / "duckdb")})
     connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     return connection
-
-
-def row_count(files: Iterable[str]) -> int:
-    """Return the rows of Parquet files, read from their footers."""
-    import pyarrow.parquet as pq
-
-    return sum(pq.read_metadata(file).num_rows for file in files)
 
 
 def check_table(

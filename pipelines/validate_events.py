@@ -17,9 +17,9 @@ from pipelines.validate import (
     none_above_zero,
     query_files,
     record_checks,
-    row_count,
     stop_on_failure,
 )
+from pipelines.warehouse import row_count
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation

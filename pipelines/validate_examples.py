@@ -21,11 +21,10 @@ from pipelines.validate import (
     expect,
     query_files,
     record_checks,
-    row_count,
     stop_on_failure,
 )
 from pipelines.validate_events import check_log_table
-from pipelines.warehouse import arrow_schema
+from pipelines.warehouse import arrow_schema, row_count
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation

@@ -222,6 +222,11 @@ def write_days(rows: pa.Table, folder: Path, days: list[dt.date]) -> None:
         pq.write_table(part, folder / f"{DAY_FOLDER}={day}" / "part-0.parquet", compression="zstd")
 
 
+def row_count(files: Iterable[str]) -> int:
+    """Return the rows of Parquet files, read from their footers."""
+    return sum(pq.read_metadata(file).num_rows for file in files)
+
+
 def _in_dates(dates: Iterable[dt.date] | None) -> BooleanExpression:
     # No text: PyIceberg's parser of texts fails now and then where two threads use it first
     return AlwaysTrue() if dates is None else In("as_of_date", {str(day) for day in dates})  # type: ignore[call-arg, misc]

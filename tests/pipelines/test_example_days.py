@@ -4,7 +4,7 @@ import datetime as dt
 
 import pytest
 
-from pipelines.example_days import days_to_write
+from pipelines.example_days import days_to_write, in_groups
 
 DAYS = [dt.date(2026, 2, day) for day in range(1, 11)]
 NIGHT = DAYS[-1]
@@ -50,3 +50,12 @@ def test_a_night_that_is_run_again_forgets_what_later_ones_knew(later):
     known = {day: night + dt.timedelta(days=later) for day in DAYS[:7]}
     found, _ = reasons(known, night=night)
     assert found == {2: "again", 3: "again", 4: "ripening", 5: "ripening", 6: "ripening", 7: "new"}
+
+
+def test_days_come_in_groups_that_memory_can_hold():
+    rows = dict(zip(DAYS, [4, 4, 3, 20, 1, 9], strict=False))
+    groups = in_groups(rows, 10)
+    assert [day for group in groups for day in group] == sorted(rows)
+    assert [[rows[day] for day in group] for group in groups] == [[4, 4], [3], [20], [1, 9]]
+    assert in_groups(dict.fromkeys(DAYS, 0), 10) == [DAYS]
+    assert in_groups({}, 10) == []

@@ -67,7 +67,8 @@ def rows_of(warehouse, table, leave_out=()):
     return sorted((tuple(row.values()) for row in read.drop_columns(list(leave_out)).to_pylist()), key=str)
 
 
-def test_day_by_day_or_at_once_the_snapshots_are_equal(spark, tiny_shop, tmp_path):
+def test_day_by_day_or_at_once_the_snapshots_are_equal(spark, tiny_shop, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.feature_writer._ROWS_AT_A_TIME", 250)  # at once, too, some days at a time
     shop = tiny_shop(days=0)
     at_once = shop.model_copy(update={"home": tmp_path / "at_once"})
     put_days(Warehouse(at_once), DAYS)
