@@ -62,11 +62,13 @@ def _explain(error: ValidationError, path: Path, root: yaml.Node | None, model: 
     line = _line_of(root, list(first["loc"]))
     name = ".".join(parts)
     if first["type"] == "extra_forbidden":
-        remedy = _nearest(str(first["loc"][-1]), _sibling_keys(model, list(first["loc"][:-1])))
+        remedy = nearest(str(first["loc"][-1]), _sibling_keys(model, list(first["loc"][:-1])))
         return f"{path}:{line}: unknown key {name!r}; {remedy}"
     if first["type"] == "missing":
         return f"{path}:{line}: key {name!r} is missing; add it (see conf/shops/demo.yaml)"
     message = first["msg"].removeprefix("Value error, ")
+    if not parts:
+        return f"{path}: {message}"
     return f"{path}:{line}: {name} = {str(first['input'])[:80]!r}: {message}"
 
 
@@ -104,6 +106,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for inner in get_args(annotation) for model in _models_in(inner)]
 
 
-def _nearest(key: str, known: list[str]) -> str:
+def nearest(key: str, known: list[str]) -> str:
+    """Return what to say of a name that is not known: which one may be meant, or all that are."""
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(set(known)))}"

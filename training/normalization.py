@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from nightshelf.errors import InputError
 from nightshelf.example_window import ExampleWindow
 from nightshelf.parallel import in_parallel, row_blocks
+from nightshelf.yamlfile import nearest
 from training.columns import Files, day_numbers, read_columns, to_numpy
 
 # A value further out than this many deviations says no more than one at the edge.
@@ -136,7 +137,7 @@ def load_normalization(files: Files, names: list[str], bucketize: list[str]) -> 
             raise InputError(f"table normalization: feature {name!r} has no scale; run the features stage again")
     for name in bucketize:
         if name not in names:
-            raise InputError(f"recipe.bucketize: {name!r} is no dense feature of this shop; known: {', '.join(names)}")
+            raise InputError(f"recipe.bucketize: {name!r} is no dense feature of this shop; {nearest(name, names)}")
     return NormalizationSpec(
         names=names,
         mean=[rows[name]["mean"] for name in names],

@@ -145,7 +145,7 @@ def test_loaded_scales_are_those_that_were_fitted(month, tmp_path):
     with pytest.raises(InputError, match="feature 'luck' has no scale"):
         load_normalization([tmp_path / "scales.parquet"], ["luck"], [])
     with pytest.raises(
-        InputError, match=r"recipe.bucketize: 'item_age' is no dense feature of this shop; known: item_a"
+        InputError, match=r"recipe.bucketize: 'item_age' is no dense feature of this shop; did you mean 'item_age_days'"
     ):
         load_normalization([tmp_path / "scales.parquet"], [AGE, COUNT], ["item_age"])
 

@@ -1,0 +1,50 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from nightshelf.errors import InputError
+from training.recipe import load_recipe
+
+MODELS = Path(__file__).parents[2] / "conf" / "models"
+
+
+@pytest.mark.parametrize("file", sorted(MODELS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_recipes_that_come_along_can_be_read(file):
+    assert load_recipe(file).name == file.stem
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("kind: ple ", "kind: plee "), r"r.yaml:\d+: backbone = .*'plee' found using 'kind' does not match .*'mmoe'"),
+        (
+            ("shared_experts", "shared_expert"),
+            r"r.yaml:\d+: unknown key .*shared_expert'; did you mean 'shared_experts'",
+        ),
+        (
+            ("balancing: equal", "balancing: gradnormal"),
+            r"r.yaml:\d+: balancing = 'gradnormal': Input should be 'equal'",
+        ),
+        (
+            ("losses: {}", "losses: {click: focus}"),
+            r"r.yaml:\d+: losses.click = 'focus': Input should be 'cross_entropy'",
+        ),
+        (
+            ("kind: target_attention", "kind: hstu\n  heads: 5"),
+            r"r.yaml: attention_size 32 is no multiple of sequence_encoder.heads 5$",
+        ),
+        (("seed: 1 ", "seed: -1 "), r"r.yaml:\d+: seed = '-1': Input should be greater than or equal to 0"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line_and_the_remedy(tmp_path, change, told):
+    text = (MODELS / "ple.yaml").read_text()
+    assert change[0] in text
+    (tmp_path / "r.yaml").write_text(text.replace(*change, 1))
+    with pytest.raises(InputError, match=told) as error:
+        load_recipe(tmp_path / "r.yaml")
+    line = re.search(r"r\.yaml:(\d+):", str(error.value))
+    if line:
+        key = change[1].split(":")[0].strip()
+        told_line = (tmp_path / "r.yaml").read_text().splitlines()[int(line[1]) - 1]
+        assert key in told_line or told_line.startswith("backbone")
