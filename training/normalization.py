@@ -22,7 +22,7 @@ CLIP = 8.0
 BUCKETS = 16
 # The newest days that make a week and hold that many rows tell a scale well enough; a longer history is not read for it.
 _LEAST_DAYS, _LEAST_ROWS = 7, 1_000_000
-_FITTED = ["feature", "mean", "deviation", "edges"]
+_FITTED = ["feature", "version", "clip", "mean", "deviation", "edges"]
 # Columns that are read at a time: each reading opens every file.
 _TOGETHER = 8
 
@@ -89,7 +89,7 @@ def fit_normalization(files: Files, names: list[str], window: ExampleWindow) -> 
     chosen = {file: rows for file, rows in chosen.items() if rows.any()}
     common = {
         "as_of_date": window.as_of_date,
-        "version": NormalizationSpec.model_fields["version"].default,
+        "version": _version(),
         "clip": CLIP,
         "rows": sum(int(rows.sum()) for rows in chosen.values()),
         "fitted_from": first,
@@ -128,22 +128,30 @@ def load_normalization(files: Files, names: list[str], bucketize: list[str]) -> 
     """Read how the columns `names` are scaled from the table normalization; those in `bucketize` are read by their bucket.
 
     Raises:
-        InputError: there are no files, a column has no scale, or `bucketize` names one that is not dense.
+        InputError: there are no files, a column has no scale of this version, or `bucketize` names one that is not dense.
         EngineError: a file cannot be read.
     """
     rows = {row["feature"]: row for row in read_columns("normalization", files, _FITTED).to_pylist()}
     for name in names:
-        if name not in rows:
-            raise InputError(f"table normalization: feature {name!r} has no scale; run the features stage again")
+        if name not in rows or rows[name]["version"] != _version():
+            raise InputError(
+                f"table normalization: feature {name!r} has no scale of version {_version()}; run the features stage again"
+            )
     for name in bucketize:
         if name not in names:
             raise InputError(f"recipe.bucketize: {name!r} is no dense feature of this shop; {nearest(name, names)}")
+    (clip,) = {rows[name]["clip"] for name in names} or {CLIP}
     return NormalizationSpec(
+        clip=clip,
         names=names,
         mean=[rows[name]["mean"] for name in names],
         std=[rows[name]["deviation"] for name in names],
         edges={name: rows[name]["edges"] for name in bucketize},
     )
+
+
+def _version() -> int:
+    return int(NormalizationSpec.model_fields["version"].default)
 
 
 def transform_of(name: str) -> Literal["log1p", "none"]:

@@ -38,7 +38,7 @@ class Steps:
         self._slices = 1 if recipe.dropout else SLICES
         self._pool = torch_workers(self._slices)
         self._epoch: list[torch.Tensor] = []  # the tasks' losses of each step
-        self._again: Callable[[], torch.Tensor] = lambda: self._epoch[-1]
+        self._again: Callable[[], torch.Tensor] | None = None  # the last batch's losses by the weights of now
 
     def gradient(self, dataset: Dataset, chunks: torch.Tensor, mean_weight: torch.Tensor) -> float:
         """Set the gradients of a batch's loss and return it: each task's mean over impressions, weighed and added up.
@@ -83,6 +83,7 @@ class Steps:
         for optimizer in self._optimizers:
             optimizer.step()
         if self.balance.looks_back:
+            assert self._again is not None
             self.balance.after_step(self._epoch[-1], self._again)
 
     def end_epoch(self) -> None:

@@ -142,6 +142,11 @@ def test_loaded_scales_are_those_that_were_fitted(month, tmp_path):
     by_name = {row["feature"]: row for row in rows}
     assert (spec.names, spec.mean) == ([AGE, COUNT], [by_name[AGE]["mean"], by_name[COUNT]["mean"]])
     assert spec.edges == {AGE: by_name[AGE]["edges"]}
+    pq.write_table(pa.Table.from_pylist([row | {"clip": 5.0} for row in rows]), tmp_path / "narrow.parquet")
+    assert load_normalization([tmp_path / "narrow.parquet"], [AGE], []).clip == 5.0
+    pq.write_table(pa.Table.from_pylist([row | {"version": 2} for row in rows]), tmp_path / "later.parquet")
+    with pytest.raises(InputError, match=f"feature '{AGE}' has no scale of version 1"):
+        load_normalization([tmp_path / "later.parquet"], [AGE], [])
     with pytest.raises(InputError, match="feature 'luck' has no scale"):
         load_normalization([tmp_path / "scales.parquet"], ["luck"], [])
     with pytest.raises(
