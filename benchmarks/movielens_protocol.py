@@ -36,6 +36,7 @@ from training.backbone_sizes import (
     SARNetSizes,
     StarSizes,
 )
+from training.backbones import make_backbone
 from training.backbones.moving import MovingMoments
 from training.spec import TaskSpec
 
@@ -192,8 +193,9 @@ def make_model(entry: Entry, fields: dict[str, int], seed: int) -> TabularModel:
     heads = SCENARIOS if entry.towers == "heads" else 1
     tasks = [TaskSpec(name=f"like_{place}", kind="binary") for place in range(heads)]
     apart = entry.towers == "scenario"
-    sizes = entry.backbone, entry.tower_sizes, entry.dropout, SCENARIOS, apart, _PAIR if entry.pair else None
-    model = TabularModel(fields, 1, tasks, EMBEDDING, *sizes)
+    backbone = make_backbone(entry.backbone, heads, SCENARIOS, entry.dropout)
+    pair = _PAIR if entry.pair else None
+    model = TabularModel(fields, 1, tasks, EMBEDDING, backbone, entry.tower_sizes, SCENARIOS, apart, pair)
     model.fields.table.sparse = False  # the protocol's Adam moves every row of the table
     return model
 

@@ -10,6 +10,7 @@ from benchmarks.plain_table import DENSE, EMBEDDING, EXPERT_SIZES, EXPERTS, FIEL
 from benchmarks.tabular import Columns, TabularModel, predict, shuffled_batches, train_epoch
 from benchmarks.trial import Task, run_trial
 from training.backbone_sizes import MMoESizes
+from training.backbones import make_backbone
 from training.columns import read_columns, stack
 from training.optimizers import make_optimizers
 from training.recipe import Recipe
@@ -25,7 +26,8 @@ class Ours:
         tasks = [TaskSpec(name=name, kind="binary") for name in LABELS]
         sizes = MMoESizes(kind="mmoe", experts=EXPERTS, expert_sizes=EXPERT_SIZES)
         precision = torch.bfloat16 if torch.cpu.get_capabilities()["avx512_bf16"] else torch.float32
-        self.model = TabularModel(FIELDS, len(DENSE), tasks, EMBEDDING, sizes, TOWER_SIZES, precision=precision)
+        backbone = make_backbone(sizes, len(tasks), scenarios=1, dropout=0.0)
+        self.model = TabularModel(FIELDS, len(DENSE), tasks, EMBEDDING, backbone, TOWER_SIZES, precision=precision)
         self.optimizers = make_optimizers(self.model, nn.Module(), Recipe(name="plain"))
 
     def read(self) -> None:

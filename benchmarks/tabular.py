@@ -3,20 +3,24 @@
 Shapes: N rows, F categorical columns, D dense columns, S scenarios, T tasks.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from training.backbone_sizes import BackboneSizes
-from training.backbones import make_backbone
+from training.backbones import Backbone
 from training.encoders import FieldEmbedding
 from training.heads import OutcomeChain
 from training.losses import task_losses
-from training.spec import TaskSpec
 from training.towers import ScenarioTowers, Towers
+
+if TYPE_CHECKING:
+    from training.spec import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Columns:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows: torch.Tensor) -> "Columns":
+    def take(self, rows: torch.Tensor) -> Columns:
         """Return the rows at `rows` (one dimension)."""
         taken = (column.index_select(0, rows) for column in (self.ids, self.dense, self.labels))
         return Columns(*taken, None if self.scenario is None else self.scenario.index_select(0, rows))
@@ -43,6 +47,7 @@ class TabularModel(nn.Module):
     Args:
         fields: categorical column → how many ids it has; they are 0 … count - 1, and any beyond is unknown, as 0 is.
         dense: how many dense columns.
+        backbone: made for as many tasks and scenarios.
         tasks: each behind those that it is given.
         scenarios: how many there are; more than one may have towers of their own.
         pair: the places of the columns that say who, and of those that say what, if their product is to be read and added too.
@@ -55,9 +60,8 @@ class TabularModel(nn.Module):
         dense: int,
         tasks: list[TaskSpec],
         embedding_size: int,
-        backbone: BackboneSizes,
+        backbone: Backbone,
         tower_sizes: list[int],
-        dropout: float = 0.0,
         scenarios: int = 1,
         tower_per_scenario: bool = False,
         pair: tuple[list[int], list[int]] | None = None,
@@ -66,7 +70,7 @@ class TabularModel(nn.Module):
         super().__init__()
         self.tasks, self.scenarios, self.precision = tasks, scenarios, precision
         self.fields = FieldEmbedding(fields, embedding_size)
-        self.backbone = make_backbone(backbone, len(tasks), scenarios, dropout)
+        self.backbone = backbone
         inputs, outputs = len(fields) * embedding_size + dense, self.backbone.hidden_width + self.backbone.gate_width
         # A backbone that reads vectors reads the columns as they are, if its input is as wide as they.
         as_they_are = self.backbone.reads_vectors and inputs == outputs
@@ -81,12 +85,16 @@ class TabularModel(nn.Module):
 
     def logits(self, ids: torch.Tensor, dense: torch.Tensor, scenario: torch.Tensor | None = None) -> torch.Tensor:
         """Return each task's logit [N, T] for ids [N, F] and dense columns [N, D] in scenarios [N]."""
-        scenario = torch.ones(len(ids), dtype=torch.int64) if scenario is None else scenario
+        scenario = torch.ones(len(ids), dtype=torch.int64, device=ids.device) if scenario is None else scenario
         where = functional.one_hot(scenario, self.scenarios + 1).to(dense.dtype)
+        return self.dense_part(self.fields(ids, 0), dense, where)
+
+    def dense_part(self, fields: torch.Tensor, dense: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        """Return the logits [N, T] from the columns' vectors [N, F x embedding size] in scenarios, one-hot [N, S + 1]."""
         # Narrowed before they are laid side by side: half as much to copy, forwards and back.
-        fields = self.fields(ids, 0).to(self.precision)
+        fields = fields.to(self.precision)
         inputs = torch.cat([fields, dense.to(self.precision)], dim=1)
-        with torch.autocast("cpu", self.precision, enabled=self.precision != torch.float32):
+        with torch.autocast(fields.device.type, self.precision, enabled=self.precision != torch.float32):
             product = self._product(fields)
             first = self.first(inputs) if product is None else self.first(inputs) + self.pair_layer(product)
             hidden, gates = first.split([self.backbone.hidden_width, self.backbone.gate_width], dim=1)
@@ -110,7 +118,8 @@ class TabularModel(nn.Module):
 def shuffled_batches(columns: Columns, batch_size: int, seed: int, epoch: int) -> Iterator[Columns]:
     """Give all rows once, in batches and an order that (seed, epoch) decides."""
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
-    for rows in torch.randperm(len(columns), generator=generator).split(batch_size):
+    order = torch.randperm(len(columns), generator=generator).to(columns.labels.device)
+    for rows in order.split(batch_size):
         yield columns.take(rows)
 
 
@@ -133,7 +142,7 @@ def train_epoch(
     """
     model.train()
     torch.manual_seed(seed * 100_003 + epoch)  # dropout's draws
-    total = torch.zeros(())
+    total = torch.zeros((), device=columns.labels.device)
     for batch in shuffled_batches(columns, batch_size, seed, epoch):
         loss = batch_loss(model, batch)
         for optimizer in optimizers:

@@ -3,12 +3,18 @@
 Shapes: G users, R targets a user, L events of a history, N distinct items, D the attention size.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from training.recipe import EncoderSizes
 from training.sequences import AGE_BUCKETS, age_bucket, attend, make_sequence_layer
+
+if TYPE_CHECKING:
+    from training.recipe import EncoderSizes
 
 
 class FieldEmbedding(nn.Module):

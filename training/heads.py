@@ -6,7 +6,10 @@ click, p_cart = p(click) · p(cart | click). A regression is the expected value 
 probability of what it is given; its gradient stops at that probability, so that a few large values do not bend the click.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,8 +17,10 @@ from torch.nn import functional
 
 from training.lognormal import ZeroInflatedLognormal, spread_of
 from training.outputs import Output, factors, outputs_of
-from training.recipe import TaskRelation
-from training.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from training.recipe import TaskRelation
+    from training.spec import TaskSpec
 
 # 0 unknown, 1 … 10 as they are, then 11-15, 16-20, 21-30, beyond.
 _POSITION_EDGES = [*range(1, 12), 16, 21, 31]

@@ -5,9 +5,15 @@ values that are mostly 0 and sometimes large; its optimum is the mean, so predic
 choose another loss for a task; what it predicts is then no mean, and a probability is not one of the log's rates.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
-from training.spec import TaskSpec
+if TYPE_CHECKING:
+    from training.spec import TaskSpec
+
 
 _FOCUS = 2.0
 _LEAST = 1e-6

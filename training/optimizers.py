@@ -1,10 +1,16 @@
 """Who moves which weight: AdamW the dense ones, row-wise Adagrad or lazy Adam the embedding table."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from training.recipe import Recipe
+if TYPE_CHECKING:
+    from training.recipe import Recipe
+
 
 TABLE = "fields.table.weight"
 
@@ -17,7 +23,7 @@ class RowwiseAdagrad(torch.optim.Optimizer):
 
     def __init__(self, table: nn.Parameter, lr: float, l2: float) -> None:
         super().__init__([table], {"lr": lr, "l2": l2})
-        self.state[table]["sum"] = torch.zeros(len(table))
+        self.state[table]["sum"] = torch.zeros(len(table), device=table.device)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -3,11 +3,15 @@
 The first outputs are the tasks' own logits, in the order of the tasks.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from __future__ import annotations
 
-from training.recipe import TaskRelation
-from training.spec import TaskSpec
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from training.recipe import TaskRelation
+    from training.spec import TaskSpec
+
 
 # Relations by which a binary task with `given` is predicted as one number of its own, not as a product of the chain.
 _DIRECT: tuple[TaskRelation, ...] = ("independent", "aitm")

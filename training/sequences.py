@@ -4,11 +4,17 @@ Events are right-aligned, the newest last; what is no event (padding, or a kind 
 anything, however wide the batch is. Shapes: G histories, L events, D the width of an event, H heads.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from training.recipe import BlockSizes, EncoderSizes
+if TYPE_CHECKING:
+    from training.recipe import BlockSizes, EncoderSizes
+
 
 # Ages are bucketed by powers of two of six hours: 0-6 h, 6-18 h, … ; the last bucket begins at about half a year.
 AGE_BUCKETS = 11
@@ -35,9 +41,9 @@ def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, is_e
     return torch.bmm(weights, values)
 
 
-def make_sequence_layer(sizes: EncoderSizes, width: int) -> "SequenceLayer":
+def make_sequence_layer(sizes: EncoderSizes, width: int) -> SequenceLayer:
     """Return the layer of a recipe for events of that width."""
-    if isinstance(sizes, BlockSizes):
+    if sizes.kind == "transformer" or sizes.kind == "hstu":
         return Blocks(sizes, width)
     plain: dict[str, type[MeanPooling | GRU | Convolution]] = {
         "mean_pooling": MeanPooling,
@@ -116,7 +122,7 @@ class Blocks(nn.Module):
     def forward(self, events: torch.Tensor, is_event: torch.Tensor, ages: torch.Tensor) -> torch.Tensor:
         """Encode events [G, L, D]: [G, L, D]."""
         length = events.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        causal = torch.ones(length, length, dtype=torch.bool, device=events.device).tril()
         sees = causal & is_event.unsqueeze(1)  # [G, L, L]
         for block in self.blocks:
             events = block(events, sees, ages)

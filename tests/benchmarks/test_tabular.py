@@ -6,6 +6,7 @@ from torch import nn
 
 from benchmarks.tabular import Columns, TabularModel, batch_loss, predict, train_epoch
 from training.backbone_sizes import MMoESizes
+from training.backbones import make_backbone
 from training.metrics import auc
 from training.optimizers import make_optimizers
 from training.recipe import Recipe
@@ -17,9 +18,10 @@ FIELDS = {"user": 50, "item": 40, "page": 5}
 RECIPE = Recipe(name="table", learning_rate={"dense": 0.01, "embedding": 0.2})
 
 
-def small_model(fields=FIELDS, embedding_size=4):
+def small_model(fields=FIELDS, embedding_size=4, **changes):
     torch.manual_seed(0)
-    return TabularModel(fields, 2, [CLICK, BUY], embedding_size, SIZES, [8])
+    backbone = make_backbone(SIZES, 2, 1, 0.0)
+    return TabularModel(fields, 2, [CLICK, BUY], embedding_size, backbone, [8], **changes)
 
 
 def drawn(rows, seed=1):
@@ -89,8 +91,7 @@ def test_a_prediction_does_not_hang_on_its_batch_mates():
 
 def test_products_in_half_the_bits_learn_as_well():
     _, losses = trained()
-    torch.manual_seed(0)
-    half = TabularModel(FIELDS, 2, [CLICK, BUY], 4, SIZES, [8], precision=torch.bfloat16)
+    half = small_model(precision=torch.bfloat16)
     optimizers = make_optimizers(half, nn.Module(), RECIPE)
     found = [train_epoch(half, drawn(4000), optimizers, 256, 3, epoch) for epoch in range(3)]
     assert found != losses and found == pytest.approx(losses, rel=0.01)

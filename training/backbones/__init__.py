@@ -9,25 +9,12 @@ Its last_shared is the weight of the last layer that tasks share, and how many o
 Shapes: N rows, S scenarios that the model knows, T tasks.
 """
 
-from typing import Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from training.backbone_sizes import (
-    AdaSparseSizes,
-    ADLSizes,
-    BackboneSizes,
-    HAMURSizes,
-    HiNetSizes,
-    M2MSizes,
-    M3oESizes,
-    MMoESizes,
-    PEPNetSizes,
-    PlainSizes,
-    PLESizes,
-    SARNetSizes,
-    StarSizes,
-)
 from training.backbones.experts import SharedRows
 from training.backbones.gated import AdaSparse, PEPNet
 from training.backbones.generated import HAMUR, M2M
@@ -35,6 +22,9 @@ from training.backbones.plain import CrossStitch, MMoE, SharedBottom, SingleTask
 from training.backbones.ple import PLE
 from training.backbones.scenario_experts import HiNet, M3oE, SARNet, SingleScenario
 from training.backbones.star import ADL, Star
+
+if TYPE_CHECKING:
+    from training.backbone_sizes import BackboneSizes
 
 
 class Backbone(Protocol):
@@ -53,34 +43,36 @@ class Backbone(Protocol):
 
 def make_backbone(sizes: BackboneSizes, tasks: int, scenarios: int, dropout: float) -> Backbone:
     """Return the backbone of a recipe for so many tasks and scenarios."""
+    from training import backbone_sizes as kinds  # parts of a model need torch alone
+
     match sizes:
-        case PLESizes():
+        case kinds.PLESizes():
             return PLE(tasks, sizes, dropout)
-        case MMoESizes():
+        case kinds.MMoESizes():
             return MMoE(tasks, sizes, dropout)
-        case StarSizes():
+        case kinds.StarSizes():
             return Star(tasks, scenarios, sizes, dropout)
-        case ADLSizes():
+        case kinds.ADLSizes():
             return ADL(tasks, sizes, dropout)
-        case SARNetSizes():
+        case kinds.SARNetSizes():
             return SARNet(tasks, scenarios, sizes, dropout)
-        case AdaSparseSizes():
+        case kinds.AdaSparseSizes():
             return AdaSparse(tasks, scenarios, sizes, dropout)
-        case PEPNetSizes():
+        case kinds.PEPNetSizes():
             return PEPNet(tasks, scenarios, sizes, dropout)
-        case M2MSizes():
+        case kinds.M2MSizes():
             return M2M(tasks, scenarios, sizes, dropout)
-        case HiNetSizes():
+        case kinds.HiNetSizes():
             return HiNet(tasks, scenarios, sizes, dropout)
-        case HAMURSizes():
+        case kinds.HAMURSizes():
             return HAMUR(tasks, scenarios, sizes, dropout)
-        case M3oESizes():
+        case kinds.M3oESizes():
             return M3oE(tasks, scenarios, sizes, dropout)
-        case PlainSizes(kind="shared_bottom"):
+        case kinds.PlainSizes(kind="shared_bottom"):
             return SharedBottom(tasks, sizes.sizes, dropout)
-        case PlainSizes(kind="single_task"):
+        case kinds.PlainSizes(kind="single_task"):
             return SingleTask(tasks, sizes.sizes, dropout)
-        case PlainSizes(kind="cross_stitch"):
+        case kinds.PlainSizes(kind="cross_stitch"):
             return CrossStitch(tasks, sizes.sizes, dropout)
-        case PlainSizes():
+        case kinds.PlainSizes():
             return SingleScenario(tasks, scenarios, sizes.sizes, dropout)

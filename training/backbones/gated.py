@@ -3,14 +3,19 @@
 Shapes: N rows, S scenarios, T tasks.
 """
 
+from __future__ import annotations
+
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from training.backbone_sizes import AdaSparseSizes, PEPNetSizes
 from training.backbones.experts import ExpertLayer, SharedRows, all_rows
 from training.backbones.scenario_rows import ScenarioRows
+
+if TYPE_CHECKING:
+    from training.backbone_sizes import AdaSparseSizes, PEPNetSizes
 
 _PRUNED_BELOW = 0.25
 _LARGEST = 2.0

@@ -3,16 +3,21 @@
 Shapes: N rows, S scenarios, T tasks, E experts, h the width of an expert's end.
 """
 
+from __future__ import annotations
+
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from training.backbone_sizes import HAMURSizes, M2MSizes
 from training.backbones.experts import Experts, SharedRows, all_rows, by_expert, shared_rows
 from training.backbones.scenario_rows import ScenarioRows, each_own
 from training.backbones.star import PartitionedNorm
+
+if TYPE_CHECKING:
+    from training.backbone_sizes import HAMURSizes, M2MSizes
 
 
 class MetaUnit(nn.Module):

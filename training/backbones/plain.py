@@ -3,13 +3,18 @@
 Shapes: N rows, T tasks.
 """
 
+from __future__ import annotations
+
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from training.backbone_sizes import MMoESizes
 from training.backbones.experts import ExpertLayer, Experts, SharedRows, by_expert, gate_shares, shared_rows
+
+if TYPE_CHECKING:
+    from training.backbone_sizes import MMoESizes
 
 
 class SharedBottom(nn.Module):

@@ -4,12 +4,18 @@ With one level it is CGC, customised gate control, of the same paper. Shapes: N 
 each task's), T tasks.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from training.backbone_sizes import PLESizes
 from training.backbones.experts import ExpertLayer, Experts, by_expert, gate_shares, mix, shared_rows
+
+if TYPE_CHECKING:
+    from training.backbone_sizes import PLESizes
 
 
 class Extraction(nn.Module):

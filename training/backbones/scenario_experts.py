@@ -3,15 +3,20 @@
 Shapes: N rows, S scenarios, T tasks, E experts, h the width of an expert's end.
 """
 
+from __future__ import annotations
+
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from training.backbone_sizes import HiNetSizes, M3oESizes, SARNetSizes
 from training.backbones.experts import ExpertLayer, Experts, SharedRows, by_expert, gate_shares, mix, shared_rows
 from training.backbones.scenario_rows import ScenarioLayer, ScenarioRows
 from training.backbones.star import StarLayer
+
+if TYPE_CHECKING:
+    from training.backbone_sizes import HiNetSizes, M3oESizes, SARNetSizes
 
 
 class SingleScenario(nn.Module):
@@ -111,7 +116,9 @@ class HiNet(nn.Module):
         weighed = torch.stack(experts[shared:]) * own_shares.unsqueeze(-1)
         by_scenario = weighed.unflatten(0, (self.scenarios, -1)).sum(1)  # [S, N, h]
         mine = (by_scenario * shares.t().unsqueeze(-1)).sum(0)
-        others = self.attention.masked_fill(torch.eye(self.scenarios, dtype=torch.bool), -1e9).softmax(1)
+        others = self.attention.masked_fill(
+            torch.eye(self.scenarios, dtype=torch.bool, device=hidden.device), -1e9
+        ).softmax(1)
         if self.scenarios == 1:
             others = torch.zeros_like(others)
         aside = (by_scenario * (shares @ others).t().unsqueeze(-1)).sum(0)

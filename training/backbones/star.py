@@ -3,16 +3,21 @@
 Shapes: N rows, S scenarios, K groups (scenarios or clusters).
 """
 
+from __future__ import annotations
+
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from training.backbone_sizes import ADLSizes, StarSizes
 from training.backbones.experts import SharedRows, all_rows
 from training.backbones.moving import MovingMoments
 from training.backbones.scenario_rows import ScenarioRows, each_own
+
+if TYPE_CHECKING:
+    from training.backbone_sizes import ADLSizes, StarSizes
 
 _EPSILON = 1e-5
 # Of fewer rows than this a batch's own moments say too little.
