@@ -9,6 +9,7 @@ from feature_jobs.java import WIDE_ROWS, check_java, driver_options
 from feature_jobs.sail import start_sail
 from nightshelf.config import Shop
 from nightshelf.errors import EngineError
+from nightshelf.paths import scratch_dir
 
 # What a running server can still be told, as the jobs need it.
 _OF_SESSION = {
@@ -71,7 +72,7 @@ def _not_started(place: str, error: Exception, question: str) -> EngineError:
 
 
 def _settings(shop: Shop) -> dict[str, str]:
-    scratch = shop.home / "tmp" / "spark"
+    scratch = scratch_dir(shop) / "spark"
     scratch.mkdir(parents=True, exist_ok=True)
     settings = {
         **_OF_SESSION,

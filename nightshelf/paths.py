@@ -32,6 +32,11 @@ def checkpoint_dir(shop: Shop, as_of_date: dt.date) -> Path:
     return shop.home / "checkpoints" / str(as_of_date)
 
 
+def scratch_dir(shop: Shop) -> Path:
+    """Return the folder of what a running stage does not keep in memory."""
+    return shop.home / "tmp"
+
+
 def report_file(shop: Shop, as_of_date: dt.date) -> Path:
     """Return the file of a night's report."""
     return shop.home / "reports" / f"{as_of_date}.html"

@@ -16,7 +16,7 @@ from nightshelf.config import Shop
 from nightshelf.dates import days_back, parse_duration
 from nightshelf.features import attribute_columns
 from nightshelf.identity import ensure_key
-from nightshelf.paths import source_path
+from nightshelf.paths import scratch_dir, source_path
 from pipelines.arrivals import Arrivals, find_arrivals, find_listings
 from pipelines.schema_drift import Column, RawInput, Schema, as_rows, check_inputs, from_rows, raw_inputs
 from pipelines.source_counts import as_table, check_books, count_rows
@@ -77,7 +77,7 @@ def run(night: Night) -> StageResult:
         night.shop, night.as_of_date, warehouse.partitions("source_counts"), lambda pattern: find_files(spark, pattern)
     )
     folders = {table: warehouse.new_run_dir(table, night.run_id) for table in _TABLES}
-    scratch = night.shop.home / "tmp" / "clean"
+    scratch = scratch_dir(night.shop) / "clean"
     shutil.rmtree(scratch, ignore_errors=True)
     job = _Job(night, spark, arrivals, folders, scratch / "judged", ensure_key(night.shop))
     try:

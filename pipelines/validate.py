@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nightshelf.errors import GateError
 from nightshelf.logs import get_logger
+from nightshelf.paths import scratch_dir
 from nightshelf.table_spec import TableSpec
 from pipelines.example_days import example_window_of
 from pipelines.stage import Night
@@ -96,7 +97,7 @@ def connect(night: Night) -> "duckdb.DuckDBPyConnection":
 
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET temp_directory = $folder", {"folder": str(night.shop.home / "tmp" / "duckdb")})
+    connection.execute("SET temp_directory = $folder", {"folder": str(scratch_dir(night.shop) / "duckdb")})
     connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     return connection
 

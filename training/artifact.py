@@ -21,7 +21,7 @@ def save_model(model: RankingModel, folder: Path) -> None:
     """Write a ranker into `folder`; the manifest comes last, so that a folder without one is an unfinished one."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / _FILES[0])
+    save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, folder / _FILES[0])
     (folder / _FILES[1]).write_text(model.spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
     hashes = {name: file_hash(folder / name) for name in _FILES}
     (folder / "manifest.json").write_text(json.dumps({"sha256": hashes}, indent=1) + "\n", encoding="utf-8")

@@ -38,4 +38,5 @@ class WeightAverage:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the average of a module with the same parameters."""
-        self._steps, self._mean = state["steps"], state["mean"]
+        self._steps = state["steps"]
+        self._mean = {name: mean.to(self._mean[name].device) for name, mean in state["mean"].items()}

@@ -7,6 +7,7 @@ k is a pure function of (seed, epoch, k).
 """
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,12 @@ import torch
 
 from training.data import Examples
 from training.spec import ModelSpec
+from training.stretches import read_ahead, stretches
 
 ROWS = 4
+# What a dataset holds of each row or item, beside the histories.
+_COLUMNS = ["user_dense", "target_dense", "user_fields", "item", "scenario", "position", "labels", "request", "weights"]
+_COLUMNS += ["catalogue"]
 # So many batches' worth of shuffled chunks are sorted by length at a time: chance still decides who shares a batch.
 _POOL = 2
 
@@ -50,6 +55,12 @@ class Batch:
     request: torch.Tensor  # int64 [G, R], code of the request, -1 = none
     rows: torch.Tensor  # int64 [G, R], rows of the examples, -1 = padding
 
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        users = UserBatch(*(part.to(device) for part in vars(self.users).values()))
+        parts = {name: part.to(device) for name, part in vars(self).items() if name != "users"}
+        return Batch(users=users, **parts)
+
     @property
     def is_row(self) -> torch.Tensor:
         """Return which slots hold an impression."""
@@ -57,17 +68,21 @@ class Batch:
 
 
 class Dataset:
-    """Examples as tensors in memory, cut into chunks of one user-day."""
+    """Examples as tensors, cut into chunks of one user-day. Columns stay where they are, or lie on an accelerator.
+
+    Which rows make a batch is decided by the CPU in any case.
+    """
 
     def __init__(self, examples: Examples, spec: ModelSpec) -> None:
-        self.examples, self.size = examples, len(examples)
+        self.examples, self.size, self.device = examples, len(examples), torch.device("cpu")
         self.chunks = torch.from_numpy(chunk_rows(examples.user, examples.day, np.arange(len(examples))))
-        self.user_dense = torch.from_numpy(spec.normalization.apply(examples.user_dense, spec.user_dense))
-        self.target_dense = torch.from_numpy(spec.normalization.apply(examples.target_dense, spec.target_dense))
+        self.user_dense = _scaled(examples.user_dense, spec.user_dense, examples, spec)
+        self.target_dense = _scaled(examples.target_dense, spec.target_dense, examples, spec)
         self.user_fields, self.item = torch.from_numpy(examples.user_fields), torch.from_numpy(examples.item).long()
         self.scenario, self.position = torch.from_numpy(examples.scenario), torch.from_numpy(examples.position)
         self.labels, self.request = torch.from_numpy(examples.labels), torch.from_numpy(examples.request)
-        self.weights = torch.from_numpy(examples.masks * examples.weight[:, None])
+        weights = examples.storage.zeros(examples.masks.shape, np.float32)
+        self.weights = torch.from_numpy(np.multiply(examples.masks, examples.weight[:, None], out=weights))
         self.history, self.catalogue = torch.from_numpy(examples.history), torch.from_numpy(examples.catalogue)
         stored = examples.histories
         self.histories = [
@@ -76,6 +91,16 @@ class Dataset:
         ]
         self.exposure = [torch.from_numpy(a) for a in (stored.shown, stored.shown_counts, stored.shown_ages)]
         self.lengths, self.shown_lengths = entries(self.histories[1]), entries(self.exposure[0])
+
+    def to(self, device: torch.device) -> "Dataset":
+        """Return a view whose columns lie on a device; in mapped files they stay, and each batch goes there."""
+        part = copy.copy(self)
+        part.device = device
+        if device.type != "cpu" and not self.examples.storage.is_mapped:
+            for name in _COLUMNS:
+                setattr(part, name, getattr(self, name).to(device))
+            part.histories, part.exposure = ([c.to(device) for c in of] for of in (self.histories, self.exposure))
+        return part
 
     def subset(self, chosen: np.ndarray) -> "Dataset":
         """Return a view of the rows where `chosen` [n] is true; the columns are shared."""
@@ -93,22 +118,28 @@ class Dataset:
             return self
         rows = np.sort(self.chunks[self.chunks >= 0].numpy())
         drawn = np.random.default_rng((seed, epoch)).random(len(rows)) < share
-        has_outcome = (self.labels[rows] > 0).any(1).numpy()
+        has_outcome = (self.labels[rows] > 0).any(1).cpu().numpy()
         kept = rows[has_outcome | drawn]
         part = copy.copy(self)
         part.size = len(kept)
         part.chunks = torch.from_numpy(chunk_rows(self.examples.user[kept], self.examples.day[kept], kept))
         weight = torch.ones(len(self.labels))
         weight[rows[~has_outcome]] = 1 / share
-        part.weights = self.weights * weight.unsqueeze(1)
+        part.weights = self.weights * weight.to(self.weights.device).unsqueeze(1)
         return part
 
     def shuffled_batches(self, batch_size: int, seed: int, epoch: int) -> list[torch.Tensor]:
-        """Return the chunks of an epoch in batches of about `batch_size` slots, by chance but for the lengths of histories."""
+        """Return the chunks of an epoch in batches of about `batch_size` slots, by chance but for the lengths of histories.
+
+        Of columns in mapped files some days' come after another (training/stretches.py).
+        """
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
-        order, size = torch.randperm(len(self.chunks), generator=generator), self._chunks_of(batch_size)
-        batches = [batch for pool in order.split(_POOL * size) for batch in self._by_length(pool).split(size)]
-        return [batches[place] for place in torch.randperm(len(batches), generator=generator)]
+        parts = stretches(self._days(), self.examples.storage, generator)
+        return [batch for chunks in parts for batch in self._shuffled(chunks, batch_size, generator)]
+
+    def read_ahead(self, batches: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Give batches one by one, and have what those after them need read from mapped files meanwhile."""
+        return read_ahead(batches, self._days(), self._ask_for) if self.examples.storage.is_mapped else iter(batches)
 
     def ordered_batches(self, batch_size: int) -> list[torch.Tensor]:
         """Return all chunks in batches of about `batch_size` slots, from the shortest history to the longest."""
@@ -117,10 +148,12 @@ class Dataset:
     def batch(self, chunks: torch.Tensor) -> Batch:
         """Gather chunks [G] of impressions."""
         rows = self.chunks[chunks]
+        history = self.history[rows[:, 0]]
+        items, events, scenarios, ages = gather_newest(self.histories, history, self.lengths)
+        shown = gather_newest(self.exposure, history, self.shown_lengths)
+        rows = rows.to(self.labels.device)
         slots = rows.clamp(min=0)
         first = slots[:, 0]
-        history = self.history[first]
-        items, events, scenarios, ages = gather_newest(self.histories, history, self.lengths)
         seen = items.long().clamp(max=len(self.catalogue) - 1)
         distinct, place = torch.unique(torch.cat([seen.reshape(-1), self.item[slots].reshape(-1)]), return_inverse=True)
         history_places, target_places = place[: seen.numel()].view_as(seen), place[seen.numel() :].view_as(slots)
@@ -131,9 +164,9 @@ class Dataset:
             events.long(),
             scenarios.long(),
             ages,
-            *gather_newest(self.exposure, history, self.shown_lengths),
+            *shown,
         )
-        return Batch(
+        batch = Batch(
             users=users,
             item_fields=self.catalogue[distinct].long(),
             items=target_places,
@@ -145,12 +178,40 @@ class Dataset:
             request=self.request[slots],
             rows=rows,
         )
+        return batch if self.labels.device == self.device else batch.to(self.device)
+
+    def _shuffled(self, chunks: torch.Tensor, batch_size: int, generator: torch.Generator) -> list[torch.Tensor]:
+        order, size = chunks[torch.randperm(len(chunks), generator=generator)], self._chunks_of(batch_size)
+        batches = [batch for pool in order.split(_POOL * size) for batch in self._by_length(pool).split(size)]
+        return [batches[place] for place in torch.randperm(len(batches), generator=generator)]
+
+    def _days(self) -> torch.Tensor:
+        """Return the day of each chunk."""
+        return torch.from_numpy(self.examples.day)[self.chunks[:, 0]]
+
+    def _ask_for(self, day: int) -> None:
+        """Have the system read what the examples of a day need; rows and histories of one day lie together."""
+        rows = np.flatnonzero(self.examples.day == day)
+        stored = self.examples.histories
+        histories = self.examples.history[rows]
+        first = int(histories[histories > 0].min(initial=len(stored.items)))
+        of_rows = [self.user_dense, self.target_dense, self.user_fields, self.labels, self.weights]
+        of_histories = [stored.items, stored.events, stored.scenarios, stored.ages, stored.shown, stored.shown_counts]
+        for column in of_rows:
+            self.examples.storage.ask_for(column.numpy(), int(rows[0]), int(rows[-1]) + 1)
+        for array in [*of_histories, stored.shown_ages]:
+            self.examples.storage.ask_for(array, first, int(histories.max()) + 1)
 
     def _by_length(self, chunks: torch.Tensor) -> torch.Tensor:
         return chunks[self.lengths[self.history[self.chunks[chunks, 0]]].argsort(stable=True)]
 
     def _chunks_of(self, batch_size: int) -> int:
         return max(1, batch_size // self.chunks.shape[1])
+
+
+def _scaled(raw: np.ndarray, names: list[str], examples: Examples, spec: ModelSpec) -> torch.Tensor:
+    ready = examples.storage.zeros((len(raw), spec.normalization.width(names)), np.float32)
+    return torch.from_numpy(spec.normalization.apply(raw, names, ready))
 
 
 def entries(padded: torch.Tensor) -> torch.Tensor:
@@ -162,6 +223,7 @@ def entries(padded: torch.Tensor) -> torch.Tensor:
 def gather_newest(columns: list[torch.Tensor], rows: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
     """Return rows of parallel right-aligned columns [n, length], as wide as the longest of these rows, at least 1."""
     width = max(1, int(lengths[rows].max()))
+    rows = rows.to(columns[0].device)
     return [column[rows, -width:] for column in columns]
 
 

@@ -79,7 +79,7 @@ def training_origin(model: RankingModel, examples: Examples) -> dict[str, str]:
     return {
         "recipe": _hash(model.spec.recipe.model_dump_json().encode()),
         "model": _hash(model.spec.model_dump_json(exclude={"recipe"}).encode()),
-        "first weights": _hash(*(tensor.contiguous().numpy() for tensor in model.state_dict().values())),
+        "first weights": _hash(*(tensor.cpu().contiguous().numpy() for tensor in model.state_dict().values())),
         "examples": _hash(*map(np.ascontiguousarray, [*rows, e.is_train, e.is_validation])),
         "code": _hash(torch.__version__.encode(), *code),
     }
@@ -129,7 +129,7 @@ def read_checkpoint(folder: Path, origin: dict[str, str]) -> dict[str, Any] | No
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("the checkpoint in %s is broken, training starts afresh: %s", folder, error)
         return None
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
 
 

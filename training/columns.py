@@ -1,7 +1,9 @@
 """Parquet in, columns out: the one place where training reads files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ from nightshelf.errors import EngineError, InputError
 from nightshelf.parallel import in_parallel
 
 Files = Sequence[str | Path]
+Result = TypeVar("Result")
 
 
 def read_columns(table: str, files: Files, columns: list[str]) -> pa.Table:
@@ -21,23 +24,98 @@ def read_columns(table: str, files: Files, columns: list[str]) -> pa.Table:
         InputError: there are no files, or a column is missing.
         EngineError: a file cannot be read.
     """
+    parts = []
+    for file in _some(table, files):
+        with _opened(table, file, columns) as reader:
+            parts.append(reader.read(columns=columns))
+    return pa.concat_tables(parts, promote_options="permissive")
+
+
+def map_row_groups(
+    table: str, files: Files, columns: list[str], work: Callable[[int, Callable[[], pa.Table]], Result]
+) -> list[Result]:
+    """Return work(n, read) of each row group n of all files, in their order; read() returns its rows.
+
+    A core has one of them in memory at a time. A file without rows counts as one row group.
+
+    Raises:
+        InputError, EngineError: as read_columns; and what `work` raises.
+    """
+    groups = []
+    for file in _some(table, files):
+        with _opened(table, file, columns) as reader:
+            groups += [(file, number) for number in range(max(1, reader.num_row_groups))]
+
+    def read(n: int) -> pa.Table:
+        file, number = groups[n]
+        with _opened(table, file, columns) as reader:
+            is_empty = not reader.num_row_groups
+            return reader.read(columns=columns) if is_empty else reader.read_row_group(number, columns=columns)
+
+    return in_parallel(lambda n: work(n, lambda: read(n)), range(len(groups)))
+
+
+def fill_rows(
+    table: str, files: Files, blocks: Sequence[tuple[np.ndarray, list[str]]], places: Sequence[np.ndarray]
+) -> None:
+    """Read columns side by side into arrays.
+
+    Args:
+        blocks: each array [rows, columns] with the names of its columns.
+        places: for each row group, the row of the arrays that each of its rows goes to; -1 = none.
+
+    Raises:
+        InputError, EngineError: as read_columns; InputError where a float is not finite.
+    """
+
+    def fill(n: int, read: Callable[[], pa.Table]) -> None:
+        kept = np.flatnonzero(places[n] >= 0)
+        if not kept.size:
+            return
+        rows = read()
+        chosen = rows if len(kept) == rows.num_rows else rows.take(pa.array(kept))
+        for array, names in blocks:
+            values = stack(chosen, names, array.dtype.type)
+            if array.dtype.kind == "f":
+                check_finite(values, names, table)
+            array[places[n][kept]] = values
+
+    map_row_groups(table, files, [name for _, names in blocks for name in names], fill)
+
+
+def count_rows(table: str, files: Files) -> int:
+    """Return how many rows the files of a table hold.
+
+    Raises:
+        EngineError: a file cannot be read.
+    """
+    total = 0
+    for file in files:
+        with _opened(table, file, []) as reader:
+            total += reader.metadata.num_rows
+    return total
+
+
+def _some(table: str, files: Files) -> Files:
     if not files:
         raise InputError(f"table {table}: no files for this night; run the features stage first")
-    parts = []
-    for file in files:
-        try:
-            reader = pq.ParquetFile(file)
+    return files
+
+
+@contextmanager
+def _opened(table: str, file: str | Path, columns: list[str]) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(file) as reader:
             missing = sorted(set(columns) - set(reader.schema_arrow.names))
             if missing:
                 raise InputError(
                     f"table {table}: column {missing[0]!r} is missing in {file}; run the features stage again with this shop file"
                 )
-            parts.append(reader.read(columns=columns))
-        except (OSError, pa.ArrowException) as error:
-            raise EngineError(
-                f"table {table}: {file} cannot be read ({' '.join(str(error).split())[:200]}); run the stage that writes it again"
-            ) from None
-    return pa.concat_tables(parts, promote_options="permissive")
+            yield reader
+    except (OSError, pa.ArrowException) as error:
+        raise EngineError(
+            f"table {table}: {file} cannot be read ({' '.join(str(error).split())[:200]}); run the stage that writes it again"
+        ) from None
 
 
 def to_numpy(column: pa.ChunkedArray, dtype: type) -> np.ndarray:
@@ -47,13 +125,12 @@ def to_numpy(column: pa.ChunkedArray, dtype: type) -> np.ndarray:
     return column.to_numpy().astype(dtype)  # a copy of its own, since Arrow's buffers are read-only
 
 
-def stack(table: pa.Table, names: list[str], dtype: type, rows: pa.Array | None = None) -> np.ndarray:
-    """Return columns side by side as an array [rows, len(names)]: of all rows, or of those at `rows` in their order."""
-    values = np.empty((table.num_rows if rows is None else len(rows), len(names)), dtype)
+def stack(table: pa.Table, names: list[str], dtype: type) -> np.ndarray:
+    """Return columns side by side as an array [rows, len(names)]."""
+    values = np.empty((table.num_rows, len(names)), dtype)
 
     def fill(place: int) -> None:
-        column = table[names[place]]
-        values[:, place] = to_numpy(column if rows is None else column.take(rows), dtype)
+        values[:, place] = to_numpy(table[names[place]], dtype)
 
     in_parallel(fill, range(len(names)))
     return values
@@ -62,11 +139,6 @@ def stack(table: pa.Table, names: list[str], dtype: type, rows: pa.Array | None 
 def day_numbers(column: pa.ChunkedArray) -> np.ndarray:
     """Return dates as days since 1970-01-01."""
     return column.cast(pa.date32()).cast(pa.int32()).to_numpy()
-
-
-def codes(encoded: pa.DictionaryArray) -> np.ndarray:
-    """Return a code 0.. for each distinct value of an encoded text column, by first sight; -1 for null."""
-    return np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False), np.int64)
 
 
 def places(column: pa.ChunkedArray, names: list[str]) -> np.ndarray:

@@ -63,6 +63,11 @@ class Course:
         self.take_new_steps()
 
     @property
+    def device(self) -> torch.device:
+        """Return where the model is."""
+        return self.model.item_vector.weight.device
+
+    @property
     def batch(self) -> int:
         """Return how many batches of the running epoch are done."""
         return self.running.batch if self.running else 0
@@ -101,7 +106,8 @@ class Course:
         self.take_new_steps()
         self.steps.load_state_dict(state["steps"])
         self.epoch, self.waited, self.serving = state["epoch"], state["waited"], state["serving"]
-        self.best, self.running = state["best"], None
+        self.best = {name: tensor.to(self.device) for name, tensor in state["best"].items()}
+        self.running = None
         if state["running"]:
             average = WeightAverage(self.model, self.model.spec.recipe.weight_average)
             average.load_state_dict(state["running"]["average"])

@@ -5,21 +5,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from nightshelf.config import Sampled, Shop
 from nightshelf.errors import InputError
 from nightshelf.example_window import ExampleWindow, Split
 from nightshelf.features import SEQUENCE_LENGTH
-from training.columns import Files, check_finite, codes, day_numbers, places, read_columns, stack, to_numpy
-from training.histories import Histories, load_histories
+from nightshelf.paths import scratch_dir
+from training.columns import Files, fill_rows, read_columns, stack
+from training.example_keys import by_first_sight, read_example_keys
+from training.histories import Histories, bytes_of_histories, load_histories
 from training.spec import dense_names, field_names, order_tasks
+from training.storage import Storage
 from training.vocabulary import Vocabulary, load_vocabularies
 
-# The order of the rows, and with it the way of the training, hangs neither on files nor on the key that hashes the users'
-# ids: the same logs give the same model. Hashed ids are the last resort.
-_ORDER = ["impression_ts", "item_index", "request_id", "position", "impression_id"]
+_DAY = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ class Examples:
     histories: Histories
     catalogue: np.ndarray  # int32 [items + 1, item fields], the fields of each item_index
     vocabularies: dict[str, Vocabulary]  # column → the night's ids
+    storage: Storage  # where the columns lie
 
     def __len__(self) -> int:
         return len(self.item)
@@ -74,60 +74,57 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
 
     Raises:
         InputError: no files, no rows, a missing column, a value that is not finite.
-        EngineError: a file cannot be read.
+        EngineError: a file cannot be read; or the columns fit neither into memory nor onto the disk below the shop's home.
     """
+    files, sequences = inputs.training_examples, inputs.user_sequences
     user_names, item_names = field_names(shop)
     user_dense, target_dense = dense_names(shop)
     tasks = [task.name for task in order_tasks(shop)]
     labels, masks = [f"label_{t}" for t in tasks], [f"mask_{t}" for t in tasks]
-    keys = [
-        "impression_id",
-        "impression_ts",
-        "event_date",
-        "feature_date",
-        "scenario",
-        "user_key",
-        "request_id",
-        "position",
-        "sample_weight",
-    ]
-    columns = [*keys, *user_names, *item_names, *user_dense, *target_dense, *labels, *masks]
+    keys = read_example_keys(files, list(shop.scenarios))
+    rows = keys.sort(files, _is_in(keys.event_date, inputs.window, split))
+    if not len(rows):
+        of_split = f"{split} " if split else ""
+        raise InputError(
+            f"training_examples of {inputs.as_of_date}: no {of_split}rows; give the night more days of logs"
+        )
+    floats, ids = [user_dense, target_dense, labels, masks, ["sample_weight"]], [user_names, item_names]
+    # Dense columns lie there as they are, and scaled.
+    width = 4 * sum(len(names) for names in [*floats, *ids, user_dense, target_dense, tasks])
+    storage = Storage.for_columns(len(rows) * width + bytes_of_histories(sequences, SEQUENCE_LENGTH), scratch_dir(shop))
+    blocks = [(storage.zeros((len(rows), len(names)), np.float32), names) for names in floats]
+    blocks += [(storage.zeros((len(rows), len(names)), np.int32), names) for names in ids]
+    places = np.full(len(keys), -1, np.int64)
+    places[rows] = np.arange(len(rows))
     with ThreadPoolExecutor(1) as beside:
-        reading = beside.submit(load_histories, inputs.user_sequences, SEQUENCE_LENGTH)
-        table = read_columns("training_examples", inputs.training_examples, columns)
-        rows = _order(table, inputs.window, split)
-        if not len(rows):
-            raise InputError(
-                f"training_examples of {inputs.as_of_date}: no {split or ''} rows; give the night more days of logs".replace(
-                    "  ", " "
-                )
-            )
+        reading = beside.submit(load_histories, sequences, SEQUENCE_LENGTH, storage)
+        fill_rows("training_examples", files, blocks, np.split(places, np.cumsum(keys.row_groups)[:-1]))
         histories = reading.result()
-    few = table.select(["event_date", "feature_date", "scenario", "user_key", "request_id", "position"]).take(rows)
-    user_fields, item_fields = (stack(table, names, np.int32, rows) for names in (user_names, item_names))
-    days, users = day_numbers(few["feature_date"]), few["user_key"].combine_chunks().dictionary_encode()
-    dense = [_finite(table, names, rows) for names in (user_dense, target_dense, labels, masks, ["sample_weight"])]
+    dense_of_users, dense_of_targets, label, mask, weight, user_fields, item_fields = (array for array, _ in blocks)
+    days, event_date = keys.feature_date[rows], keys.event_date[rows]
+    users = keys.users_of(rows)
     return Examples(
         history=histories.rows_of(users, days),
         user_fields=user_fields,
         item=item_fields[:, 0].copy(),
-        user_dense=dense[0],
-        target_dense=dense[1],
-        scenario=places(few["scenario"], list(shop.scenarios)),
-        position=np.maximum(to_numpy(few["position"], np.int64), 0),
-        labels=dense[2],
-        masks=dense[3],
+        user_dense=dense_of_users,
+        target_dense=dense_of_targets,
+        scenario=keys.scenario[rows].astype(np.int64),
+        position=keys.positions_of(rows),
+        labels=label,
+        masks=mask,
         # A drawn negative counts once: at its weight of a thousand others a fit is all noise. Probabilities of such a shop
         # are those among what was drawn, and rank alike.
-        weight=np.ones(len(rows), np.float32) if isinstance(shop.negatives, Sampled) else dense[4][:, 0],
-        user=codes(users),
-        request=codes(few["request_id"].combine_chunks().dictionary_encode()),
+        weight=np.ones(len(rows), np.float32) if isinstance(shop.negatives, Sampled) else weight[:, 0],
+        user=by_first_sight(users.indices.to_numpy()),
+        request=keys.requests_of(rows),
         day=days.astype(np.int64),
-        is_train=_is_in(few["event_date"], inputs.window, "train").to_numpy(zero_copy_only=False),
-        is_validation=_is_in(few["event_date"], inputs.window, "validation").to_numpy(zero_copy_only=False),
+        is_train=_is_in(event_date, inputs.window, "train"),
+        is_validation=_is_in(event_date, inputs.window, "validation"),
         histories=histories,
         catalogue=load_catalogue(inputs.item_features, item_names, item_fields),
         vocabularies=load_vocabularies(shop, inputs.vocabularies),
+        storage=storage,
     )
 
 
@@ -147,25 +144,8 @@ def load_catalogue(files: Files, names: list[str], of_examples: np.ndarray | Non
     return catalogue
 
 
-def _order(table: pa.Table, window: ExampleWindow, split: Split | None) -> pa.Array:
-    """Return the places of the window's rows (of a split, if given) in their order: by time, item and impression."""
-    day = table["event_date"]
-    chosen = pc.greater(day, _day(window.first_date)) if split is None else _is_in(day, window, split)
-    rows = pc.indices_nonzero(chosen)
-    keys = table.select(_ORDER).take(rows)
-    return rows.take(pc.sort_indices(keys, [(name, "ascending") for name in _ORDER]))
-
-
-def _is_in(day: pa.ChunkedArray, window: ExampleWindow, split: Split) -> pa.ChunkedArray:
-    first, end = window.bounds(split)
-    return pc.and_(pc.greater_equal(day, _day(first)), pc.less(day, _day(end)))
-
-
-def _day(day: dt.date) -> pa.Scalar:
-    return pa.scalar(day, pa.date32())
-
-
-def _finite(table: pa.Table, names: list[str], rows: pa.Array) -> np.ndarray:
-    values = stack(table, names, np.float32, rows)
-    check_finite(values, names, "training_examples")
-    return values
+def _is_in(event_date: np.ndarray, window: ExampleWindow, split: Split | None) -> np.ndarray:
+    """Return which days since 1970 belong to a split, or to the window."""
+    first, end = window.bounds(split) if split else (window.first_date + _DAY, dt.date.max)
+    number, after = ((day - dt.date(1970, 1, 1)).days for day in (first, end))
+    return (event_date >= number) & (event_date < after)

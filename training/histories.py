@@ -1,6 +1,6 @@
 """Users' histories as padded arrays; row 0 is the empty history of whoever has none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightshelf.features import EXPOSURE_LENGTH
-from training.columns import day_numbers, read_columns
+from training.columns import count_rows, day_numbers, map_row_groups, read_columns
+from training.storage import Storage
 
 _EVENTS = {
     "item_indexes": np.int32,
@@ -18,13 +19,14 @@ _EVENTS = {
     "age_days": np.float32,
 }
 _SHOWN = {"shown_category_indexes": np.int32, "shown_counts": np.float32, "shown_age_days": np.float32}
+_TABLE, _OWNER, _COLUMNS = "user_sequences", ["as_of_date", "user_key"], _EVENTS | _SHOWN
 
 
 @dataclass(frozen=True)
 class Histories:
     """Rows of user_sequences: the newest `length` events, oldest first, zeros before them.
 
-    `keys` are sorted pairs (place in `users`, day) as one number; history row r + 1 belongs to keys[r]. Users go by their
+    `keys` are sorted pairs (day, place in `users`) as one number; history row r + 1 belongs to keys[r]. Users go by their
     keys, since rare ones share an id.
     """
 
@@ -48,45 +50,72 @@ class Histories:
         return np.where(self.keys[place] == wanted, place + 1, 0)
 
 
-def load_histories(files: Sequence[str | Path], length: int) -> Histories:
-    """Read user_sequences.
+def load_histories(files: Sequence[str | Path], length: int, storage: Storage) -> Histories:
+    """Read user_sequences, a row group at a time.
 
     Raises:
-        InputError, EngineError: as read_columns.
+        InputError, EngineError: as read_columns; EngineError where the storage has no room.
     """
-    return padded_histories(read_histories(files), length)
+    owners = map_row_groups(_TABLE, files, _OWNER, lambda _, read: read())
+    users, keys, places = _sorted(pa.concat_tables(owners))
+    arrays = _zeros(len(keys), length, storage)
+    of_group = np.split(places, np.cumsum([rows.num_rows for rows in owners])[:-1])
+    map_row_groups(_TABLE, files, list(_COLUMNS), lambda n, read: _pad(read(), of_group[n], arrays))
+    return Histories(users, keys, *arrays)
+
+
+def bytes_of_histories(files: Sequence[str | Path], length: int) -> int:
+    """Return how much memory the histories of these files take."""
+    width = sum(_width(name, length) * np.dtype(dtype).itemsize for name, dtype in _COLUMNS.items())
+    return count_rows(_TABLE, files) * width
 
 
 def read_histories(files: Sequence[str | Path]) -> pa.Table:
     """Read the columns of user_sequences that a history is made of."""
-    return read_columns("user_sequences", files, ["as_of_date", "user_key", *_EVENTS, *_SHOWN])
+    return read_columns(_TABLE, files, [*_OWNER, *_COLUMNS])
 
 
 def padded_histories(table: pa.Table, length: int) -> Histories:
     """Pad the lists of user_sequences rows."""
+    users, keys, places = _sorted(table)
+    arrays = _zeros(len(keys), length, Storage())
+    _pad(table, places, arrays)
+    return Histories(users, keys, *arrays)
+
+
+def _sorted(table: pa.Table) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+    """Return the distinct users, the sorted keys, and the history row of each row."""
     users = table["user_key"].combine_chunks().dictionary_encode()
     keys = _key(users.indices.to_numpy(), day_numbers(table["as_of_date"]))
     order = np.argsort(keys, kind="stable")
-    events = _padded(table, _EVENTS, order, length)
-    return Histories(users.dictionary, keys[order], *events, *_padded(table, _SHOWN, order, EXPOSURE_LENGTH))
+    places = np.empty(len(order), np.int64)
+    places[order] = np.arange(1, len(order) + 1)
+    return users.dictionary, keys[order], places
 
 
-def _padded(table: pa.Table, columns: Mapping[str, type], order: np.ndarray, length: int) -> list[np.ndarray]:
-    """Return the newest `length` entries of parallel lists, right-aligned, with an empty row before the others."""
-    lists = [table[name].combine_chunks() for name in columns]
-    offsets = lists[0].offsets.to_numpy()
-    sizes, starts = np.diff(offsets)[order], offsets[:-1][order]
-    kept = np.minimum(sizes, length)
-    slot = np.arange(length)
-    filled = slot >= length - kept[:, None]
-    source = ((starts + sizes - length)[:, None] + slot)[filled]
-    padded: list[np.ndarray] = []
-    for values, dtype in zip(lists, columns.values(), strict=True):
-        rows: np.ndarray = np.zeros((len(order) + 1, length), dtype)
-        rows[1:][filled] = values.values.to_numpy()[source]
-        padded.append(rows)
-    return padded
+def _zeros(rows: int, length: int, storage: Storage) -> list[np.ndarray]:
+    return [storage.zeros((rows + 1, _width(name, length)), dtype) for name, dtype in _COLUMNS.items()]
+
+
+def _width(name: str, length: int) -> int:
+    return length if name in _EVENTS else EXPOSURE_LENGTH
+
+
+def _pad(table: pa.Table, places: np.ndarray, arrays: list[np.ndarray]) -> None:
+    """Put the newest entries of each row's lists, right-aligned, into the rows `places` of the arrays of _COLUMNS."""
+    for first, end in ((0, len(_EVENTS)), (len(_EVENTS), len(_COLUMNS))):
+        lists = [table[name].combine_chunks() for name in list(_COLUMNS)[first:end]]
+        offsets, length = lists[0].offsets.to_numpy(), arrays[first].shape[1]
+        sizes, starts = np.diff(offsets), offsets[:-1]
+        slot = np.arange(length)
+        filled = slot >= length - np.minimum(sizes, length)[:, None]
+        source = ((starts + sizes - length)[:, None] + slot)[filled]
+        for values, array in zip(lists, arrays[first:end], strict=True):
+            rows = np.zeros(filled.shape, array.dtype)
+            rows[filled] = values.values.to_numpy()[source]
+            array[places] = rows
 
 
 def _key(users: np.ndarray, days: np.ndarray) -> np.ndarray:
-    return users.astype(np.int64) * 1_000_000 + days
+    # By days first: what a day's examples read lies together.
+    return (days.astype(np.int64) << 40) + users

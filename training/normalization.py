@@ -47,11 +47,11 @@ class NormalizationSpec(BaseModel):
         """Return how many numbers a row of the columns `names` becomes."""
         return sum(len(self.edges[name]) + 1 if name in self.edges else 1 for name in names)
 
-    def apply(self, raw: np.ndarray, names: list[str]) -> np.ndarray:
-        """Turn columns `names` of `raw` [rows, len(names)] into float32 [rows, width(names)]."""
+    def apply(self, raw: np.ndarray, names: list[str], into: np.ndarray | None = None) -> np.ndarray:
+        """Turn columns `names` of `raw` [rows, len(names)] into float32 [rows, width(names)]: `into`, or a new array."""
         place = [self.names.index(name) for name in names]
         mean, std = (np.asarray(of_all, np.float32)[place] for of_all in (self.mean, self.std))
-        ready = np.empty((len(raw), self.width(names)), np.float32)
+        ready = np.empty((len(raw), self.width(names)), np.float32) if into is None else into
 
         def scale(rows: slice) -> None:
             values = _transform(raw[rows], names)

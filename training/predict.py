@@ -30,9 +30,9 @@ def predict(model: RankingModel, dataset: Dataset) -> Predictions:
     def fill(chunks: torch.Tensor) -> None:
         batch = dataset.batch(chunks)
         logits, bias = model(batch)
-        slots = batch.rows[batch.is_row]
-        logged[slots] = model.log_outcomes(logits + bias)[batch.is_row]
-        first[slots] = model.log_outcomes(logits)[batch.is_row]
+        slots = batch.rows[batch.is_row].cpu()
+        logged[slots] = model.log_outcomes(logits + bias)[batch.is_row].cpu()
+        first[slots] = model.log_outcomes(logits)[batch.is_row].cpu()
 
     with torch_workers() as pool:
         list(pool.map(fill, dataset.ordered_batches(_SLOTS)))

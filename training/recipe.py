@@ -65,6 +65,7 @@ class Recipe(Strict):
     weight_average: float = Field(0.99, ge=0, lt=1)
     l2_embedding: float = Field(1e-6, ge=0, le=1)
     negative_share: float = Field(1.0, gt=0, le=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
     batch_size: int = Field(4096, ge=1, le=1_000_000)
     max_epochs: int = Field(4, ge=1, le=1000)
     patience: int = Field(1, ge=1)

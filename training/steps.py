@@ -5,11 +5,13 @@ are added up in a fixed order: the weights after a step do not depend on which s
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
-from nightshelf.errors import InputError
+from nightshelf.errors import EngineError, InputError
+from nightshelf.logs import get_logger
 from training.backbones.moving import MovingMoments
 from training.balancing import make_balance
 from training.batches import Batch, Dataset
@@ -17,7 +19,11 @@ from training.objective import training_losses
 from training.optimizers import TABLE, make_optimizers
 from training.ranking_model import RankingModel
 from training.ranks import Slices, cut, ranks, ranks_here
+from training.recipe import Recipe
+from training.slice_losses import InTurns, SideBySide, SliceLosses
 from training.workers import torch_workers
+
+log = get_logger("train")
 
 SLICES = 2
 _CLIP_NORM = 5.0
@@ -41,7 +47,9 @@ class Steps:
         self._optimizers = make_optimizers(model, self.balance, recipe)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         # Slices would take dropout's draws from one generator, in an order left to chance.
-        self._slices = 1 if recipe.dropout else max(SLICES, ranks())
+        # An accelerator gains nothing by them.
+        least = SLICES if scales.device.type == "cpu" else 1
+        self._slices = 1 if recipe.dropout else max(least, ranks())
         self._pool = torch_workers(max(1, self._slices // ranks()), ranks_here())
         self._moments = [part for part in model.modules() if isinstance(part, MovingMoments)]
         if ranks() > 1 and (recipe.dropout or self._moments):
@@ -49,46 +57,63 @@ class Steps:
                 f"{ranks()} processes cannot share the batches of a recipe with dropout, or with a backbone that keeps moving "
                 "moments; train it with one process"
             )
-        for moments in self._moments:  # what a batch whose loss was not finite has left
-            moments.forget()
+        self._forget_moments()  # of a batch whose loss was not finite
+        self._turns = 1
         self._epoch: list[torch.Tensor] = []  # the tasks' losses of each step
         self._again: Callable[[], torch.Tensor] | None = None  # the last batch's losses by the weights of now
 
     def gradient(self, dataset: Dataset, chunks: torch.Tensor, mean_weight: torch.Tensor) -> float:
         """Set the gradients of a batch's loss and return it: each task's mean over impressions, weighed and added up.
 
+        Where the memory of an accelerator has no room for the batch, it is computed in smaller slices from then on.
+
         Args:
             dataset: the rows.
             chunks: the batch [G]. Every second one makes a slice, so that both hold histories of all its lengths.
             mean_weight: the mean weight of an impression in each task [T].
+
+        Raises:
+            EngineError: even small slices find no room.
         """
+        while True:
+            try:
+                return self._gradient(dataset, chunks, mean_weight)
+            except torch.OutOfMemoryError:
+                self._forget_moments()
+            self._make_smaller(len(chunks))
+
+    def _gradient(self, dataset: Dataset, chunks: torch.Tensor, mean_weight: torch.Tensor) -> float:
         count = (dataset.chunks[chunks] >= 0).sum() * mean_weight
 
         def losses(part: torch.Tensor) -> torch.Tensor:
             return batch_losses(self.model, dataset.batch(part), self._scales) / count
 
-        slices = cut(chunks, self._slices)
-        parts = list(self._pool.map(losses, slices.own))
-        total = torch.stack(slices.gather([part.detach() for part in parts])).sum(0).requires_grad_()
-        self._epoch.append(total.detach())
-        self._again = lambda: self._add_up(torch.no_grad()(losses), slices.own, slices)
+        slices = cut(chunks, self._slices * self._turns)
+        parts = SideBySide(losses, slices.own, self._pool) if self._turns == 1 else InTurns(losses, slices.own)
+        # The balance is the CPU's: a few numbers a step.
+        total = _add_up(parts, slices).cpu().requires_grad_()
+        self._again = lambda: _add_up(SideBySide(torch.no_grad()(losses), slices.own, self._pool), slices).cpu()
         if self.balance.last_shared is not None:
-            self.balance.see_pulls(total.detach(), self._pulls(parts, slices, *self.balance.last_shared))
+            self.balance.see_pulls(total.detach(), _pulls(parts, slices, *self.balance.last_shared).cpu())
         if self.balance.wants_gramian:
-            self.balance.see_gramian(self._gramian(parts, slices))
+            self.balance.see_gramian(self._gramian(parts, slices).cpu())
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = self.balance(total)
         loss.backward()
 
-        def backward(part: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-            return torch.autograd.grad(part, self._parameters, total.grad, allow_unused=True)
+        assert total.grad is not None
+        weights = total.grad.to(self._scales.device)
 
-        gradients = slices.gather_gradients(list(self._pool.map(backward, parts)), self._parameters)
+        def backward(losses: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+            return torch.autograd.grad(losses, self._parameters, weights, allow_unused=True)
+
+        gradients = slices.gather_gradients(parts.ask(backward), self._parameters)
         for parameter, *pieces in zip(self._parameters, *gradients, strict=True):
             used = [piece for piece in pieces if piece is not None]
             # A copy, for autograd may have given one tensor to several parameters, and clipping is done in place.
             parameter.grad = sum(used[1:], used[0].clone()) if used else None
+        self._epoch.append(total.detach())
         return float(loss.detach())
 
     def set_rate(self, share: float) -> None:
@@ -130,38 +155,73 @@ class Steps:
         self.balance.load_state_dict(state["balance"])
         self._epoch = list(state["losses"])
 
-    def _add_up(
-        self, work: Callable[[torch.Tensor], torch.Tensor], parts: list[torch.Tensor], slices: Slices
-    ) -> torch.Tensor:
-        """Return the sum of what the work gives for the parts of all slices, from this rank's parts."""
-        return torch.stack(slices.gather(list(self._pool.map(work, parts)))).sum(0)
+    def _make_smaller(self, chunks: int) -> None:
+        """Compute the batches to come in twice as many slices, one after another.
 
-    def _gramian(self, parts: list[torch.Tensor], slices: Slices) -> torch.Tensor:
+        Raises:
+            EngineError: slices cannot be smaller, or several processes would have to agree.
+        """
+        if ranks() > 1 or self._slices * self._turns >= chunks:
+            raise EngineError(
+                f"a batch in {self._slices * self._turns} slices does not fit into the memory of {self._scales.device}; give the "
+                "recipe a smaller batch_size, or narrower layers"
+            )
+        self._turns *= 2
+        if self._scales.device.type != "cpu":
+            torch.accelerator.empty_cache()
+        log.warning(
+            "out of memory on %s: batches are computed in %d slices from now on, one after another",
+            self._scales.device,
+            self._slices * self._turns,
+        )
+
+    def _forget_moments(self) -> None:
+        """Let go of what a batch has left that moved no weights."""
+        for moments in self._moments:
+            moments.forget()
+
+    def _gramian(self, parts: SliceLosses, slices: Slices) -> torch.Tensor:
         """Return the products of the tasks' gradients: [T, T]. Of what tasks share: all dense weights but the towers'."""
         named = self.model.named_parameters()
         shared = [p for name, p in named if p.requires_grad and name != TABLE and not name.startswith("towers.")]
 
-        def jacobian(part: torch.Tensor) -> torch.Tensor:
+        def jacobian(losses: torch.Tensor) -> torch.Tensor:
             each = [
                 torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True, materialize_grads=True)
-                for loss in part
+                for loss in losses
             ]
             return torch.stack([torch.cat([gradient.flatten() for gradient in of_task]) for of_task in each])
 
-        whole = self._add_up(jacobian, parts, slices)
+        whole = _add_up(parts, slices, jacobian)
         return whole @ whole.t()
 
-    def _pulls(self, parts: list[torch.Tensor], slices: Slices, weight: torch.nn.Parameter, rows: int) -> torch.Tensor:
-        """Return the norm of each task's gradient at the first rows of a weight: [T]."""
 
-        def pull(part: torch.Tensor) -> torch.Tensor:
-            each = [torch.autograd.grad(loss, weight, retain_graph=True)[0][:rows].flatten() for loss in part]
-            return torch.stack(each)
+def _add_up(
+    parts: SliceLosses, slices: Slices, question: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.detach
+) -> torch.Tensor:
+    """Return the sum of the answers for the losses of all slices, from this rank's."""
+    return torch.stack(slices.gather(parts.ask(question))).sum(0)
 
-        return self._add_up(pull, parts, slices).norm(dim=1)
+
+def _pulls(parts: SliceLosses, slices: Slices, weight: torch.nn.Parameter, rows: int) -> torch.Tensor:
+    """Return the norm of each task's gradient at the first rows of a weight: [T]."""
+
+    def pull(losses: torch.Tensor) -> torch.Tensor:
+        each = [torch.autograd.grad(loss, weight, retain_graph=True)[0][:rows].flatten() for loss in losses]
+        return torch.stack(each)
+
+    return _add_up(parts, slices, pull).norm(dim=1)
 
 
 def batch_losses(model: RankingModel, batch: Batch, scales: torch.Tensor) -> torch.Tensor:
     """Return each task's sum of losses over a batch [T], with the logged positions in it."""
-    logits, position_bias = model(batch)
-    return training_losses(model, logits + position_bias, batch, scales)
+    with _precision(model.spec.recipe, scales.device):
+        logits, position_bias = model(batch)
+    return training_losses(model, logits.float() + position_bias, batch, scales)
+
+
+def _precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
+    if recipe.precision == "float32":
+        return nullcontext()
+    # Each use casts its weights: what is cached would be shared by threads.
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)

@@ -21,6 +21,7 @@ from training.batches import Dataset
 from training.checkpoints import SECONDS_BETWEEN, resumable
 from training.course import Course, EpochPass, TrainingReport
 from training.data import Examples, TrainingInputs, load_examples
+from training.devices import training_device
 from training.event_file import Tell, event_file
 from training.normalization import load_normalization
 from training.ranking_model import RankingModel
@@ -69,7 +70,6 @@ def train_ranker(
     report = count_rows(examples, inputs)
     spec = describe(shop, recipe, inputs, examples)
     dataset = Dataset(examples, spec)
-    train, validation = dataset.subset(examples.is_train), dataset.subset(deciding_rows(examples, recipe.seed))
     log.info(
         "%d train, %d validation and %d test rows read in %.1f s",
         report.train_rows,
@@ -77,13 +77,16 @@ def train_ranker(
         report.test_rows,
         time.monotonic() - started,
     )
-    course = begin(shop, spec, train, parent, report)
+    device = training_device()
+    course = begin(shop, spec, dataset.subset(examples.is_train), parent, report, device)
+    dataset = dataset.to(device)
+    train, validation = dataset.subset(examples.is_train), dataset.subset(deciding_rows(examples, recipe.seed))
     if report.warm_started:
         inherited = validation_metrics(course.model, validation)["validation_loss"]
         report.best_validation_loss = inherited if math.isfinite(inherited) else math.inf
         log.info("parent's weights: validation loss %.5f", inherited)
     with (
-        deterministic(),
+        deterministic(device),
         resumable(course, examples, checkpoints, checkpoint_seconds) as pause,
         event_file(out / "tensorboard") as tell,
     ):
@@ -140,8 +143,10 @@ def describe(shop: Shop, recipe: Recipe, inputs: TrainingInputs, examples: Examp
     return model_spec(shop, recipe, examples.vocabularies, normalization, str(inputs.as_of_date))
 
 
-def begin(shop: Shop, spec: ModelSpec, train: Dataset, parent: Path | None, report: TrainingReport) -> Course:
-    """Return the course of a new ranker, with the parent's weights or at the tasks' base rates."""
+def begin(
+    shop: Shop, spec: ModelSpec, train: Dataset, parent: Path | None, report: TrainingReport, device: torch.device
+) -> Course:
+    """Return the course of a new ranker on a device, with the parent's weights or at the tasks' base rates."""
     model, examples = RankingModel(spec), train.examples
     scales = regression_scales(train, spec)
     model.chain.log_scale.copy_(scales.log())
@@ -150,7 +155,7 @@ def begin(shop: Shop, spec: ModelSpec, train: Dataset, parent: Path | None, repo
         start_at_base_rates(model, train)
     asked = fit_topics(model, examples, np.flatnonzero(examples.is_train), request_scenarios(shop))
     log.info("off the request's topic a click is that much rarer: %s", asked)
-    return Course(model, scales, report)
+    return Course(model.to(device), scales.to(device), report)
 
 
 def warm_start(model: RankingModel, parent: Path | None, examples: Examples) -> bool:
@@ -188,14 +193,14 @@ def train_epoch(course: Course, train: Dataset, pause: Callable[[], None], tell:
     train = train.thinned(recipe.negative_share, recipe.seed, epoch)
     # A small shop gets smaller batches, so that an epoch has enough steps to learn from.
     batch_size = min(recipe.batch_size, max(_LEAST_BATCH, train.size // _LEAST_STEPS))
-    mean_weight = train.weights[train.chunks[train.chunks >= 0]].mean(0).clamp(min=1e-12)
+    mean_weight = train.weights[train.chunks[train.chunks >= 0]].mean(0).clamp(min=1e-12).to(course.device)
     batches = train.shuffled_batches(batch_size, recipe.seed, epoch)
     if course.running is None:
         torch.manual_seed(recipe.seed * 100_003 + epoch)  # dropout's draws
         course.running = EpochPass(WeightAverage(course.model, recipe.weight_average))
     running, rows_before = course.running, course.running.rows
     started = told = time.monotonic()
-    for chunks in batches[running.batch :]:
+    for chunks in train.read_ahead(batches[running.batch :]):
         pause()
         steps.set_rate(rate_share(recipe, epoch, running.batch, len(batches)) * 0.5**course.report.halvings)
         loss = steps.gradient(train, chunks, mean_weight)
@@ -265,8 +270,11 @@ def judge(course: Course, row: dict[str, float]) -> None:
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """Let torch use only operations that give the same bits each time, and restore its setting."""
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Let torch use only operations that give the same bits each time, and restore its setting; an accelerator may differ."""
+    if device.type != "cpu":
+        yield
+        return
     memory: Any = torch.utils.deterministic
     before, fills = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)

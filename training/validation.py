@@ -47,8 +47,7 @@ def validation_metrics(model: RankingModel, validation: Dataset) -> dict[str, fl
     rows = validation.chunks[validation.chunks >= 0]
     ratios, row = {}, {}
     for place, task in enumerate(tasks):
-        weights = validation.weights[rows, place : place + 1]
-        labels = validation.labels[rows, place : place + 1]
+        weights, labels = (column[rows, place : place + 1].cpu() for column in (validation.weights, validation.labels))
         total = weights.sum()
         if total == 0:
             continue

@@ -93,6 +93,28 @@ def test_gradient_reaches_every_parameter(build, example_night, recipe, parts):
         assert grad is not None and grad.abs().sum() > 0, name
 
 
+def gradients(model, dataset):
+    """Return a batch's losses and the gradient of their sum for the dense weights."""
+    losses = batch_losses(model, dataset.batch(torch.arange(64)), torch.ones(4))
+    losses.sum().backward()
+    return losses.detach(), torch.cat(
+        [p.grad.flatten() for p in model.parameters() if p.grad is not None and not p.grad.is_sparse]
+    )
+
+
+def test_half_the_bits_pull_the_same_way(build, example_night, recipe, parts):
+    found = []
+    for precision in ("float32", "bfloat16"):
+        model, spec = build(recipe(**parts, precision=precision))
+        shake(model)
+        found.append(gradients(model, Dataset(example_night, spec)))
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+    (losses, whole), (half_losses, half) = found
+    assert not torch.equal(losses, half_losses)
+    torch.testing.assert_close(half_losses, losses, rtol=0.03, atol=0.05)
+    assert torch.cosine_similarity(whole, half, dim=0) > 0.98
+
+
 class IndexedParameters(TorchFunctionMode):
     """Notes the shapes of parameters that are indexed."""
 

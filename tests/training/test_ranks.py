@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from nightshelf.errors import InputError
 from training.artifact import SERVING
 from training.checkpoints import MANIFEST
 from training.ranks import cut
+from training.recipe import Balancing
 from training.steps import Steps
 from training.train_ranker import train_ranker
 
@@ -70,14 +72,15 @@ def difference(one, other):
     )
 
 
-BALANCINGS = ["equal", "uncertainty", "gradnorm", "famo", "upgrad"]
+BALANCINGS = get_args(Balancing)
 
 
-def test_two_processes_train_as_one_does(demo_shop, make_night, recipe, tmp_path, torchrun):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_two_processes_train_as_one_does(demo_shop, make_night, recipe, tmp_path, torchrun, precision):
     night = make_night(tmp_path / "night", users=20)
 
     def training(balancing, folder):
-        small = recipe(max_epochs=1, balancing=balancing)
+        small = recipe(max_epochs=1, balancing=balancing, task_weights={"cart": 2.0}, precision=precision)
         return {"shop": demo_shop, "recipe": small, "inputs": night.inputs, "out": tmp_path / folder / balancing}
 
     torchrun([training(balancing, "two") for balancing in BALANCINGS])

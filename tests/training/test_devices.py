@@ -1,0 +1,123 @@
+"""Training on an accelerator, and where its memory has no room for a batch."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nightshelf.errors import EngineError
+from training import steps as steps_module
+from training.artifact import SERVING
+from training.batches import Dataset
+from training.devices import training_device
+from training.steps import Steps, batch_losses
+from training.train_ranker import train_ranker
+
+# Trains with each recipe on the second device; tells what torch is asked to compute there.
+PROCESS = """
+import pickle, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import second_device
+library = second_device.register()
+from training import storage
+from training.train_ranker import train_ranker
+for arguments, is_mapped in pickle.loads(Path(sys.argv[2]).read_bytes()):
+    storage.free_memory = lambda: 0 if is_mapped else 2**40
+    train_ranker(**arguments)
+print(len(second_device.Elsewhere.asked))
+"""
+RECIPES = {
+    "plain": {},
+    "gradnorm": {"balancing": "gradnorm"},
+    "famo": {"balancing": "famo", "embedding_optimizer": "lazy_adam"},
+    "upgrad": {"balancing": "upgrad", "negative_share": 0.5},
+    "star": {"backbone": {"kind": "star", "sizes": [8]}},
+    "sar_net": {"backbone": {"kind": "sar_net", "input": 24, "expert_sizes": [16, 8]}},
+    "m3oe": {"backbone": {"kind": "m3oe", "input": 24, "entrance_sizes": [24, 16], "expert_sizes": [16, 8]}},
+    "hstu": {"sequence_encoder": {"kind": "hstu"}, "losses": {"spend": "zero_inflated_lognormal"}},
+    "towers": {"towers": "scenario", "task_relation": "escm2_dr", "losses": {"click": "pairwise"}},
+    "mapped": {},
+}
+
+
+def test_another_device_trains_to_the_same_weights(demo_shop, night, recipe, tmp_path, monkeypatch):
+    """Nothing of the CPU's gets among the tensors of the device, and nothing of them is lost on the way."""
+    monkeypatch.setattr(steps_module, "SLICES", 1)  # as an accelerator computes
+    shop = demo_shop.model_copy(update={"home": tmp_path})
+
+    def training(name, folder):
+        small = recipe(max_epochs=1, **RECIPES[name])
+        return {"shop": shop, "recipe": small, "inputs": night.inputs, "out": tmp_path / folder / name}
+
+    jobs = [(training(name, "second"), name == "mapped") for name in RECIPES]
+    (tmp_path / "trainings").write_bytes(pickle.dumps(jobs))
+    (tmp_path / "process.py").write_text(PROCESS)
+    command = [sys.executable, tmp_path / "process.py", Path(__file__).parent, tmp_path / "trainings"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout.splitlines()[-1]) > 50
+    for name in RECIPES.keys() - {"mapped"}:  # which takes another way through the rows
+        train_ranker(**training(name, "cpu"))
+        for place in (".", SERVING):
+            mine, other = (load_file(tmp_path / f / name / place / "weights.safetensors") for f in ("cpu", "second"))
+            apart = max(float((mine[key].double() - other[key].double()).abs().max()) for key in mine)
+            assert apart <= (1e-5 if name == "hstu" else 0), (name, place)  # whose activation rounds otherwise there
+
+
+def test_without_an_accelerator_the_cpu_trains():
+    assert training_device() == torch.device("cpu" if not torch.cuda.is_available() else "cuda:0")
+
+
+class Memory:
+    """Room for so many impressions at once; beyond, torch's own error."""
+
+    def __init__(self, rows):
+        self.rows, self.largest = rows, 0
+
+    def losses(self, model, batch, scales):
+        rows = int(batch.is_row.sum())
+        if rows > self.rows:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        self.largest = max(self.largest, rows)
+        return batch_losses(model, batch, scales)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"balancing": name} for name in ("equal", "uncertainty", "gradnorm", "famo", "upgrad")),
+        {"dropout": 0.3},
+        {"backbone": {"kind": "star", "sizes": [8]}, "balancing": "equal"},
+    ],
+    ids=str,
+)
+def test_a_batch_too_large_for_memory_is_computed_in_smaller_slices(build, recipe, example_night, monkeypatch, changes):
+    found = {}
+    for room in (10**9, 30):
+        model, spec = build(recipe(**changes))
+        dataset, memory = Dataset(example_night, spec), Memory(room)
+        monkeypatch.setattr(steps_module, "batch_losses", memory.losses)
+        steps, losses = Steps(model, torch.ones(4)), []
+        for place in range(3):
+            torch.manual_seed(place)
+            losses.append(steps.gradient(dataset, torch.arange(60 * place, 60 * place + 60), torch.ones(4)))
+            steps.move()
+        found[room] = losses, torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert memory.largest <= 30
+    if "dropout" not in changes and "backbone" not in changes:  # whose draws and moments are the slices' own
+        assert found[30][0] == pytest.approx(found[10**9][0], rel=1e-4)
+        torch.testing.assert_close(found[30][1], found[10**9][1], rtol=1e-3, atol=1e-4)
+    else:
+        assert found[30][0] == pytest.approx(found[10**9][0], rel=0.2)
+
+
+def test_where_no_slice_is_small_enough_the_remedy_is_told(build, recipe, example_night, monkeypatch):
+    model, spec = build(recipe())
+    monkeypatch.setattr(steps_module, "batch_losses", Memory(0).losses)
+    with pytest.raises(EngineError, match="does not fit into the memory of cpu; give the recipe a smaller batch_size"):
+        Steps(model, torch.ones(4)).gradient(Dataset(example_night, spec), torch.arange(20), torch.ones(4))
