@@ -1,4 +1,4 @@
-"""The processes that train one ranker together (torchrun with gloo): each computes some slices of every batch.
+"""The processes that train one ranker together (torchrun; gloo, and nccl between GPUs): each computes some slices of every batch.
 
 What slices give is gathered by all and added up in the slices' order, so that every process moves its weights alike, and as
 one process alone would. Without torchrun there is one rank.
@@ -14,17 +14,24 @@ import torch
 from torch import distributed
 
 from nightshelf.logs import get_logger
+from training.devices import training_device
 
 Gradient = tuple[torch.Tensor | None, ...]
 
 
 @contextmanager
 def joined_ranks() -> Iterator[None]:
-    """Join the other processes if torchrun started this one, and leave them in the end; the first one tells the log."""
+    """Join the other processes if torchrun started this one, and leave them in the end; the first one tells the log.
+
+    Raises:
+        InputError: there are more processes than accelerators.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    distributed.init_process_group("gloo")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(training_device())
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     if distributed.get_rank():
         get_logger("train").setLevel(logging.ERROR)
     try:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nightshelf.errors import EngineError
+from nightshelf.errors import EngineError, InputError
 from training import steps as steps_module
 from training.artifact import SERVING
 from training.batches import Dataset
@@ -69,8 +69,18 @@ def test_another_device_trains_to_the_same_weights(demo_shop, night, recipe, tmp
             assert apart <= (1e-5 if name == "hstu" else 0), (name, place)  # whose activation rounds otherwise there
 
 
-def test_without_an_accelerator_the_cpu_trains():
-    assert training_device() == torch.device("cpu" if not torch.cuda.is_available() else "cuda:0")
+def test_each_process_has_an_accelerator_of_its_own_or_they_share_the_cpu(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    for kind, count, expected in ((None, 0, "cpu"), ("mps", 1, "cpu"), ("cuda", 2, "cuda:1")):
+        found = kind and torch.device(kind)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available, found=found: found)
+        monkeypatch.setattr(torch.accelerator, "device_count", lambda count=count: count)
+        assert training_device() == torch.device(expected)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    with pytest.raises(
+        InputError, match=r"process 2 on this machine .* \(1 are here\): give torchrun --nproc-per-node 1"
+    ):
+        training_device()
 
 
 class Memory:

@@ -13,6 +13,14 @@ def test_an_id_beyond_the_table_is_unknown():
     assert torch.equal(found[2], torch.cat([fields.table.weight[1], fields.table.weight[3]]))
 
 
+def test_ids_above_what_a_float_can_tell_apart_have_rows_of_their_own():
+    fields = FieldEmbedding({"user": 5, "item": 2**24 + 3}, 1)
+    ids = torch.tensor([2**24 - 1, 2**24, 2**24 + 1, 2**24 + 2], dtype=torch.int32)
+    vectors = fields(ids.long().unsqueeze(1), 1)
+    assert torch.equal(vectors, fields.table.weight[ids.long() + 5])
+    assert len(vectors.unique()) == 4
+
+
 def test_matching_by_hand():
     matching = HistoryMatch(events=2, decay_days=[2.0])
     history = torch.tensor([[[5, 1], [5, 0], [6, 1], [0, 0]]], dtype=torch.int32)
