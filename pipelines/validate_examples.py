@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from nightshelf.config import Shop
 from nightshelf.daily_tables import daily_tables
+from nightshelf.errors import InputError
 from nightshelf.feature_tables import feature_tables
 from pipelines.feature_drift import drift_facts, drift_suite, feature_drift, sample_examples
 from pipelines.feature_suites import feature_rules, index_sizes
@@ -34,8 +35,14 @@ def run(night: Night) -> StageResult:
     """Check every table that features wrote for the night, and the classes of each task; keep the results in data_checks.
 
     Raises:
+        InputError: there are no examples yet.
         GateError: a rule of severity fail does not hold.
     """
+    if not batch_of(night, "training_examples", night.as_of_date).files:
+        raise InputError(
+            f"there are no training examples of {night.as_of_date}: an impression's features are those of the day before it, so "
+            "that a shop's first night needs two days of logs; clean the days before, or wait for the next one"
+        )
     tables = [spec.name for spec in [*daily_tables(night.shop), *feature_tables(night.shop)]]
     sizes = index_sizes(night)
     rows = check_log_table(night, "impressions")

@@ -105,7 +105,7 @@ class Warehouse:
     def partitions(self, table: str) -> list[dt.date]:
         """Return the partitions that hold rows, oldest first."""
         found = self._load(table)
-        if found is None:
+        if found is None or found.current_snapshot() is None:
             return []
         days = found.inspect.partitions().column("partition").to_pylist()
         return sorted({day["as_of_date"] for day in days})

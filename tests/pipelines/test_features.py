@@ -107,6 +107,14 @@ def test_day_by_day_or_at_once_the_snapshots_are_equal(spark, tiny_shop, tmp_pat
     }
 
 
+def test_a_shop_may_begin_with_one_day_of_logs(spark, tiny_shop):
+    shop = tiny_shop(days=0)
+    for day in DAYS[:2]:
+        put_days(Warehouse(shop), [day])
+        run(night_of(shop, day, str(day)))
+    assert Warehouse(shop).partitions("training_examples") == DAYS[1:2]  # the first day has no features of a day before
+
+
 def _check_vocabularies_grow(warehouse):
     first, last = (rows_of_day(warehouse, day) for day in DAYS[-2:])
     assert first <= last

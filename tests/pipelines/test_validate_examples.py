@@ -8,7 +8,7 @@ import pytest
 
 from nightshelf.config import Closed
 from nightshelf.daily_tables import daily_tables
-from nightshelf.errors import GateError
+from nightshelf.errors import GateError, InputError
 from nightshelf.feature_tables import feature_tables
 from nightshelf.features import dense_features, index_features
 from pipelines import validate_examples
@@ -45,6 +45,11 @@ def test_good_tables_pass_and_a_broken_one_stops_the_night(night, publish, publi
         validate_examples.run(night)
     assert broken(night) == {("fail", "within_range", "item_discount")}
     assert night.warehouse.snapshot_id("feature_drift") == drift  # broken values have no distribution
+
+
+def test_a_first_night_with_one_day_of_logs_is_told_what_it_lacks(night):
+    with pytest.raises(InputError, match=r"no training examples of 2026-02-05: .* needs two days of logs"):
+        validate_examples.run(night)
 
 
 def test_one_class_stops_the_first_task_and_warns_for_the_next(night, publish, good_rows):
