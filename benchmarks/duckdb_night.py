@@ -18,6 +18,7 @@ from nightshelf.config import load_shop
 from nightshelf.dates import days_back
 from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.features import attribute_columns, index_features
+from nightshelf.parallel import cores
 
 _EVENT = {"uid": "VARCHAR", "sku": "VARCHAR", "act": "VARCHAR", "ts": "BIGINT"}
 _SHOWN = {**_EVENT, "rid": "VARCHAR", "pos": "INTEGER"}
@@ -39,7 +40,8 @@ def main() -> None:
     out.mkdir(parents=True)
     with duckdb.connect(str(out / "night.duckdb")) as db:
         db.execute(
-            "SET TimeZone = 'UTC'; SET preserve_insertion_order = false; SET memory_limit = '12GB'; SET threads = 2"
+            "SET TimeZone = 'UTC'; SET preserve_insertion_order = false; SET memory_limit = '12GB'; "
+            f"SET threads = {cores()}"
         )
         _clean(db, shop.home / "raw", days)
         _vocabularies(db, shop)
