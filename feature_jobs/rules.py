@@ -6,7 +6,7 @@ from functools import reduce
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from feature_jobs.numbers import number_text
+from feature_jobs.numbers import is_no_number, number_text
 from nightshelf.config import Quarantine
 from nightshelf.raw_logs import FINITE, NUMBERS, Source, ValueMap
 
@@ -82,7 +82,12 @@ def _time_rules(source: Source) -> list[Rule]:
 def _number_rules(source: Source, limits: Quarantine) -> list[Rule]:
     names = [name for name in NUMBERS if name in source.columns]
     most = {"position": _INT32_MAX, "quantity": limits.max_quantity, "price": limits.max_price, "propensity": 1.0}
-    rules = [Rule("negative_number", F.col(name) < 0, _shown(name)) for name in names]
+    rules = []
+    for name in names:
+        text = F.col(f"{name}_value").cast("string")
+        shown = F.concat(F.lit(f"{name} = "), text)
+        rules.append(Rule("not_a_number", is_no_number(text, F.col(name)), shown))
+    rules += [Rule("negative_number", F.col(name) < 0, _shown(name)) for name in names]
     for name in names:
         # Spark takes NaN for the largest number, so it needs no condition of its own
         rules.append(Rule("absurd_number", F.col(name) > F.lit(float(most.get(name, FINITE))), _shown(name)))

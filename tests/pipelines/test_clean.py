@@ -67,7 +67,9 @@ HOME = [
 ORDERS = [
     (None, ["u1", "i1", "pay", ms(2) // 1000, 2, "9.5"]),
     (None, ["u9", "i1", "add", ms(2) // 1000, "", ""]),
-    (None, ["u1", "i2", "pay", ms(2) // 1000, "two", "x"]),  # no numbers: taken as absent
+    (None, ["u1", "i2", "pay", ms(2) // 1000, "N/A", " null"]),  # words for nothing
+    ("not_a_number", ["u1", "i2", "pay", ms(2) // 1000, 1, "9,50"]),
+    ("not_a_number", ["u1", "i2", "pay", ms(2) // 1000, "two", "-"]),
     ("unparsable", [CANARY, "i1", "pay", ms(2) // 1000, 2]),
     ("negative_number", ["u1", "i1", "pay", ms(2) // 1000, 1, -3]),
     ("absurd_number", ["u1", "i1", "pay", ms(2) // 1000, 1, 1e9]),
