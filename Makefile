@@ -3,7 +3,7 @@ SHELL := /bin/sh
 JOBS := .venv/jobs/bin
 AIRFLOW := .venv/airflow/bin
 .DEFAULT_GOAL := help
-.PHONY: help env lock night up down doctor test test-cluster test-engines test-peers coverage lint format bench-night bench-truth bench-dirt bench-features bench-gpu bench-recipes bench-movielens bench-training chaos docs
+.PHONY: help env lock night up down doctor test test-cluster test-engines test-peers test-torchrec coverage lint format bench-night bench-truth bench-dirt bench-features bench-gpu bench-recipes bench-movielens bench-training chaos docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test-engines: env ## the feature jobs' tests on Sail, and two nights on Spark, a
 
 test-peers: .venv/peers/ready ## our backbones beside those of other libraries, with the same weights
 	.venv/peers/bin/python -m pytest tests/peers -m peers
+
+test-torchrec: .venv/torchrec/ready ## the embedding table sharded by TorchRec over two and three processes, beside the whole one; minutes
+	.venv/torchrec/bin/python -m pytest tests/sharded -m sharded
 
 coverage: env ## the share of the code without an engine that its own tests run; at least 90 %
 	$(JOBS)/python -m pytest tests/nightshelf tests/training tests/simulation -q --cov=nightshelf --cov=training --cov=simulation --cov-fail-under=90
@@ -47,8 +50,8 @@ doctor: ## what is missing or wrong on this machine, and the remedy
 
 env: .venv/jobs/ready .venv/airflow/ready ## both environments, from requirements/*.lock
 
-.venv/peers/ready: requirements/peers.txt .venv/jobs/ready
-	@scripts/make-peers
+.venv/%/ready: requirements/%.txt .venv/jobs/ready
+	@scripts/make-on-top $*
 
 .venv/%/ready: requirements/%.lock pyproject.toml
 	@scripts/make-environment $*
