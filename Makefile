@@ -26,7 +26,7 @@ test-peers: .venv/peers/ready ## our backbones beside those of other libraries, 
 	.venv/peers/bin/python -m pytest tests/peers -m peers
 
 test-torchrec: .venv/torchrec/ready ## the embedding table sharded by TorchRec over two and three processes, beside the whole one; minutes
-	.venv/torchrec/bin/python -m pytest tests/sharded -m sharded
+	.venv/torchrec/bin/python -m pytest tests/training/sharded -m sharded
 
 coverage: env ## the share of the code without an engine that its own tests run; at least 90 %
 	$(JOBS)/python -m pytest tests/nightshelf tests/training tests/simulation -q --cov=nightshelf --cov=training --cov=simulation --cov-fail-under=90

@@ -9,7 +9,10 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from nightshelf.errors import EngineError
+from training.optimizers import TABLE
 from training.ranking_model import RankingModel
+from training.ranks import rank
+from training.sharded_table import ShardedTable
 from training.spec import ModelSpec
 
 # The folder inside a model's own that holds the same model after it has learnt the other days too: for ranking.
@@ -18,10 +21,18 @@ _FILES = ("weights.safetensors", "model.json")
 
 
 def save_model(model: RankingModel, folder: Path) -> None:
-    """Write a ranker into `folder`; the manifest comes last, so that a folder without one is an unfinished one."""
+    """Write a ranker into `folder`; the manifest comes last, so that a folder without one is an unfinished one.
+
+    Of several processes all take part, for a sharded table is gathered, and the first one writes.
+    """
+    weights = model.state_dict()
+    if isinstance(model.fields.table, ShardedTable):
+        weights[TABLE] = model.fields.table.gather()
+    if rank():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)
-    save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, folder / _FILES[0])
+    save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, folder / _FILES[0])
     (folder / _FILES[1]).write_text(model.spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
     hashes = {name: file_hash(folder / name) for name in _FILES}
     (folder / "manifest.json").write_text(json.dumps({"sha256": hashes}, indent=1) + "\n", encoding="utf-8")

@@ -1,7 +1,8 @@
 """Checkpoints: the course of a training in a folder, from which a training that was killed goes on, bit by bit the same.
 
 checkpoint.json names the file of tensors in use with its hash, and is replaced last: whoever dies while writing leaves the
-checkpoint before. It also says what the training hangs on. The tensors are read without unpickling code.
+checkpoint before. It also says what the training hangs on. The tensors are read without unpickling code. Where each process
+has a part of the embedding table, each writes a file of its own, and as many processes must go on.
 """
 
 import hashlib
@@ -23,7 +24,8 @@ from training.course import Course
 from training.data import Examples
 from training.interruption import asked_to_end
 from training.ranking_model import RankingModel
-from training.ranks import any_rank, rank, wait_for_all
+from training.ranks import any_rank, every_rank, rank, wait_for_all
+from training.sharded_table import ShardedTable
 
 log = get_logger("train")
 
@@ -45,9 +47,12 @@ def resumable(
     if folder is None:
         yield lambda: None
         return
-    origin = training_origin(course.model, examples)
-    state = read_checkpoint(folder, origin)
-    if state is not None:
+    origin, has_part = training_origin(course.model, examples), _has_part(course.model)
+    state = read_checkpoint(folder, origin, rank() if has_part else 0)
+    is_left, is_there = any_rank(state is None, state is not None)
+    if is_left and is_there:
+        log.warning("the checkpoint in %s lacks a process's part, training starts afresh", folder)
+    elif state is not None:
         course.load_state_dict(state)
         log.info("the checkpoint in %s is taken up at epoch %d, batch %d", folder, course.epoch, course.batch + 1)
     written = time.monotonic()
@@ -58,7 +63,7 @@ def resumable(
             is_asked, is_due = any_rank(asked(), time.monotonic() - written > seconds_between)
             if not is_asked and not is_due:
                 return
-            if rank() == 0:
+            if rank() == 0 or has_part:
                 write_checkpoint(folder, course, origin)
             wait_for_all()  # whoever ended sooner would have torchrun end the one that writes
             written = time.monotonic()
@@ -76,28 +81,39 @@ def training_origin(model: RankingModel, examples: Examples) -> dict[str, str]:
     e = examples
     rows = [e.user, e.day, e.request, e.history, e.item, e.scenario, e.position, e.labels, e.masks, e.weight]
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    weights = _hash(*(tensor.cpu().contiguous().numpy() for tensor in model.state_dict().values()))
+    parts = every_rank(weights) if _has_part(model) else [weights]
     return {
         "recipe": _hash(model.spec.recipe.model_dump_json().encode()),
         "model": _hash(model.spec.model_dump_json(exclude={"recipe"}).encode()),
-        "first weights": _hash(*(tensor.cpu().contiguous().numpy() for tensor in model.state_dict().values())),
+        "first weights": _hash(*(part.encode() for part in parts)),
         "examples": _hash(*map(np.ascontiguousarray, [*rows, e.is_train, e.is_validation])),
         "code": _hash(torch.__version__.encode(), *code),
+        "processes": str(len(parts)),  # those that have a part each
     }
 
 
 def write_checkpoint(folder: Path, course: Course, origin: dict[str, str]) -> None:
-    """Write where a course is; a crash at any moment leaves the checkpoint before or this one."""
+    """Write where a course is; a crash at any moment leaves the checkpoint before or this one.
+
+    If each rank has a part of the table, all write at once.
+    """
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         used = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["file"]
     except (OSError, ValueError, KeyError, TypeError):
         used = ""
-    path = folder / ("second.pt" if used == "first.pt" else "first.pt")
+    turn, has_part = "second.pt" if used == "first.pt" else "first.pt", _has_part(course.model)
+    path = _part(folder, turn, rank() if has_part else 0)
     with path.open("wb") as file:
         torch.save(course.state_dict(), file)
         _flush(file)
-    manifest = {"file": path.name, "sha256": file_hash(path), "epoch": course.epoch, "batch": course.batch}
+    own = file_hash(path)
+    hashes = every_rank(own) if has_part else [own]
+    if rank():
+        return
+    manifest = {"file": turn, "sha256": hashes, "epoch": course.epoch, "batch": course.batch}
     with (folder / f"{MANIFEST}.new").open("w", encoding="utf-8") as file:
         json.dump({**manifest, "origin": origin}, file, indent=1)
         _flush(file)
@@ -111,26 +127,36 @@ def write_checkpoint(folder: Path, course: Course, origin: dict[str, str]) -> No
     )
 
 
-def read_checkpoint(folder: Path, origin: dict[str, str]) -> dict[str, Any] | None:
-    """Return the state of the course that a folder holds; None, and a line in the log, if it is of no use here."""
+def read_checkpoint(folder: Path, origin: dict[str, str], part: int) -> dict[str, Any] | None:
+    """Return the state of the course that a folder's part holds; None, and a line in the log, if it is of no use here."""
     if not (folder / MANIFEST).exists():
         return None
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        path, expected, theirs = folder / manifest["file"], manifest["sha256"], manifest["origin"]
+        path, theirs = _part(folder, manifest["file"], part), manifest["origin"]
         other = [name for name in origin if theirs.get(name) != origin[name]]
         if other:
             log.warning(
                 "the checkpoint in %s is left aside, training starts afresh: other %s", folder, ", ".join(other)
             )
             return None
-        if file_hash(path) != expected:
+        if file_hash(path) != manifest["sha256"][part]:
             raise ValueError(f"{path.name} differs from its hash")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         log.warning("the checkpoint in %s is broken, training starts afresh: %s", folder, error)
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
+
+
+def _has_part(model: RankingModel) -> bool:
+    """Say whether each rank has a part of the model alone."""
+    return isinstance(model.fields.table, ShardedTable)
+
+
+def _part(folder: Path, turn: str, part: int) -> Path:
+    """Return the file of a part: first.pt, then 1.first.pt, …"""
+    return folder / (f"{part}.{turn}" if part else turn)
 
 
 def _flush(file: Any) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from training.sequences import AGE_BUCKETS, age_bucket, attend, make_sequence_layer
+from training.sharded_table import ShardedTable
 
 if TYPE_CHECKING:
     from training.recipe import EncoderSizes
@@ -34,11 +35,19 @@ class FieldEmbedding(nn.Module):
         counts = torch.tensor(list(sizes.values()))
         self.register_buffer("sizes", counts, persistent=False)
         self.register_buffer("offsets", counts.cumsum(0) - counts, persistent=False)
-        self.table = nn.Embedding(int(counts.sum()), embedding_size, sparse=True)
+        self.table: nn.Embedding | ShardedTable = nn.Embedding(int(counts.sum()), embedding_size, sparse=True)
         nn.init.normal_(self.table.weight, std=0.02)
         for name in ("limits", "starts", "rows"):
             self.register_buffer(name, torch.empty(0, dtype=torch.int64), persistent=False)
         self.read_ids([torch.arange(count) for count in counts.tolist()])
+
+    def shard(self, device: torch.device, l2: float) -> None:
+        """Keep this rank's rows of the table alone, on a device. All ranks at once.
+
+        Raises:
+            InputError: the table cannot be sharded.
+        """
+        self.table = ShardedTable(self.table.weight.detach(), device, l2)
 
     def read_ids(self, known: list[torch.Tensor]) -> None:
         """Read the ids of another night: known[field][id] is the id under which this table knows the same value."""

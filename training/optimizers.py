@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from training.sharded_table import ShardedAdagrad, ShardedTable
+
 if TYPE_CHECKING:
     from training.recipe import Recipe
 
@@ -85,8 +87,8 @@ def make_optimizers(model: nn.Module, balance: nn.Module, recipe: Recipe) -> lis
     free = [p for name, p in named.items() if p.ndim <= 1 or "bias" in name]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
     rates = recipe.learning_rate
+    dense = torch.optim.AdamW(groups, lr=rates.dense, fused=True)
+    if isinstance(sharded := model.get_submodule("fields.table"), ShardedTable):
+        return [dense, ShardedAdagrad(sharded, rates.embedding)]
     of_table = {"rowwise_adagrad": RowwiseAdagrad, "lazy_adam": LazyAdam}[recipe.embedding_optimizer]
-    return [
-        torch.optim.AdamW(groups, lr=rates.dense, fused=True),
-        of_table(table, rates.embedding, recipe.l2_embedding),
-    ]
+    return [dense, of_table(table, rates.embedding, recipe.l2_embedding)]

@@ -6,6 +6,7 @@ import torch
 
 from training.batches import Dataset
 from training.ranking_model import RankingModel
+from training.sharded_table import ShardedTable
 from training.workers import torch_workers
 
 _SLOTS = 16_384
@@ -34,6 +35,7 @@ def predict(model: RankingModel, dataset: Dataset) -> Predictions:
         logged[slots] = model.log_outcomes(logits + bias)[batch.is_row].cpu()
         first[slots] = model.log_outcomes(logits)[batch.is_row].cpu()
 
-    with torch_workers() as pool:
+    one_thread = isinstance(model.fields.table, ShardedTable)  # so that all ranks look up in one order
+    with torch_workers(1 if one_thread else 0) as pool:
         list(pool.map(fill, dataset.ordered_batches(_SLOTS)))
     return Predictions(logged.exp(), logged, first.exp())

@@ -64,6 +64,15 @@ def any_rank(*asked: bool) -> list[bool]:
     return [bool(answer) for answer in answers]
 
 
+def every_rank(text: str) -> list[str]:
+    """Return what each rank says."""
+    if ranks() == 1:
+        return [text]
+    found = [""] * ranks()
+    distributed.all_gather_object(found, text)
+    return found
+
+
 def wait_for_all() -> None:
     """Return once every rank is here."""
     if ranks() > 1:

@@ -72,6 +72,7 @@ class Recipe(Strict):
     warm_up: float = Field(0.0, ge=0, le=1)
     decay: Literal["none", "linear", "cosine"] = "none"
     embedding_optimizer: Literal["rowwise_adagrad", "lazy_adam"] = "rowwise_adagrad"
+    embedding_table: Literal["whole", "sharded"] = "whole"
     warm_start: bool = True
 
     @model_validator(mode="after")
@@ -79,6 +80,15 @@ class Recipe(Strict):
         heads = getattr(self.sequence_encoder, "heads", 1)
         if self.attention_size % heads:
             raise ValueError(f"attention_size {self.attention_size} is no multiple of sequence_encoder.heads {heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_table(self) -> Self:
+        if self.embedding_table == "sharded" and self.embedding_optimizer != "rowwise_adagrad":
+            raise ValueError(
+                f"embedding_optimizer {self.embedding_optimizer} does not move a sharded table; take rowwise_adagrad, or "
+                "embedding_table: whole"
+            )
         return self
 
 

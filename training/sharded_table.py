@@ -163,8 +163,8 @@ def check_sharding() -> None:
     missing = [name for name in ("torchrec", "fbgemm_gpu") if find_spec(name) is None]
     if missing:
         raise InputError(
-            f"embedding_table: sharded needs {' and '.join(missing)}, which this environment lacks; install with pip install "
-            "--no-deps -r requirements/torchrec.txt, or take embedding_table: whole"
+            f"embedding_table: sharded needs {' and '.join(missing)}, which this environment lacks; run `make "
+            ".venv/torchrec/ready` and train with .venv/torchrec/bin/nightshelf, or take embedding_table: whole"
         )
 
 

@@ -18,8 +18,9 @@ from training.batches import Batch, Dataset
 from training.objective import training_losses
 from training.optimizers import TABLE, make_optimizers
 from training.ranking_model import RankingModel
-from training.ranks import Slices, cut, ranks, ranks_here
+from training.ranks import Slices, cut, rank, ranks, ranks_here
 from training.recipe import Recipe
+from training.sharded_table import ShardedTable
 from training.slice_losses import InTurns, SideBySide, SliceLosses
 from training.workers import torch_workers
 
@@ -46,6 +47,8 @@ class Steps:
         self.balance = make_balance(recipe, model.spec.tasks, model.backbone)
         self._optimizers = make_optimizers(model, self.balance, recipe)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
+        # A sharded table is no parameter: the gradients of its vectors go to the ranks that hold them.
+        self._sharded = model.fields.table if isinstance(model.fields.table, ShardedTable) else None
         # Slices would take dropout's draws from one generator, in an order left to chance.
         # An accelerator gains nothing by them.
         least = SLICES if scales.device.type == "cpu" else 1
@@ -103,12 +106,17 @@ class Steps:
         loss.backward()
 
         assert total.grad is not None
-        weights = total.grad.to(self._scales.device)
+        weights, dense = total.grad.to(self._scales.device), len(self._parameters)
+        wanted = [*self._parameters, *(self._sharded.looked_up if self._sharded else [])]
 
         def backward(losses: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-            return torch.autograd.grad(losses, self._parameters, weights, allow_unused=True)
+            return torch.autograd.grad(losses, wanted, weights, allow_unused=True)
 
-        gradients = slices.gather_gradients(parts.ask(backward), self._parameters)
+        answers = parts.ask(backward)
+        if self._sharded:
+            # A batch that no ranks share is computed by each of them.
+            self._sharded.learn([answer[dense:] for answer in answers], counts=slices.shares or rank() == 0)
+        gradients = slices.gather_gradients([answer[:dense] for answer in answers], self._parameters)
         for parameter, *pieces in zip(self._parameters, *gradients, strict=True):
             used = [piece for piece in pieces if piece is not None]
             # A copy, for autograd may have given one tensor to several parameters, and clipping is done in place.

@@ -25,9 +25,9 @@ from training.devices import training_device
 from training.event_file import Tell, event_file
 from training.normalization import load_normalization
 from training.ranking_model import RankingModel
-from training.ranks import rank
 from training.recipe import Recipe
 from training.schedule import rate_share
+from training.sharded_table import check_sharding
 from training.spec import ModelSpec, dense_names, model_spec
 from training.topics import fit_topics
 from training.transfer import copy_weights, why_incompatible
@@ -61,10 +61,12 @@ def train_ranker(
     metrics of each epoch and, by thousandths of an epoch, with loss and pace every ten seconds.
 
     Raises:
-        InputError: the inputs are missing, empty or wrong.
+        InputError: the inputs are missing, empty or wrong; or the recipe's table cannot be sharded.
         EngineError: the loss stays not finite; or the process was asked to end, and the checkpoint is written.
     """
     started = time.monotonic()
+    if recipe.embedding_table == "sharded":
+        check_sharding()
     torch.manual_seed(recipe.seed)
     examples = load_examples(shop, inputs)
     report = count_rows(examples, inputs)
@@ -105,10 +107,9 @@ def train_ranker(
     if not math.isfinite(row["train_loss"]):
         log.warning("the newest days give a loss that is not finite: the measured weights serve")
         course.return_to_best()
-    if rank() == 0:
-        save_model(course.model, out / SERVING)
-        course.return_to_best()
-        save_model(course.model, out)
+    save_model(course.model, out / SERVING)
+    course.return_to_best()
+    save_model(course.model, out)
     report = course.report
     report.seconds = time.monotonic() - started
     log.info(
@@ -155,6 +156,8 @@ def begin(
         start_at_base_rates(model, train)
     asked = fit_topics(model, examples, np.flatnonzero(examples.is_train), request_scenarios(shop))
     log.info("off the request's topic a click is that much rarer: %s", asked)
+    if spec.recipe.embedding_table == "sharded":
+        model.fields.shard(device, spec.recipe.l2_embedding)
     return Course(model.to(device), scales.to(device), report)
 
 

@@ -115,3 +115,15 @@ def test_what_several_processes_cannot_share_is_refused(build, recipe, monkeypat
     monkeypatch.setattr("training.steps.ranks", lambda: 2)
     with pytest.raises(InputError, match="train it with one process"):
         Steps(model, torch.ones(4))
+
+
+def test_a_sharded_table_is_refused_to_one_process_and_without_torchrec(
+    demo_shop, night, recipe, tmp_path, monkeypatch
+):
+    training = (demo_shop, recipe(embedding_table="sharded"), night.inputs, tmp_path)
+    with pytest.raises(InputError, match=r"needs several processes.*; start them with torchrun --nproc-per-node 2, or"):
+        train_ranker(*training)
+    monkeypatch.setattr("training.sharded_table.ranks", lambda: 2)
+    monkeypatch.setattr("training.sharded_table.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs torchrec and fbgemm_gpu, .*; run `make .venv/torchrec/ready` and"):
+        train_ranker(*training)

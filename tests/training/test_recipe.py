@@ -42,6 +42,10 @@ def test_the_recipes_that_come_along_can_be_read(file):
             ("kind: target_attention", "kind: hstu\n  heads: 5"),
             r"r.yaml: attention_size 32 is no multiple of sequence_encoder.heads 5$",
         ),
+        (
+            ("embedding_table: whole          ", "embedding_table: sharded\nembedding_optimizer: lazy_adam"),
+            r"r.yaml: embedding_optimizer lazy_adam does not move a sharded table; take rowwise_adagrad, or embedding_table: who",
+        ),
         (("seed: 1 ", "seed: -1 "), r"r.yaml:\d+: seed = '-1': Input should be greater than or equal to 0"),
     ],
 )
