@@ -77,16 +77,16 @@ class ShardedTable(nn.Module):
     def learn(self, gradients: Sequence[Sequence[torch.Tensor | None]], counts: bool) -> None:
         """Take the gradients of what was looked up, from each of this rank's slices, for the next step.
 
-        Unless they count, another rank has brought the same.
+        What has none there moves nothing. Unless they count, another rank has brought the same.
         """
         for place, vectors in enumerate(self.looked_up):
             found = [part for of_slice in gradients if (part := of_slice[place]) is not None]
-            vectors.grad = torch.stack(found).sum(0) if found and counts else None
+            vectors.grad = sum(found[1:], found[0]) if found and counts else None
 
     def move(self, rate: float) -> None:
         """Move the rows that were looked up, in all ranks at once, and forget the look-ups."""
         found = [(rows, vectors.grad) for rows, vectors in self._looked_up if vectors.grad is not None]
-        self.forget()
+        self._looked_up.clear()
         rows = torch.cat([self.weight.new_empty(0, dtype=torch.int64), *(rows for rows, _ in found)])
         gradients = torch.cat([self.weight.new_empty(0, self.embedding_dim), *(gradient for _, gradient in found)])
         optimizer = self._torchrec[0].fused_optimizer
@@ -94,10 +94,6 @@ class ShardedTable(nn.Module):
         optimizer.step()  # which sets the rate
         with torch.enable_grad():
             self._ask(rows).backward(gradients)
-
-    def forget(self) -> None:
-        """Let go of what was looked up."""
-        self._looked_up.clear()
 
     def gather(self) -> torch.Tensor:
         """Return the whole table [N, D] in the first rank's main memory, and nothing [0, D] in the others. All ranks at once."""
@@ -135,7 +131,6 @@ class ShardedAdagrad(torch.optim.Optimizer):
     def __init__(self, table: ShardedTable, lr: float) -> None:
         super().__init__([table.weight], {"lr": lr})
         self._table = table
-        table.forget()
         self.state[table.weight]["sum"] = table.sums.zero_()
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -71,7 +71,7 @@ def main(folder: Path) -> None:
     for step in range(STEPS // 2, STEPS):
         step_once(table, again, step)
     seen["again"] = table.gather()
-    # All ranks looked up the same, of which one counts; a look-up that is forgotten moves nothing.
+    # All ranks looked up the same, of which one counts; a look-up that nothing was learnt of moves nothing.
     table.load(first_weights())
     alike = ShardedAdagrad(table, rate(0))
     for ids, gradient in look_ups(0, 0):
@@ -79,7 +79,6 @@ def main(folder: Path) -> None:
         table.learn([torch.autograd.grad(loss, table.looked_up)], counts=rank() == 0)
         alike.step()
     table(torch.tensor([5]))
-    table.forget()
     alike.step()
     seen["alike"] = table.gather()
     seen["refused"] = []
