@@ -193,5 +193,4 @@ def _make_collection(rows: int, width: int, device: torch.device, l2: float) -> 
         local_size=ranks_here(),
         device_type=device.type,
     )
-    group = distributed.group.WORLD if device.type == "cpu" else distributed.new_group(backend="nccl")
-    return sharder.shard(empty, plan, ShardingEnv.from_process_group(group), device)
+    return sharder.shard(empty, plan, ShardingEnv.from_process_group(distributed.group.WORLD), device)
