@@ -16,7 +16,6 @@ pytestmark = pytest.mark.sharded
 @pytest.fixture(scope="module")
 def process():
     """Return the module that each process runs."""
-    pytest.importorskip("torchrec", reason="make test-torchrec has the environment")
     return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("table_process.py"))))
 
 
