@@ -57,6 +57,32 @@ def reach_days(shop: Shop) -> int:
     return max(source.late_by_days for source in shop.sources) + -(-longest // dt.timedelta(days=1)) + 1
 
 
+def decisive_time(shop: Shop) -> dt.timedelta:
+    """Return how long after an impression the last event may happen that decides on a label of it.
+
+    Its outcome comes within the window of the task. Whose that outcome is, other impressions of that time decide by
+    whether they met the task that is given, and so on: the windows add up.
+    """
+
+    def decided(name: str) -> dt.timedelta:
+        task = shop.tasks[name]
+        if task.given is None:
+            return task.window
+        before = decided(task.given)
+        return max(task.window, before) if task.on == "any_item" else task.window + before
+
+    return max(decided(name) for name in shop.tasks)
+
+
+def settling_days(shop: Shop) -> int:
+    """Return how many days after its own a partition of examples may at the latest be touched by what arrives.
+
+    Of the day's last impression that is `decisive_time`, an hour more where clocks are put forward, and what is late.
+    """
+    longest = decisive_time(shop) + dt.timedelta(hours=1)
+    return max(source.late_by_days for source in shop.sources) + -(-longest // dt.timedelta(days=1))
+
+
 def attributed_outcomes(impressions: DataFrame, acts: DataFrame, shop: Shop, hindsight: bool) -> DataFrame:
     """Return one row per rule and outcome that belongs to an impression.
 

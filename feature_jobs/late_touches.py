@@ -1,33 +1,74 @@
-"""Late touches: the days whose impressions an event that arrived late may give or take an outcome."""
+"""Late touches: the impressions of which an event that came after they were labelled changes a label, and no others.
+
+What a row of training_examples holds beside its labels never changes: the impression is the log's, and the features are
+the snapshot of the day before its own, which knows what had arrived by that day's end (feature_jobs.attribution). So late
+rows reach a partition through labels alone, and there through the acts and impressions of the same user and item (of the
+same user, where a task is about any item). Which of them do is not told by a distance in time:
+
+- A late act gives its outcome to one impression at or before it inside the label window, and to no other that it might
+  have belonged to; if that one has the label already, nothing changes.
+- A late impression takes the outcomes that belong to it rather than to another: a later one by `attribution`, one of the
+  same scenario or request whichever came first.
+- Where a task is `given` another, an act or impression that makes an impression meet the first, or no longer, moves the
+  outcomes of the second between impressions before it and after it, further apart than any one window.
+
+Therefore the labels of the few that may be meant are computed twice, with and without what came, and compared.
+"""
+
+import datetime as dt
+from functools import reduce
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from feature_jobs.attribution import attributed_outcomes, decisive_time
+from feature_jobs.labels import labels
 from nightshelf.config import Shop
+from nightshelf.dates import day_bounds_utc
+from nightshelf.example_window import ExampleWindow
+
+_SHOWN = [
+    "as_of_date", "event_date", "user_key", "item_id", "impression_id", "impression_ts", "scenario", "request_id",
+]  # fmt: skip
 
 
-def touched_days(impressions: DataFrame, later_impressions: DataFrame, later_acts: DataFrame, shop: Shop) -> DataFrame:
-    """Return the distinct as_of_date of `impressions` whose label a late event may change.
-
-    Such an event is of the same user, on the same item (on any, if a task is about any), and no further from the
-    impression than the longest label window; an impression that comes late may take an outcome from an earlier one.
+def touched_impressions(
+    impressions: DataFrame, acts: DataFrame, since: dict[dt.date, dt.date], shop: Shop, window: ExampleWindow
+) -> DataFrame:
+    """Return as_of_date, user_key and impression_id of the examples of which a label changes by what arrived since.
 
     Args:
-        impressions: of days whose label windows were over before the others arrived.
-        later_impressions, later_acts: what has arrived since.
+        impressions, acts: all that arrived by the night, from `reach_days` before the partitions on.
+        since: partition → the night up to whose end its labels know, by which its label windows were over.
         shop: gives the tasks.
+        window: the night's; what was shown up to its first_date is no example.
     """
-    late = "event_date < as_of_date"
-    came = later_impressions.where(late).select("user_key", "item_id", F.col("impression_ts").alias("late_ts"))
-    came = came.unionByName(later_acts.where(late).select("user_key", "item_id", F.col("event_ts").alias("late_ts")))
-    on_any_item = any(task.on == "any_item" for task in shop.tasks.values())
-    keys = ["user_key"] if on_any_item else ["user_key", "item_id"]
-    longest = max(task.window for task in shop.tasks.values()).total_seconds()
-    near = F.abs(F.unix_micros("late_ts") - F.unix_micros("impression_ts")) <= int(longest * 1e6)
-    shown = impressions.select("as_of_date", "impression_ts", *keys)
-    return (
-        shown.join(F.broadcast(came.select(*keys, "late_ts").distinct()), keys)
-        .where(near)
-        .select("as_of_date")
-        .distinct()
-    )
+    acts = acts.where(F.col("event_type").isin(sorted({task.event for task in shop.tasks.values()})))
+    touched = ["as_of_date", "user_key", "impression_id"]
+    pair = ["user_key"] if any(task.on == "any_item" for task in shop.tasks.values()) else ["user_key", "item_id"]
+    met = F.broadcast(_came(impressions, acts, pair, since, shop).join(acts.select(*pair), pair, "left_semi"))
+    shown = impressions.select(*_SHOWN).join(met, pair, "left_semi").persist()
+    done = acts.join(met, pair, "left_semi").persist()
+    judged = shown.where(F.col("event_date") > F.lit(window.first_date))
+
+    def labelled(days: list[dt.date], known: dt.date) -> DataFrame:
+        had, did = (frame.where(F.col("as_of_date") <= F.lit(known)) for frame in (shown, done))
+        outcomes = attributed_outcomes(had, did, shop, hindsight=True)
+        rows = labels(judged.where(F.col("as_of_date").isin(days)), did, outcomes, shop, window.as_of_date)
+        return rows.select(*touched, *(f"{kind}_{t}" for t in shop.tasks for kind in ("label", "mask")))
+
+    parts = {known: [day for day in since if since[day] == known] for known in sorted(set(since.values()))}
+    before = reduce(DataFrame.unionByName, (labelled(days, known) for known, days in parts.items()))
+    after = labelled(list(since), window.as_of_date)
+    return before.subtract(after).select(*touched)
+
+
+def _came(
+    impressions: DataFrame, acts: DataFrame, pair: list[str], since: dict[dt.date, dt.date], shop: Shop
+) -> DataFrame:
+    """Return the pairs of which something came that may decide on a label: since then, and soon enough after being shown."""
+    _, end = day_bounds_utc(max(since), shop.timezone)
+    arrived = F.col("as_of_date") > F.lit(min(since.values()))
+    frames = ((impressions, "impression_ts"), (acts, "event_ts"))
+    found = [rows.where(arrived & (F.col(ts) < F.lit(end + decisive_time(shop)))).select(*pair) for rows, ts in frames]
+    return found[0].unionByName(found[1]).distinct()

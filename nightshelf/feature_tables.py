@@ -225,7 +225,11 @@ def feature_tables(shop: Shop) -> list[TableSpec]:
             (
                 AS_OF_DATE,
                 Column("example_date", "date", "the partition: the day on which its impressions arrived"),
-                Column("reason", "string", "new, ripening (a label window may have ended), or late events"),
+                Column(
+                    "reason",
+                    "string",
+                    "new, ripening (a label window may have ended), or late events (came after that, and changed a label)",
+                ),
             ),
         ),
     ]

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from nightshelf.dates import days_back
 from nightshelf.features import WINDOWS, dense_features
 from pipelines.attempt import Attempt
-from pipelines.example_days import ExampleDay, days_to_write, example_window_of, in_groups, labelled_days
+from pipelines.example_days import (
+    ExampleDay,
+    days_to_write,
+    example_window_of,
+    in_groups,
+    labelled_days,
+    night_before,
+)
 from pipelines.feature_days import OF_LOGS, SNAPSHOTS, SUMS, missing_days
 from pipelines.stage import Night
 from pipelines.warehouse import arrow_schema, row_count
@@ -45,19 +52,27 @@ class FeatureWriter:
 
     @cached_property
     def examples(self) -> list[ExampleDay]:
-        """The partitions of training_examples that the night writes."""
-        from feature_jobs.attribution import reach_days
-        from feature_jobs.late_touches import touched_days
+        """The partitions of training_examples that the night writes; a day on which nothing was shown has none."""
+        from feature_jobs.attribution import settling_days
 
-        def touched(closed: dict[dt.date, dt.date]) -> set[dt.date]:
-            later = [day for day in self.known if day > min(closed.values())]
-            shown, acts = (self.tables.read(table, later) for table in OF_LOGS)
-            found = touched_days(self.tables.read("impressions", closed), shown, acts, self.shop)
-            return {row.as_of_date for row in found.collect()}
-
+        days = self.window.days or [self.day]
+        labelled = labelled_days(self.night, days)
+        days = [day for day in days if day in labelled or day == self.day or self._shown_on(day)]
         longest = max(task.window_days for task in self.shop.tasks.values())
-        days, labelled = self.window.days or [self.day], labelled_days(self.night)
-        return days_to_write(days, labelled, self.day, longest, reach_days(self.shop), touched)
+        last, settling = night_before(self.night), settling_days(self.shop)
+        return days_to_write(days, labelled, last, self.day, longest, settling, self._touched)
+
+    def _shown_on(self, day: dt.date) -> bool:
+        return row_count(self.tables.files("impressions", [day])) > 0
+
+    def _touched(self, since: dict[dt.date, dt.date]) -> set[dt.date]:
+        """Return those of the partitions, given with what their labels know, of which a label has changed since."""
+        from feature_jobs.late_touches import touched_impressions
+
+        near = [day for day in self.known if day >= self._reaching(min(since))]
+        shown, acts = (self.tables.read(table, near) for table in OF_LOGS)
+        found = touched_impressions(shown, acts, since, self.shop, self.window)
+        return {row.as_of_date for row in found.select("as_of_date").distinct().collect()}
 
     @cached_property
     def outcomes(self) -> "DataFrame":
