@@ -54,6 +54,21 @@ def test_what_a_late_event_touches(tiny_shop, frame, event):
 
 
 @pytest.mark.spark
+def test_where_a_task_is_about_any_item_an_event_on_another_touches(tiny_shop, frame, event):
+    tasks = {
+        "click": {"event": "click", "label_window": "1h"},
+        "goes_on": {"event": "click", "on": "any_item", "label_window": "1d"},
+    }
+    scenarios = {name: {"utility": {"click": 1}} for name in ("home_feed", "search")}
+    shop = tiny_shop(days=0, tasks=tasks, scenarios=scenarios)
+    log = [event("impression", user, "i", day) for user in ("goes on", "went on") for day in (1, 2)]
+    log += [event("click", "went on", "j", 3, 11)]
+    log += [event("click", user, "k", 3, 11.5, as_of_date=NIGHT) for user in ("goes on", "went on")]
+    found = touched(shop, frame(shop, "events", log), {SECOND: SIXTH, THIRD: SIXTH})
+    assert [(row.user_key, row.as_of_date) for row in found] == [("goes on", THIRD)]
+
+
+@pytest.mark.spark
 def test_each_partition_is_told_only_what_it_does_not_know(tiny_shop, frame, event):
     shop = tiny_shop(days=0)
     shown = [event("impression", "u", "i", day) for day in (1, 2)]
