@@ -66,7 +66,7 @@ def touched_impressions(
 def _came(
     impressions: DataFrame, acts: DataFrame, pair: list[str], since: dict[dt.date, dt.date], shop: Shop
 ) -> DataFrame:
-    """Return the pairs of which something came that may decide on a label: since then, and soon enough after being shown."""
+    """Return the pairs of which something came that may decide on a label: since then, and soon enough."""
     _, end = day_bounds_utc(max(since), shop.timezone)
     arrived = F.col("as_of_date") > F.lit(min(since.values()))
     frames = ((impressions, "impression_ts"), (acts, "event_ts"))
