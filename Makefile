@@ -19,7 +19,7 @@ test-cluster: env ## the feature jobs on a Spark cluster of two workers, one of 
 	$(JOBS)/python -m pytest tests/cluster -m cluster
 
 test-engines: env ## the feature jobs' tests on Sail, and two nights on Spark, a Spark Connect server and Sail: equal tables; minutes
-	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest tests/feature_jobs tests/pipelines/test_clean.py tests/pipelines/test_features.py
+	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest tests/feature_jobs tests/pipelines/test_clean.py tests/pipelines/test_features.py tests/pipelines/test_file_order.py
 	$(JOBS)/python -m pytest tests/engines -m engines
 
 test-peers: .venv/peers/ready ## our backbones beside those of other libraries, with the same weights

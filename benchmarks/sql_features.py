@@ -8,7 +8,7 @@ import datetime as dt
 
 import duckdb
 
-from nightshelf.config import Shop, Task
+from nightshelf.config import Sampled, Shop, Task
 from nightshelf.dates import day_bounds_utc, parse_duration
 from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.features import (
@@ -173,6 +173,11 @@ def _shrunk(done: str, shown: str, mean: str) -> str:
     return f"(({done}) + {m} * {mean}) / (({shown}) + {m})"
 
 
+def _stored(rate: str) -> str:
+    """Return a rate of another table as that one keeps it, in 32 bits."""
+    return f"{rate}::FLOAT::DOUBLE"
+
+
 def _counted(shop: Shop, owner: str) -> list[str]:
     """Return the windows and the decay of every event type, over rows of days."""
     columns = []
@@ -208,7 +213,7 @@ def _user_features(shop: Shop) -> str:
     ]
     columns += [
         f"{mean} AS user_mean_log_price_30d",
-        f"sqrt(greatest(0, CASE WHEN priced > 0 THEN lp2 / 1e6 / priced ELSE 0 END - ({mean}) ** 2))"
+        f"sqrt(greatest(0, CASE WHEN priced > 0 THEN lp2 / 1e6 / priced ELSE 0 END - ({mean}) * ({mean})))"
         " AS user_log_price_deviation_30d",
         "CASE WHEN dwelt > 0 THEN dwell / 1e6 / dwelt ELSE 0 END AS user_mean_log_dwell_30d",
         "coalesce(least(s.t - last, 30), 30) AS user_recency_days",
@@ -262,7 +267,7 @@ def _user_category_features(shop: Shop, night: dt.date) -> str:
         f"user_category_{k}_{part}" for k in kinds for part in (*(f"count_{d}d" for d in WINDOWS), "decayed_count_30d")
     ]
     rates = [
-        f"{_shrunk(f'user_category_{e}_count_30d', 'user_category_impression_count_30d', f'user_{e}_rate_30d')}"
+        f"{_shrunk(f'user_category_{e}_count_30d', 'user_category_impression_count_30d', _stored(f'user_{e}_rate_30d'))}"
         f" AS user_category_{e}_rate_30d"
         for e in kinds[1:]
     ]
@@ -337,7 +342,7 @@ def _item_features(shop: Shop) -> str:
 
 def _item_scenario_features(shop: Shop) -> str:
     rates = [
-        f"{_shrunk(f'sum(a_{e})', 'sum(n_impression)', f'any_value(item_{e}_rate_30d)')} AS item_scenario_{e}_rate_30d"
+        f"{_shrunk(f'sum(a_{e})', 'sum(n_impression)', _stored(f'any_value(item_{e}_rate_30d)'))} AS item_scenario_{e}_rate_30d"
         for e in outcome_events(shop)
     ]
     return f"""SELECT t AS as_of_date, scenario, x.item_id, sum(n_impression) AS item_scenario_impression_count_30d,
@@ -381,6 +386,7 @@ def _user_scenario_sequences(shop: Shop) -> str:
 
 def _user_sequences(shop: Shop) -> str:
     words = "string_split(trim(regexp_replace(lower(query), '[^\\p{L}\\p{N}]+', ' ', 'g')), ' ')"
+    is_exposure = not isinstance(shop.negatives, Sampled)
     return f"""WITH done AS ({_lists(shop, "user_key", SEQUENCE_LENGTH)}),
         words AS (
             SELECT as_of_date, user_key, event_ts, place, {_id(QUERY_TOKEN, "word")} AS word
@@ -397,7 +403,7 @@ def _user_sequences(shop: Shop) -> str:
         pairs AS (
             SELECT d, user_key, category_3, {_id("category_3", "category_3")} AS category, count(*) AS n
             FROM happened h JOIN items i ON i.as_of_date = h.d AND i.item_id = h.item_id
-            WHERE kind = 'impression' AND category_3 IS NOT NULL GROUP BY ALL),
+            WHERE kind = 'impression' AND category_3 IS NOT NULL AND {is_exposure} GROUP BY ALL),
         seen AS (
             SELECT t, user_key, list(category ORDER BY d, category, n) AS categories,
                 list(n ORDER BY d, category, n) AS counts, list(t - d ORDER BY d, category, n) AS days
@@ -444,7 +450,8 @@ def _labels(shop: Shop, night: dt.date) -> str:
             )
     masks, labels = [], []
     for name, task in shop.tasks.items():
-        is_asked = f" * (raw_{task.given} > 0)::INT" if task.given and task.on == "any_item" else ""
+        needs_given = task.given and (task.on == "any_item" or isinstance(shop.negatives, Sampled))
+        is_asked = f" * (raw_{task.given} > 0)::INT" if needs_given else ""
         masks.append(f"over_{name}{is_asked} AS mask_{name}")
         labels.append(f"raw_{name} * mask_{name} AS label_{name}")
     return f"""SELECT *, {", ".join(masks)}, {", ".join(labels)}

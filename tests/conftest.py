@@ -4,9 +4,11 @@ import csv
 import datetime as dt
 import gzip
 import json
+import math
 import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import pytest
 import yaml
 
 from nightshelf.config import Shop, load_shop
+from nightshelf.tables import table_specs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,6 +120,25 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     session.conf.set("spark.sql.codegen.wholeStage", "false")
     yield session
     session.stop()
+
+
+@pytest.fixture
+def five_partitions(spark: Any) -> Callable[[], AbstractContextManager[None]]:
+    """Return a context in which the shared session has five partitions after each shuffle, however small; else it is one."""
+
+    @contextmanager
+    def scattered() -> Iterator[None]:
+        told = {"spark.sql.shuffle.partitions": "5", "spark.sql.adaptive.coalescePartitions.enabled": "false"}
+        before = {name: spark.conf.get(name) for name in told}
+        try:
+            for name, value in told.items():
+                spark.conf.set(name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                spark.conf.set(name, value)
+
+    return scattered
 
 
 @pytest.fixture(scope="session")
@@ -249,20 +271,36 @@ def plain_value(value: Any) -> Any:
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Say whether two plain values are equal; numbers, as far as float32 can tell."""
-    if isinstance(one, float | list) and isinstance(other, float | list):
-        return one == pytest.approx(other, rel=3e-7, abs=1e-9)
-    return one == other
+    """Say whether two plain values are equal, numbers to 1e-9 of their size: those of 32 bits must be the same ones."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-9)
+    return bool(one == other)
 
 
-def find_differences(found: "dict[str, pd.DataFrame]", expected: "dict[str, pd.DataFrame]") -> list[str]:
-    """Return what differs between two worlds, an example a column."""
-    told = []
+def as_stored(values: "pd.Series[Any]", kind: str) -> Any:
+    """Return the values of a column as a table keeps them that declares it of this type: rounded, if in 32 bits."""
+    import numpy as np
+
+    if kind == "list<float32>":
+        return [np.asarray(entries, dtype=np.float32) for entries in values]
+    return values.astype(np.float32) if kind == "float32" else values
+
+
+def find_differences(shop: Shop, found: "dict[str, pd.DataFrame]", expected: "dict[str, pd.DataFrame]") -> list[str]:
+    """Return what differs between the tables of two worlds of the shop, an example a column.
+
+    The expected numbers are first rounded to the type that the table declares, and then they must agree.
+    """
+    told, specs = [], table_specs(shop)
     for table, rows in expected.items():
         assert len(rows) > 10, table
         assert len(found[table]) == len(rows), table
+        kinds = {column.name: column.type for column in specs[table].columns}
         for column in rows:
-            pairs = zip(map(plain_value, found[table][column]), map(plain_value, rows[column]), strict=True)
+            wanted = map(plain_value, as_stored(rows[column], kinds[column]))
+            pairs = zip(map(plain_value, found[table][column]), wanted, strict=True)
             wrong = [f"{one} is not {other}" for one, other in pairs if not is_same(one, other)]
             told += [f"{table}.{column}: {wrong[0]} and {len(wrong) - 1} more" for _ in wrong[:1]]
     return told

@@ -129,7 +129,7 @@ def test_every_feature_and_label_agrees_with_sql(shop: Shop, differences) -> Non
         for name, rows in tables.items():
             spec = Warehouse(shop).specs[name]
             tables[name] = rows[spec.column_names].sort_values(["as_of_date", *spec.keys]).reset_index(drop=True)
-    assert differences(found, expected) == []
+    assert differences(shop, found, expected) == []
 
 
 def test_the_scales_are_those_of_the_train_split(shop: Shop) -> None:
