@@ -3,6 +3,7 @@
 import datetime as dt
 import gzip
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ QUARANTINE = {"orphans": {"purchase": "1h"}, "bots": {"max_clicks_per_day": 3}, 
 
 
 def make_shop(make_tiny_shop, folder: Path, engine: str, partitions: int) -> Shop:
-    """Write two days of two logs, each file with copies of its first lines and a broken one."""
+    """Write two days of two logs, each file with copies of its first lines, some of them 2 s later, and a broken one."""
     folder.mkdir()
     told = [source.model_dump(mode="json") for source in make_tiny_shop(folder, days=0).sources]
     sources = [
@@ -41,8 +42,12 @@ def make_shop(make_tiny_shop, folder: Path, engine: str, partitions: int) -> Sho
     shop = make_tiny_shop(folder, days=2, sources=sources, scenarios=SCENARIOS, quarantine=QUARANTINE, spark=spark)
     for file in log_files(shop):
         head, rows = read_lines(file)
-        write_lines(file, [*head, *rows, *rows[:4], BROKEN[file.suffix]])
+        write_lines(file, [*head, *rows, *rows[:4], *map(seconds_later, rows[:6]), BROKEN[file.suffix]])
     return shop
+
+
+def seconds_later(row: str) -> str:
+    return re.sub(r'("ts": )(\d+)', lambda found: f"{found[1]}{int(found[2]) + 2000}", row)
 
 
 def log_files(shop: Shop) -> list[Path]:
