@@ -28,11 +28,11 @@ from pipelines.stage import run_stage
 for stage in ("clean", "features"):
     run_stage(stage, load_shop(sys.argv[1]), datetime.date({NIGHT:%Y, %-m, %-d}))
 """
-QUARANTINE = {"orphans": {"purchase": "1h"}, "bots": {"max_clicks_per_day": 3}, "max_share": 0.99}
+QUARANTINE = {"orphans": {"purchase": "1h"}, "bots": {"max_clicks_per_day": 6}, "max_share": 0.99}
 
 
 def make_shop(make_tiny_shop, folder: Path, engine: str, partitions: int) -> Shop:
-    """Write two days of two logs, each file with copies of its first lines, some of them 2 s later, and a broken one."""
+    """Write two days of two logs, each file with copies of some lines, others repeated 2 s later, and a broken one."""
     folder.mkdir()
     told = [source.model_dump(mode="json") for source in make_tiny_shop(folder, days=0).sources]
     sources = [
@@ -42,7 +42,7 @@ def make_shop(make_tiny_shop, folder: Path, engine: str, partitions: int) -> Sho
     shop = make_tiny_shop(folder, days=2, sources=sources, scenarios=SCENARIOS, quarantine=QUARANTINE, spark=spark)
     for file in log_files(shop):
         head, rows = read_lines(file)
-        write_lines(file, [*head, *rows, *rows[:4], *map(seconds_later, rows[:6]), BROKEN[file.suffix]])
+        write_lines(file, [*head, *rows, *rows[::3], *map(seconds_later, rows[::4]), BROKEN[file.suffix]])
     return shop
 
 
