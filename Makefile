@@ -18,9 +18,9 @@ test: lint ## lint, then every test that needs no GPU, in both environments
 test-cluster: env ## the feature jobs on a Spark cluster of two workers, one of them killed; minutes
 	$(JOBS)/python -m pytest tests/cluster -m cluster
 
-test-engines: env ## the feature jobs' tests on Sail, and two nights on Spark, a Spark Connect server and Sail: equal tables; minutes
+test-engines: env ## the feature jobs' tests on Sail, two nights on Spark, a Spark Connect server and Sail, nights of late events; minutes
 	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest tests/feature_jobs tests/pipelines/test_clean.py tests/pipelines/test_features.py tests/pipelines/test_file_order.py
-	$(JOBS)/python -m pytest tests/engines -m engines
+	$(JOBS)/python -m pytest tests/engines tests/pipelines/test_late_events.py tests/pipelines/test_file_order.py -m engines
 
 test-peers: .venv/peers/ready ## our backbones beside those of other libraries, with the same weights
 	.venv/peers/bin/python -m pytest tests/peers -m peers

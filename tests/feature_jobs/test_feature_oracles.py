@@ -56,7 +56,7 @@ SHOPS = {
     "no impressions": {"sources": [Source.model_validate(CHOICES)], "negatives": Sampled(sampled=2)},
 }
 # Random worlds of each; Sail makes one in a tenth of Spark's time
-WORLDS = 6 if os.environ.get("NIGHTSHELF_TEST_ENGINE") == "sail" else 2
+WORLDS = 6 if os.environ.get("NIGHTSHELF_TEST_ENGINE") == "sail" else 1
 
 
 @pytest.fixture

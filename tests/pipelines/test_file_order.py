@@ -108,6 +108,7 @@ def check_equal(plain: Shop, scattered: Shop, count: int) -> None:
     assert [name for name in one | other if one.get(name) != other.get(name)] == []
 
 
+@pytest.mark.engines
 def test_the_cleaned_tables_are_the_same(two_shops, five_partitions):
     plain, scattered = two_shops("spark")
     run_stage("clean", plain, NIGHT)

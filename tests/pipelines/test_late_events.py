@@ -9,7 +9,7 @@ from pipelines.features import run
 from pipelines.stage import Night
 from pipelines.warehouse import Warehouse, arrow_schema
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.engines]
 
 DAYS = [dt.date(2026, 2, day) for day in range(1, 8)]
 # day and hour of happening, day of arrival, type, item; all of one user.
