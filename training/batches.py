@@ -134,7 +134,7 @@ class Dataset:
         Of columns in mapped files some days' come after another (training/stretches.py).
         """
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
-        parts = stretches(self._days(), self.examples.storage, generator)
+        parts = stretches(self._days(), self.examples.days_together, generator)
         return [batch for chunks in parts for batch in self._shuffled(chunks, batch_size, generator)]
 
     def read_ahead(self, batches: list[torch.Tensor]) -> Iterator[torch.Tensor]:

@@ -18,18 +18,20 @@ _STRETCHES = 3
 _AHEAD = 100
 
 
-def stretches(days: torch.Tensor, storage: Storage, generator: torch.Generator) -> list[torch.Tensor]:
+def days_together(days: int, storage: Storage) -> int:
+    """Return how many of so many days are read together: all, where their columns lie in memory."""
+    return min(days, max(1, days * storage.room // (_STRETCHES * storage.size))) if storage.is_mapped else days
+
+
+def stretches(days: torch.Tensor, together: int, generator: torch.Generator) -> list[torch.Tensor]:
     """Return the chunks that are shuffled among each other: all of them, or some days' after another.
 
     Args:
         days: the day of each chunk [chunks].
-        storage: where their columns lie.
+        together: `days_together`.
         generator: draws the days.
     """
     distinct = days.unique()
-    together = (
-        max(1, len(distinct) * storage.room // (_STRETCHES * storage.size)) if storage.is_mapped else len(distinct)
-    )
     if together >= len(distinct):
         return [torch.arange(len(days))]
     drawn = distinct[torch.randperm(len(distinct), generator=generator)].split(together)

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from nightshelf.errors import EngineError
 from training import storage
+from training.batches import Dataset
+from training.checkpoints import training_origin
 from training.data import load_examples
 from training.storage import Storage, free_memory
-from training.stretches import read_ahead, stretches
+from training.stretches import days_together, read_ahead, stretches
 from training.train_ranker import train_ranker
 
 
@@ -53,13 +55,15 @@ def test_a_container_that_has_less_than_the_machine_decides(tmp_path, monkeypatc
 def test_stretches_hold_every_chunk_once_and_no_day_in_two(tmp_path_factory, days, room, size):
     chunks, stored = torch.tensor(days), Storage(tmp_path_factory.getbasetemp(), room)
     stored.size = size
-    found, again = (stretches(chunks, stored, torch.Generator().manual_seed(3)) for _ in range(2))
+    together = days_together(len(set(days)), stored)
+    found, again = (stretches(chunks, together, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.cat(found).sort().values.tolist() == list(range(len(days)))
     assert [part.tolist() for part in found] == [part.tolist() for part in again]
     of_parts = [set(chunks[part].tolist()) for part in found]
     assert sum(map(len, of_parts)) == len(set(days))
     assert len(set(days)) == 1 or max(map(len, of_parts)) <= max(1, len(set(days)) * room / (3 * size))
-    assert torch.equal(stretches(chunks, Storage(), torch.Generator())[0], torch.arange(len(days)))
+    in_memory = stretches(chunks, days_together(len(set(days)), Storage()), torch.Generator())
+    assert torch.equal(in_memory[0], torch.arange(len(days)))
 
 
 def test_each_day_is_asked_for_once_and_before_it_is_needed():
@@ -87,6 +91,18 @@ def test_columns_in_files_are_those_in_memory(demo_shop, night, monkeypatch, tmp
         assert np.array_equal(getattr(resident, name), getattr(mapped, name)), name
     for name in ("items", "events", "scenarios", "ages", "shown", "shown_counts", "shown_ages", "keys"):
         assert np.array_equal(getattr(resident.histories, name), getattr(mapped.histories, name)), name
+
+
+def test_a_checkpoint_of_other_batches_is_not_gone_on_from(demo_shop, night, build, recipe, monkeypatch, tmp_path):
+    model, spec = build(recipe())
+    origins = []
+    for room in (1, 2**40):
+        made = classmethod(lambda cls, size, scratch, room=room: cls(tmp_path, room))
+        monkeypatch.setattr(Storage, "for_columns", made)
+        examples = load_examples(demo_shop, night.inputs)
+        Dataset(examples, spec)
+        origins.append(training_origin(model, examples))
+    assert {name for name, told in origins[0].items() if origins[1][name] != told} == {"days together"}
 
 
 def test_a_training_from_files_gives_the_same_weights_where_they_fit_and_a_model_where_they_do_not(
