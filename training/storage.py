@@ -11,6 +11,7 @@ import psutil
 
 from nightshelf.errors import EngineError
 from nightshelf.logs import get_logger
+from training.ranks import every_rank, ranks_here
 
 log = get_logger("train")
 
@@ -35,8 +36,11 @@ class Storage:
 
     @classmethod
     def for_columns(cls, size: int, scratch: Path) -> "Storage":
-        """Return storage for so many bytes: in memory, or in files below `scratch` if memory has no room for them."""
-        room = int(free_memory() * _SHARE)
+        """Return storage for so many bytes: in memory, or in files below `scratch` if memory has no room for them.
+
+        Of several processes, each with columns of its own, all decide alike, by the one with the least: they share batches.
+        """
+        room = int(min(map(int, every_rank(str(free_memory() // ranks_here())))) * _SHARE)
         if size <= room:
             return cls()
         log.info(

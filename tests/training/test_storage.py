@@ -51,6 +51,16 @@ def test_a_container_that_has_less_than_the_machine_decides(tmp_path, monkeypatc
     assert Storage.for_columns(100 * mmap.PAGESIZE + 2, tmp_path).is_mapped
 
 
+def test_processes_decide_alike_by_the_one_with_the_least_memory(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(storage, "free_memory", lambda: 4000)
+    monkeypatch.setattr(storage, "ranks_here", lambda: 2)
+    monkeypatch.setattr(storage, "every_rank", lambda text: asked.append(text) or [text, "600"])
+    assert Storage.for_columns(301, tmp_path).room == 300
+    assert not Storage.for_columns(300, tmp_path).is_mapped
+    assert asked == ["2000", "2000"]  # of two on one machine each has a half
+
+
 @given(days=st.lists(st.integers(0, 6), min_size=1, max_size=60), room=st.integers(0, 40), size=st.integers(1, 10))
 def test_stretches_hold_every_chunk_once_and_no_day_in_two(tmp_path_factory, days, room, size):
     chunks, stored = torch.tensor(days), Storage(tmp_path_factory.getbasetemp(), room)
