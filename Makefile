@@ -12,15 +12,16 @@ night: env ## one whole night: demo shop, the real Airflow DAG in one process, a
 	@scripts/night
 
 test: lint ## lint, then every test that needs no GPU, in both environments
-	$(JOBS)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(JOBS)/python -m pytest -n 2 --dist loadfile
+	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest -n 2 --dist worksteal -m histories
 	$(AIRFLOW)/python -m pytest tests/dags
 
 test-cluster: env ## the feature jobs on a Spark cluster of two workers, one of them killed; minutes
 	$(JOBS)/python -m pytest tests/cluster -m cluster
 
-test-engines: env ## the feature jobs' tests on Sail, two nights on Spark, a Spark Connect server and Sail, nights of late events; minutes
+test-engines: env ## the feature jobs' tests on Sail, histories on Spark, nights on three engines and of late events; minutes
 	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest tests/feature_jobs tests/pipelines/test_clean.py tests/pipelines/test_features.py tests/pipelines/test_file_order.py
-	$(JOBS)/python -m pytest tests/engines tests/pipelines/test_late_events.py tests/pipelines/test_file_order.py -m engines
+	$(JOBS)/python -m pytest -m "engines or histories"
 
 test-peers: .venv/peers/ready ## our backbones beside those of other libraries, with the same weights
 	.venv/peers/bin/python -m pytest tests/peers -m peers

@@ -194,6 +194,7 @@ def test_users_are_the_tables_and_all_seen_so_far(cleaned):
     assert known(D2) == {**members, **{user_key(u, key): None for u in ("u2", "u3", "u5", "u9", "busy", "qa-7x")}}
 
 
+@pytest.mark.histories
 def test_days_one_by_one_are_the_days_all_at_once(spark, make_tiny_shop, write_log, tmp_path):
     """Late rows, rows said twice, and clicks whose impression came the day before, later, or never."""
     for name in ("model", "shop", "other"):

@@ -67,6 +67,7 @@ def rows_of(warehouse, table, leave_out=()):
     return sorted((tuple(row.values()) for row in read.drop_columns(list(leave_out)).to_pylist()), key=str)
 
 
+@pytest.mark.histories
 def test_day_by_day_or_at_once_the_snapshots_are_equal(spark, tiny_shop, tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.feature_writer._ROWS_AT_A_TIME", 250)  # at once, too, some days at a time
     shop = tiny_shop(days=0)
@@ -108,6 +109,7 @@ def test_day_by_day_or_at_once_the_snapshots_are_equal(spark, tiny_shop, tmp_pat
     }
 
 
+@pytest.mark.histories
 def test_a_shop_may_begin_with_one_day_of_logs(spark, tiny_shop):
     shop = tiny_shop(days=0)
     for day in DAYS[:2]:
@@ -128,6 +130,7 @@ def rows_of_day(warehouse, day):
     return {(row["feature"], row["value"], row["index"]) for row in warehouse.read("vocabularies", [day]).to_pylist()}
 
 
+@pytest.mark.histories
 def test_a_shop_with_orders_alone_gets_every_table(spark, tiny_shop):
     orders = {
         "name": "order_log", "path": "raw/orders/*.csv", "format": "csv", "scenario": "home_feed", "event_type": "purchase",

@@ -155,11 +155,12 @@ def test_no_raw_user_id_leaves_the_logs(shop: Shop) -> None:
 
 def words_of_text_columns(shop: Shop) -> dict[str, set[str]]:
     """Return the words of each text column of each table: ids that stand alone, and ids that a text quotes."""
-    words = {}
+    words, tables = {}, connect(Warehouse(shop))
     for table, spec in Warehouse(shop).specs.items():
         for column in (c.name for c in spec.columns if c.type == "string"):
-            values = ask(shop, f'SELECT DISTINCT "{column}" FROM {table} WHERE "{column}" IS NOT NULL')
-            words[f"{table}.{column}"] = set(re.findall(r"[A-Za-z0-9_-]+", "\n".join(value for (value,) in values)))
+            query = f'SELECT DISTINCT "{column}" FROM {table} WHERE "{column}" IS NOT NULL'
+            told = "\n".join(value for (value,) in tables.execute(query).fetchall())
+            words[f"{table}.{column}"] = set(re.findall(r"[A-Za-z0-9_-]+", told))
     return words
 
 

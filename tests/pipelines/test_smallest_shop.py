@@ -43,6 +43,7 @@ def write_sales(shop: Shop, days: list[dt.date]) -> None:
                 rows.writerow([f"card{card}", f"a{article}", time, 1 + article % 5])
 
 
+@pytest.mark.histories
 def test_a_shop_with_purchases_alone_gets_its_shelves_and_a_missing_day_is_told(shop: Shop) -> None:
     week = [TUESDAY + dt.timedelta(days=n) for n in range(7)]
     write_sales(shop, [day for day in week if day.weekday() != 6])

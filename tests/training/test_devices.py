@@ -45,10 +45,10 @@ RECIPES = {
 }
 
 
-def test_another_device_trains_to_the_same_weights(demo_shop, night, recipe, tmp_path, monkeypatch):
+def test_another_device_trains_to_the_same_weights(demo_shop, make_night, recipe, tmp_path, monkeypatch):
     """Nothing of the CPU's gets among the tensors of the device, and nothing of them is lost on the way."""
     monkeypatch.setattr(steps_module, "SLICES", 1)  # as an accelerator computes
-    shop = demo_shop.model_copy(update={"home": tmp_path})
+    shop, night = demo_shop.model_copy(update={"home": tmp_path}), make_night(tmp_path / "night", users=25)
 
     def training(name, folder):
         small = recipe(max_epochs=1, **RECIPES[name])
