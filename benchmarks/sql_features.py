@@ -22,6 +22,7 @@ from nightshelf.features import (
     SCENARIO_SEQUENCE_LENGTH,
     SEQUENCE_LENGTH,
     WINDOWS,
+    Feature,
     attribute_columns,
     dense_features,
     index_features,
@@ -35,6 +36,8 @@ TABLES = (
     "item_features",
     "item_scenario_features",
     "user_category_features",
+    "user_scenario_features",
+    "attribute_features",
     "user_sequences",
     "user_scenario_sequences",
     "training_examples",
@@ -74,6 +77,8 @@ def make_tables(
         ("user_features", _user_features(shop)),
         ("item_scenario_features", _item_scenario_features(shop)),
         ("user_category_features", _user_category_features(shop, night)),
+        ("user_scenario_features", _user_scenario_features(shop, night)),
+        ("attribute_features", _attribute_features(shop, night)),
         ("user_sequences", _user_sequences(shop)),
         ("user_scenario_sequences", _user_scenario_sequences(shop)),
         ("labelled", _labels(shop, night)),
@@ -178,16 +183,35 @@ def _stored(rate: str) -> str:
     return f"{rate}::FLOAT::DOUBLE"
 
 
-def _counted(shop: Shop, owner: str) -> list[str]:
-    """Return the windows and the decay of every event type, over rows of days."""
-    columns = []
-    for kind in ["impression", *outcome_events(shop)]:
+def _counted(shop: Shop, owner: str, outcomes: str = "n") -> list[str]:
+    """Return the windows, the decay of every event type and the recency, over rows of days.
+
+    `outcomes`: n as they were logged, a as they were attributed.
+    """
+    columns, kinds = [], ["impression", *outcome_events(shop)]
+    of = {kind: f"{outcomes if kind != 'impression' else 'n'}_{kind}" for kind in kinds}
+    for kind in kinds:
         columns += [
-            f"coalesce(sum(n_{kind}) FILTER (t - d < {days}), 0) AS {owner}_{kind}_count_{days}d" for days in WINDOWS
+            f"coalesce(sum({of[kind]}) FILTER (t - d < {days}), 0) AS {owner}_{kind}_count_{days}d" for days in WINDOWS
         ]
-        decayed = f"sum(round(n_{kind} * pow(0.5, (t - d) / {HALF_LIFE_DAYS}) * 1e9)::BIGINT) / 1e9"
+        decayed = f"sum(round({of[kind]} * pow(0.5, (t - d) / {HALF_LIFE_DAYS}) * 1e9)::BIGINT) / 1e9"
         columns.append(f"coalesce({decayed}, 0) AS {owner}_{kind}_decayed_count_30d")
-    return columns
+    any_outcome = " OR ".join(f"{of[kind]} > 0" for kind in kinds[1:]) or "false"
+    return [*columns, f"coalesce(min(t - d) FILTER ({any_outcome}), 30) AS {owner}_recency_days"]
+
+
+def _count_names(shop: Shop, owner: str) -> list[str]:
+    parts = (*(f"count_{days}d" for days in WINDOWS), "decayed_count_30d")
+    return [f"{owner}_{kind}_{part}" for kind in ["impression", *outcome_events(shop)] for part in parts]
+
+
+def _rates(shop: Shop, owner: str, prior: str) -> list[str]:
+    """Return the rates over rows of `_counted`; `prior` names the rate of an event that its own is shrunk to."""
+    shown = f"{owner}_impression_count_30d"
+    return [
+        f"{_shrunk(f'{owner}_{e}_count_30d', shown, prior.format(e))} AS {owner}_{e}_rate_30d"
+        for e in outcome_events(shop)
+    ]
 
 
 def _id(feature: str, value: str) -> str:
@@ -208,10 +232,7 @@ def _user_features(shop: Shop) -> str:
     ]
     mean = "CASE WHEN priced > 0 THEN lp / 1e6 / priced ELSE 0 END"
     columns = [
-        f"{_shrunk(f'user_{e}_count_30d', 'user_impression_count_30d', f'mean_{e}')} AS user_{e}_rate_30d"
-        for e in kinds[1:]
-    ]
-    columns += [
+        *_rates(shop, "user", "mean_{}"),
         f"{mean} AS user_mean_log_price_30d",
         f"sqrt(greatest(0, CASE WHEN priced > 0 THEN lp2 / 1e6 / priced ELSE 0 END - ({mean}) * ({mean})))"
         " AS user_log_price_deviation_30d",
@@ -230,7 +251,7 @@ def _user_features(shop: Shop) -> str:
     ids = [f"{_id('user', 's.user_key')} AS user_index"]
     ids += [f"{_id(f'user_{a}', f'u.user_{a}')} AS user_{a}_index" for a in attribute_columns(shop)]
     ids += [f"{_id(name, f'f.{name}')} AS user_{name}_index" for name in FAVOURITES]
-    counts = [f"user_{k}_{part}" for k in kinds for part in (*(f"count_{d}d" for d in WINDOWS), "decayed_count_30d")]
+    counts = _count_names(shop, "user")
     return f"""WITH sums AS (
         SELECT t, user_key, {", ".join(sums + within)} FROM dates JOIN days_of_users ON {_IN_MONTH} GROUP BY t, user_key)
         SELECT s.t AS as_of_date, s.user_key, {", ".join([*ids, *counts, *columns])}
@@ -263,24 +284,43 @@ def _sessions(shop: Shop) -> str:
 def _user_category_features(shop: Shop, night: dt.date) -> str:
     kinds = ["impression", *outcome_events(shop)]
     days = ", ".join(f"count(*) FILTER (kind = '{kind}') AS n_{kind}" for kind in kinds)
-    counts = [
-        f"user_category_{k}_{part}" for k in kinds for part in (*(f"count_{d}d" for d in WINDOWS), "decayed_count_30d")
-    ]
-    rates = [
-        f"{_shrunk(f'user_category_{e}_count_30d', 'user_category_impression_count_30d', _stored(f'user_{e}_rate_30d'))}"
-        f" AS user_category_{e}_rate_30d"
-        for e in kinds[1:]
-    ]
+    own = _stored("user_{}_rate_30d")
+    columns = [*_count_names(shop, "user_category"), *_rates(shop, "user_category", own), "user_category_recency_days"]
     return f"""WITH days AS (
-            SELECT d, user_key, category_3, {days}, count_if(kind <> 'impression') AS done FROM happened h
+            SELECT d, user_key, category_3, {days} FROM happened h
             JOIN items i ON i.as_of_date = h.d AND i.item_id = h.item_id
             WHERE category_3 IS NOT NULL AND kind NOT LIKE 'of %' GROUP BY ALL),
         sums AS (
-            SELECT t, user_key, category_3, {", ".join(_counted(shop, "user_category"))}, min(t - d) FILTER (done > 0) AS last
+            SELECT t, user_key, category_3, {", ".join(_counted(shop, "user_category"))}
             FROM (SELECT DATE '{night}' AS t) JOIN days ON {_IN_MONTH} GROUP BY ALL)
-        SELECT t AS as_of_date, s.user_key, category_3, {", ".join(counts)}, {", ".join(rates)},
-            coalesce(last, 30) AS user_category_recency_days
+        SELECT t AS as_of_date, s.user_key, category_3, {", ".join(columns)}
         FROM sums s JOIN user_features u ON u.as_of_date = t AND u.user_key = s.user_key"""
+
+
+def _user_scenario_features(shop: Shop, night: dt.date) -> str:
+    name, own = "user_scenario", _stored("user_{}_rate_30d")
+    columns = [*_count_names(shop, name), *_rates(shop, name, own), f"{name}_recency_days"]
+    return f"""WITH sums AS (
+            SELECT t, user_key, scenario, {", ".join(_counted(shop, name, "a"))}
+            FROM (SELECT DATE '{night}' AS t) JOIN days_of_users ON {_IN_MONTH} GROUP BY ALL)
+        SELECT t AS as_of_date, s.user_key, scenario, {", ".join(columns)}
+        FROM sums s JOIN user_features u ON u.as_of_date = t AND u.user_key = s.user_key
+        WHERE {" OR ".join(f"{column} > 0" for column in _count_names(shop, name))}"""
+
+
+def _attribute_features(shop: Shop, night: dt.date) -> str:
+    names, name = _item_attributes(shop), "attribute"
+    columns = [*_count_names(shop, name), *_rates(shop, name, "mean_{}"), f"{name}_recency_days"]
+    return f"""WITH latest AS (
+            SELECT item_id, {", ".join(f"arg_max_null({column}, as_of_date) AS {column}" for column in names)}
+            FROM items WHERE as_of_date BETWEEN DATE '{night}' - 29 AND DATE '{night}' GROUP BY item_id),
+        bearing AS (UNPIVOT latest ON {", ".join(names)} INTO NAME attribute VALUE value),
+        known AS (SELECT b.* FROM bearing b JOIN item_features f USING (item_id) WHERE as_of_date = DATE '{night}'),
+        sums AS (
+            SELECT attribute, value, count(DISTINCT k.item_id) AS items, {", ".join(_counted(shop, name))}
+            FROM (SELECT DATE '{night}' AS t, * FROM known) k
+            LEFT JOIN days_of_items x ON x.item_id = k.item_id AND logged AND {_IN_MONTH} GROUP BY ALL)
+        SELECT t AS as_of_date, attribute, value, items, {", ".join(columns)} FROM sums, means WHERE t = DATE '{night}'"""
 
 
 def _favourites(shop: Shop) -> str:
@@ -297,14 +337,18 @@ def _favourites(shop: Shop) -> str:
     return " FULL JOIN ".join(["SELECT * FROM " + best[0], *(f"{other} USING (t, user_key)" for other in best[1:])])
 
 
+def _item_attributes(shop: Shop) -> list[str]:
+    attributes = [f"attribute_{a}" for a in (shop.items.attributes if shop.items else [])]
+    return ["category_1", "category_2", "category_3", "brand", *attributes]
+
+
 def _item_features(shop: Shop) -> str:
     kinds = ["impression", *outcome_events(shop)]
-    names = ["category_1", "category_2", "category_3", "brand"]
-    names += [f"attribute_{a}" for a in (shop.items.attributes if shop.items else [])]
+    names = _item_attributes(shop)
     latest = [f"arg_max_null({name}, d) AS {name}" for name in [*names, "price", "launch_date"]]
     ids = [f"{_id('item', 'item_id')} AS item_index"]
     ids += [f"{_id(name, name)} AS {name}_index" for name in names]
-    counts = [f"item_{k}_{part}" for k in kinds for part in (*(f"count_{d}d" for d in WINDOWS), "decayed_count_30d")]
+    counts = _count_names(shop, "item")
     rates = []
     for e in kinds[1:]:
         own = _shrunk(f"item_{e}_count_30d", "item_impression_count_30d", f"mean_{e}")
@@ -329,6 +373,7 @@ def _item_features(shop: Shop) -> str:
             FROM every e JOIN means m ON m.t = e.t LEFT JOIN newest n ON n.t = e.t
             WHERE e.first_seen IS NOT NULL OR e.last_day = n.newest)
         SELECT t AS as_of_date, item_id, {", ".join([*ids, *counts, *rates])},
+            coalesce(item_recency_days, 30) AS item_recency_days,
             CASE WHEN price IS NULL THEN 0 ELSE least({PRICE_BANDS}, 1 + floor({PRICE_BANDS} * percent_rank() OVER (
                 PARTITION BY t, category_2, price IS NULL ORDER BY price))) END AS price_band,
             coalesce(ln(1 + price), 0) AS item_log_price,
@@ -341,14 +386,14 @@ def _item_features(shop: Shop) -> str:
 
 
 def _item_scenario_features(shop: Shop) -> str:
-    rates = [
-        f"{_shrunk(f'sum(a_{e})', 'sum(n_impression)', _stored(f'any_value(item_{e}_rate_30d)'))} AS item_scenario_{e}_rate_30d"
-        for e in outcome_events(shop)
-    ]
-    return f"""SELECT t AS as_of_date, scenario, x.item_id, sum(n_impression) AS item_scenario_impression_count_30d,
-            {", ".join(rates)}
-        FROM dates JOIN days_of_items x ON {_IN_MONTH} JOIN item_features f ON f.as_of_date = t AND f.item_id = x.item_id
-        GROUP BY t, scenario, x.item_id HAVING sum(n_impression) > 0"""
+    name, own = "item_scenario", _stored("item_{}_rate_30d")
+    columns = [*_count_names(shop, name), *_rates(shop, name, own), f"{name}_recency_days"]
+    return f"""WITH sums AS (
+            SELECT t, scenario, item_id, {", ".join(_counted(shop, name, "a"))}
+            FROM dates JOIN days_of_items ON {_IN_MONTH} GROUP BY ALL)
+        SELECT t AS as_of_date, scenario, s.item_id, {", ".join(columns)}
+        FROM sums s JOIN item_features f ON f.as_of_date = t AND f.item_id = s.item_id
+        WHERE item_scenario_impression_count_30d > 0"""
 
 
 def _place(column: str, names: list[str]) -> str:
@@ -360,21 +405,23 @@ def _end(shop: Shop) -> str:
 
 
 def _lists(shop: Shop, keys: str, length: int) -> str:
-    """Return SQL for the last acts of 30 days per t and `keys`, in lists, oldest first."""
+    """Return SQL for the last acts of 30 days per t and `keys`, in lists, oldest first; each kind keeps its share of them."""
     kind, where = _place("event_type", sequence_events(shop)), _place("scenario", list(shop.scenarios))
     order = ["event_ts", "as_of_date", "kind", "place", "item", "category", "dwell"]
     listed = f"ORDER BY {', '.join(order)}"
-    newest = f"ORDER BY {', '.join(f'{name} DESC' for name in order)}"
+    newest = ", ".join(f"{name} DESC" for name in order)
+    own_place = f"row_number() OVER (PARTITION BY t, {keys}, kind ORDER BY {newest})"
+    is_own = f"own_place <= {length // len(sequence_events(shop))}"
     return f"""SELECT t, {keys}, list(item {listed}) AS items, list(kind {listed}) AS kinds, list(place {listed}) AS places,
             list(category {listed}) AS categories, list(dwell {listed}) AS dwells,
             list((epoch_us({_end(shop)}) - epoch_us(event_ts)) / 86400e6 {listed}) AS ages
-        FROM (SELECT * FROM (
+        FROM (SELECT * FROM (SELECT *, {own_place} AS own_place FROM (
                 SELECT t, a.user_key, a.scenario, a.as_of_date, event_ts, {kind} AS kind, {where} AS place,
                     {_id("item", "a.item_id")} AS item, {_id("category_3", "i.category_3")} AS category,
                     coalesce(dwell_seconds, 0) AS dwell
                 FROM dates JOIN acts a ON a.as_of_date BETWEEN t - 29 AND t
-                LEFT JOIN items i ON i.as_of_date = a.as_of_date AND i.item_id = a.item_id)
-            QUALIFY row_number() OVER (PARTITION BY t, {keys} {newest}) <= {length})
+                LEFT JOIN items i ON i.as_of_date = a.as_of_date AND i.item_id = a.item_id))
+            QUALIFY row_number() OVER (PARTITION BY t, {keys} ORDER BY {is_own} DESC, {newest}) <= {length})
         GROUP BY t, {keys}"""
 
 
@@ -468,13 +515,18 @@ def _training_examples(shop: Shop, first_date: dt.date, night: dt.date) -> str:
             CASE WHEN propensity > 0 THEN least(1 / propensity, 100) ELSE 1 END AS inverse_propensity,
             hour(impression_ts AT TIME ZONE '{shop.timezone}') AS hour,
             isodow(impression_ts AT TIME ZONE '{shop.timezone}') AS weekday,
-            {", ".join(f"coalesce({f.name}, 0) AS {f.name}" for f in [*index_features(shop), *dense_features(shop)])}
+            {", ".join(f"coalesce({f.name}, 0) AS {f.name}" for f in index_features(shop))},
+            {", ".join(_known_or_unseen(f) for f in dense_features(shop))}
         FROM labelled l
         LEFT JOIN user_features u ON u.as_of_date = l.event_date - 1 AND u.user_key = l.user_key
         LEFT JOIN item_features i ON i.as_of_date = l.event_date - 1 AND i.item_id = l.item_id
         LEFT JOIN item_scenario_features p
             ON p.as_of_date = l.event_date - 1 AND p.item_id = l.item_id AND p.scenario = l.scenario
         WHERE l.event_date > DATE '{first_date}' AND over_{root} = 1"""
+
+
+def _known_or_unseen(feature: Feature) -> str:
+    return f"coalesce({feature.name}, {feature.unseen}, 0) AS {feature.name}"
 
 
 def _seconds(task: Task) -> int:

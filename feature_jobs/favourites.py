@@ -5,7 +5,8 @@ import datetime as dt
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from feature_jobs.windows import decayed_counts, spread_over_dates
+from feature_jobs.statistics import decayed_counts
+from feature_jobs.windows import spread_over_dates
 from nightshelf.config import Shop
 from nightshelf.features import FAVOURITES, outcome_events
 
@@ -26,7 +27,8 @@ def favourites(acts: DataFrame, items: DataFrame, shop: Shop, dates: list[dt.dat
     each = F.explode(F.array(*(F.struct(F.lit(n).alias("name"), F.col(n).alias("value")) for n in FAVOURITES)))
     rows = rows.select("user_key", F.col("as_of_date").alias("day"), each.alias("told")).where("told.value is not null")
     daily = rows.groupBy("user_key", "day", "told").agg(F.count("*").alias("outcome_count"))
-    liked = spread_over_dates(daily, dates).groupBy("as_of_date", "user_key", "told").agg(*decayed_counts(["outcome"]))
+    counts = decayed_counts({"outcome": "outcome_count"})
+    liked = spread_over_dates(daily, dates).groupBy("as_of_date", "user_key", "told").agg(*counts)
     best = [
         F.min_by(
             F.when(F.col("told.name") == name, F.col("told.value")),

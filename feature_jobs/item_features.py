@@ -7,10 +7,11 @@ from pyspark.sql import functions as F
 
 from feature_jobs.rates import mean_of_micros, mean_rates, shrunk_rate
 from feature_jobs.schema import conform
+from feature_jobs.statistics import logged, overall_rates, statistics, sum_names, sums
 from feature_jobs.vocabularies import add_index, item_columns
-from feature_jobs.windows import LONGEST_WINDOW, decayed_counts, spread_over_dates, window_counts
+from feature_jobs.windows import LONGEST_WINDOW, spread_over_dates
 from nightshelf.config import Shop
-from nightshelf.features import ITEM_GROUPS, PRICE_BANDS, WINDOWS, outcome_events
+from nightshelf.features import ITEM_GROUPS, PRICE_BANDS, outcome_events
 from nightshelf.tables import table_specs
 
 _MAX_AGE_DAYS = 365
@@ -37,28 +38,24 @@ def item_features(
         shop: gives event types and attributes.
         dates: the wanted days.
     """
-    kinds = ["impression", *outcome_events(shop)]
     # An outcome that belongs to another scenario's impression has a row there too, without a count of its own
-    logged = F.greatest(*(F.col(f"{kind}_count") for kind in kinds)) > 0
-    counts = spread_over_dates(item_days.where(logged).withColumnRenamed("as_of_date", "day"), dates)
-    sums = [F.sum(name).alias(name) for name in ("log_dwell_micros", "dwelt")]
-    counts = counts.groupBy("as_of_date", "item_id").agg(
-        *window_counts(kinds), *decayed_counts(kinds), *sums, F.min("day").alias("first_day")
-    )
+    is_logged = F.greatest(*(F.col(column) for column in logged(shop).values())) > 0
+    counts = spread_over_dates(item_days.where(is_logged).withColumnRenamed("as_of_date", "day"), dates)
+    dwell = [F.sum(name).alias(name) for name in ("log_dwell_micros", "dwelt")]
+    counts = counts.groupBy("as_of_date", "item_id").agg(*sums(logged(shop)), *dwell, F.min("day").alias("first_day"))
     counts = counts.join(F.broadcast(_first_days(item_days, dates)), "as_of_date")
-    rows = counts.join(_known_items(items, shop, dates), ["as_of_date", "item_id"], "full")
+    rows = counts.join(known_items(items, shop, dates), ["as_of_date", "item_id"], "full")
     rows = rows.where(F.col(f"impression_{LONGEST_WINDOW}").isNotNull() | F.col("in_catalogue"))
-    counted = [f"{kind}_{part}" for kind in kinds for part in (*WINDOWS, "decayed")]
-    rows = rows.na.fill(0, [*counted, "log_dwell_micros", "dwelt"])
+    rows = rows.na.fill(0, [*sum_names(shop), "log_dwell_micros", "dwelt"])
     rows = rows.join(F.broadcast(mean_rates(item_days, outcome_events(shop), dates)), "as_of_date")
-    rows = rows.withColumns(_columns(shop, kinds))
+    rows = rows.withColumns(_columns(shop))
     rows = rows.withColumn("price_band", _price_band())
     for name in item_columns(shop):
         rows = add_index(rows, vocabularies, name, "item_id" if name == "item" else name, f"{name}_index")
     return conform(rows, table_specs(shop)["item_features"])
 
 
-def _known_items(items: DataFrame, shop: Shop, dates: list[dt.date]) -> DataFrame:
+def known_items(items: DataFrame, shop: Shop, dates: list[dt.date]) -> DataFrame:
     """Return per as_of_date and item: the last known attributes, the highest price, whether it is still on sale."""
     named = ["price", "launch_date", *(name for name in item_columns(shop) if name != "item")]
     items = items.withColumnRenamed("as_of_date", "day")
@@ -95,20 +92,17 @@ def _price_band() -> Column:
     return F.when(F.col("price").isNull(), 0).otherwise(band)
 
 
-def _columns(shop: Shop, kinds: list[str]) -> dict[str, Column]:
-    longest = LONGEST_WINDOW
-    columns = {f"item_{kind}_count_{days}d": F.col(f"{kind}_{days}") for kind in kinds for days in WINDOWS}
-    columns |= {f"item_{kind}_decayed_count_30d": F.col(f"{kind}_decayed") for kind in kinds}
-    shown = F.col(f"impression_{longest}")
+def _columns(shop: Shop) -> dict[str, Column]:
+    columns = statistics("item", shop, overall_rates(shop))
+    shown = F.col(f"impression_{LONGEST_WINDOW}")
     for kind in outcome_events(shop):
-        done, mean = F.col(f"{kind}_{longest}"), F.col(f"mean_{kind}")
-        columns[f"item_{kind}_rate_30d"] = shrunk_rate(done, shown, mean)
+        done, mean = F.col(f"{kind}_{LONGEST_WINDOW}"), F.col(f"mean_{kind}")
         for group in ITEM_GROUPS:
             alike = Window.partitionBy("as_of_date", group)
             rate = shrunk_rate(F.sum(done).over(alike), F.sum(shown).over(alike), mean)
             # An item without a category or brand is alike to nothing but itself
             columns[f"item_{group}_{kind}_rate_30d"] = F.when(F.col(group).isNotNull(), rate).otherwise(
-                shrunk_rate(done, shown, mean)
+                columns[f"item_{kind}_rate_30d"]
             )
     columns["item_mean_log_dwell_30d"] = mean_of_micros("log_dwell_micros", "dwelt")
     columns["item_log_price"] = F.coalesce(F.log1p("price"), F.lit(0.0))

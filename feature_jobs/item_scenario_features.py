@@ -5,11 +5,10 @@ import datetime as dt
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from feature_jobs.rates import shrunk_rate
 from feature_jobs.schema import conform
+from feature_jobs.statistics import attributed, own_rates, statistics, sums
 from feature_jobs.windows import LONGEST_WINDOW, spread_over_dates
 from nightshelf.config import Shop
-from nightshelf.features import outcome_events
 from nightshelf.tables import table_specs
 
 
@@ -26,17 +25,11 @@ def item_scenario_features(
         shop: gives event types.
         dates: the wanted days.
     """
-    counted = {"impression": "impression_count"} | {event: f"{event}_attributed" for event in outcome_events(shop)}
-    sums = [F.sum(column).cast("double").alias(kind) for kind, column in counted.items()]
-    days = item_days.withColumnRenamed("as_of_date", "day")
-    rows = spread_over_dates(days, dates, LONGEST_WINDOW).groupBy("as_of_date", "scenario", "item_id").agg(*sums)
-    own = item_features.select("as_of_date", "item_id", *(f"item_{event}_rate_30d" for event in outcome_events(shop)))
-    rows = rows.where("impression > 0").join(own, ["as_of_date", "item_id"])
-    shrunk = {
-        f"item_scenario_{event}_rate_30d": shrunk_rate(
-            F.col(event), F.col("impression"), F.col(f"item_{event}_rate_30d")
-        )
-        for event in outcome_events(shop)
-    }
-    rows = rows.withColumns(shrunk).withColumn("item_scenario_impression_count_30d", F.col("impression"))
-    return conform(rows, table_specs(shop)["item_scenario_features"])
+    days = spread_over_dates(item_days.withColumnRenamed("as_of_date", "day"), dates)
+    rows = days.groupBy("as_of_date", "scenario", "item_id").agg(*sums(attributed(shop)))
+    rates = own_rates("item", shop)
+    own = item_features.select("as_of_date", "item_id", *rates.values())
+    rows = rows.where(F.col(f"impression_{LONGEST_WINDOW}") > 0).join(own, ["as_of_date", "item_id"])
+    return conform(
+        rows.withColumns(statistics("item_scenario", shop, rates)), table_specs(shop)["item_scenario_features"]
+    )

@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from feature_jobs.impressions import root_task
@@ -10,7 +10,7 @@ from feature_jobs.labels import is_mature
 from feature_jobs.schema import conform
 from nightshelf.config import Shop
 from nightshelf.dates import day_bounds_utc
-from nightshelf.features import MOST_INVERSE_PROPENSITY
+from nightshelf.features import MOST_INVERSE_PROPENSITY, dense_features
 from nightshelf.tables import table_specs
 
 
@@ -25,7 +25,7 @@ def training_examples(
 ) -> DataFrame:
     """Return the impressions whose root task is mature, each joined with the features of the day before its own.
 
-    Each stays in the partition of its arrival. Features that are missing are 0.
+    Each stays in the partition of its arrival. Who or what was never seen by then has `Feature.unseen`.
 
     Args:
         labelled: impressions with their labels.
@@ -55,5 +55,10 @@ def training_examples(
         "weekday": F.weekday(shown_at) + 1,
     }
     numeric = [c.name for c in spec.columns if c.type in ("int32", "float32") and c.name not in computed]
-    zeros = {name: F.coalesce(F.col(name), F.lit(0)) for name in numeric}
-    return conform(rows.withColumns({**zeros, **computed}), spec)
+    unseen = {feature.name: feature.unseen for feature in dense_features(shop)}
+    filled = {name: F.coalesce(name, *_stand_ins(unseen.get(name, 0.0))) for name in numeric}
+    return conform(rows.withColumns({**filled, **computed}), spec)
+
+
+def _stand_ins(unseen: float | str) -> list[Column]:
+    return [F.col(unseen), F.lit(0.0)] if isinstance(unseen, str) else [F.lit(unseen)]

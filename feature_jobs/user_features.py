@@ -8,10 +8,11 @@ from pyspark.sql import functions as F
 from feature_jobs.rates import mean_of_micros, mean_rates, shrunk_rate
 from feature_jobs.schema import conform
 from feature_jobs.sessions import session_days
+from feature_jobs.statistics import attributed, logged, overall_rates, statistics, sums
 from feature_jobs.vocabularies import add_index
-from feature_jobs.windows import LONGEST_WINDOW, decayed_counts, spread_over_dates, window_counts
+from feature_jobs.windows import LONGEST_WINDOW, spread_over_dates
 from nightshelf.config import Shop
-from nightshelf.features import FAVOURITES, WINDOWS, attribute_columns, outcome_events
+from nightshelf.features import FAVOURITES, attribute_columns, outcome_events
 from nightshelf.tables import table_specs
 
 
@@ -35,18 +36,16 @@ def user_features(
         shop: gives event types, scenarios and attributes.
         dates: the wanted days.
     """
-    kinds = ["impression", *outcome_events(shop)]
     windowed = spread_over_dates(user_days.withColumnRenamed("as_of_date", "day"), dates)
-    sums = ("log_price_micros", "log_price_square_micros", "priced", "log_dwell_micros", "dwelt")
+    micros = ("log_price_micros", "log_price_square_micros", "priced", "log_dwell_micros", "dwelt")
     rows = windowed.groupBy("as_of_date", "user_key").agg(
-        *window_counts(kinds),
-        *decayed_counts(kinds),
-        *(F.sum(name).alias(name) for name in sums),
+        *sums(logged(shop)),
+        *(F.sum(name).alias(name) for name in micros),
         *_scenario_sums(shop),
         F.max("last_outcome_date").alias("last_outcome_date"),
     )
     rows = rows.join(F.broadcast(mean_rates(item_days, outcome_events(shop), dates)), "as_of_date")
-    rows = rows.withColumns(_columns(shop, kinds))
+    rows = rows.withColumns(_columns(shop))
     if in_scenarios := _scenario_columns(shop):  # Spark Connect takes no empty dict
         rows = rows.withColumns(in_scenarios)
     rows = add_index(rows, vocabularies, "user", "user_key", "user_index")
@@ -61,19 +60,15 @@ def user_features(
     return conform(rows, table_specs(shop)["user_features"])
 
 
-def _columns(shop: Shop, kinds: list[str]) -> dict[str, Column]:
+def _columns(shop: Shop) -> dict[str, Column]:
     longest = LONGEST_WINDOW
-    columns = {f"user_{kind}_count_{days}d": F.col(f"{kind}_{days}") for kind in kinds for days in WINDOWS}
-    columns |= {f"user_{kind}_decayed_count_30d": F.col(f"{kind}_decayed") for kind in kinds}
-    shown = F.col(f"impression_{longest}")
-    for kind in outcome_events(shop):
-        columns[f"user_{kind}_rate_30d"] = shrunk_rate(F.col(f"{kind}_{longest}"), shown, F.col(f"mean_{kind}"))
+    columns = statistics("user", shop, overall_rates(shop))
     mean = mean_of_micros("log_price_micros", "priced")
     variance = mean_of_micros("log_price_square_micros", "priced") - mean * mean
     columns["user_mean_log_price_30d"] = mean
     columns["user_log_price_deviation_30d"] = F.sqrt(F.greatest(variance, F.lit(0.0)))
     columns["user_mean_log_dwell_30d"] = mean_of_micros("log_dwell_micros", "dwelt")
-    columns["user_recency_days"] = F.coalesce(
+    columns["user_recency_days"] = F.coalesce(  # by the day of the outcome, not of its arrival
         F.least(F.datediff("as_of_date", "last_outcome_date"), F.lit(longest)), F.lit(longest)
     )
     return columns
@@ -89,13 +84,12 @@ def _session_features(sessions: DataFrame, dates: list[dt.date]) -> DataFrame:
 def _scenario_sums(shop: Shop) -> list[Column]:
     if len(shop.scenarios) == 1:
         return []
-    counted = {"impression": "impression_count"} | {e: f"{e}_attributed" for e in outcome_events(shop)}
     return [
         F.sum(F.when(F.col("scenario") == scenario, F.col(column)).otherwise(0))
         .cast("double")
         .alias(f"{kind}_in_{scenario}")
         for scenario in shop.scenarios
-        for kind, column in counted.items()
+        for kind, column in attributed(shop).items()
     ]
 
 

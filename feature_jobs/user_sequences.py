@@ -41,6 +41,8 @@ def user_sequences(
 ) -> DataFrame:
     """Return one row per as_of_date of `dates` and user: the last 50 events of the 30 days of arrival up to it.
 
+    No kind of event crowds out another: each keeps its own last ten (fifty among five kinds), and the newest of the rest fill up.
+
     Beside them stand the last 20 words of the user's own queries, and the last 64 pairs of day and third-level category
     that the user was shown, with the number of impressions: what the shop took the user for. Drawn negatives are no
     exposure.
@@ -124,7 +126,9 @@ def _known(users: DataFrame, lengths: dict[str, int], shop: Shop, dates: list[dt
     """Repeat each row for every day of `dates`, its lists cut to the last entries that had arrived; `end` ends the day."""
     known = users.withColumn("as_of_date", F.explode(F.array(*(F.lit(date) for date in dates))))
     known = known.withColumns({name: _arrived(known, name) for name in lengths})
-    known = known.withColumns({name: _last(name, length) for name, length in lengths.items()})
+    newest = {name: _last(F.col(name), length) for name, length in lengths.items()}
+    newest["acts"] = _last_of_kinds("acts", lengths["acts"], len(sequence_events(shop)))
+    known = known.withColumns(newest)
     return known.withColumn("end", F.to_utc_timestamp(F.date_add("as_of_date", 1).cast("timestamp"), shop.timezone))
 
 
@@ -139,7 +143,23 @@ def _each(array: str, field: str) -> Column:
     return F.transform(array, lambda entry: entry[field])  # Sail has no getField of an array
 
 
-def _last(array: str, length: int) -> Column:
+def _last_of_kinds(array: str, length: int, kinds: int) -> Column:
+    """Return the last entries of each event type, as many of each as there is room for, and the newest of the rest."""
+    own, rest = [], []
+    for of_kind in (_of_kind(array, place + 1) for place in range(kinds)):
+        own.append(_last(of_kind, length // kinds))
+        rest.append(F.slice(of_kind, 1, F.greatest(F.size(of_kind) - length // kinds, F.lit(0))))
+    kept, others = F.concat(*own), F.sort_array(F.concat(*rest))
+    room = F.lit(length) - F.size(kept)
+    newest = F.slice(others, F.greatest(F.size(others) - room, F.lit(0)) + 1, room)
+    return F.when(F.size(array) <= length, F.col(array)).otherwise(F.sort_array(F.concat(newest, kept)))
+
+
+def _of_kind(array: str, place: int) -> Column:
+    return F.filter(array, lambda entry: entry["event_type"] == place)
+
+
+def _last(array: Column, length: int) -> Column:
     most = F.least(F.greatest(F.size(array), F.lit(1)), F.lit(length))  # no more, or Sail counts from the front
     return F.slice(array, -most, most)
 

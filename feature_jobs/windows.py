@@ -7,10 +7,10 @@ whole history at a time, the sums are the same.
 
 import datetime as dt
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from nightshelf.features import HALF_LIFE_DAYS, WINDOWS
+from nightshelf.features import WINDOWS
 
 LONGEST_WINDOW = max(WINDOWS)
 
@@ -32,32 +32,6 @@ def spread_over_dates(daily: DataFrame, dates: list[dt.date], days: int = LONGES
     every = F.when(start <= end, F.sequence(start, end))
     spread = daily.select("*", F.explode(every).alias("as_of_date")).where(F.col("as_of_date").isin(dates))
     return spread.withColumn("distance", F.datediff("as_of_date", "day"))
-
-
-def within(days: int, value: Column) -> Column:
-    """Return the value of a spread row if its day lies in the window of `days` days, else 0."""
-    return F.when(F.col("distance") < days, value).otherwise(F.lit(0))
-
-
-def window_counts(event_types: list[str]) -> list[Column]:
-    """Return the aggregates `<event>_<days>` over spread rows that have a column `<event>_count` per event type."""
-    return [
-        F.sum(within(days, F.col(f"{event}_count"))).cast("double").alias(f"{event}_{days}")
-        for event in event_types
-        for days in WINDOWS
-    ]
-
-
-def decayed_counts(event_types: list[str]) -> list[Column]:
-    """Return the aggregates `<event>_decayed` over the same rows: a day's events weigh half a half-life later.
-
-    Whole billionths, so that the order of adding leaves no trace.
-    """
-    weight = F.pow(F.lit(0.5), F.col("distance") / HALF_LIFE_DAYS)
-    return [
-        (F.sum(F.round(F.col(f"{event}_count") * weight * 1e9).cast("long")) / 1e9).alias(f"{event}_decayed")
-        for event in event_types
-    ]
 
 
 def carry_forward(snapshots: DataFrame, known: list[dt.date], dates: list[dt.date]) -> DataFrame:

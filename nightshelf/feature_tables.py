@@ -4,12 +4,14 @@ from nightshelf.config import Shop
 from nightshelf.daily_tables import CATEGORY
 from nightshelf.features import (
     Feature,
+    attribute_dense,
     dense_features,
     index_features,
     item_dense,
     item_scenario_dense,
     user_category_dense,
     user_dense,
+    user_scenario_dense,
 )
 from nightshelf.table_spec import AS_OF_DATE, ITEM, SCENARIO, USER, Column, TableSpec
 
@@ -31,7 +33,7 @@ def _features(features: list[Feature]) -> tuple[Column, ...]:
 
 
 def feature_tables(shop: Shop) -> list[TableSpec]:
-    """Return the specs of vocabularies, features, sequences, graph, examples and their scales, and candidates."""
+    """Return the specs of vocabularies, features, sequences, graph, examples with their scales and days."""
     labels = []
     for name, task in shop.tasks.items():
         labels.append(Column(f"label_{name}", "float32", f"outcome of task {name}; 0 where mask_{name} is 0"))
@@ -138,6 +140,24 @@ def feature_tables(shop: Shop) -> list[TableSpec]:
             "user and third-level category with an event in 30 days",
             ("user_key", "category_3"),
             (AS_OF_DATE, USER, CATEGORY, *_features(user_category_dense(shop))),
+        ),
+        TableSpec(
+            "user_scenario_features",
+            "user and scenario with an event that counts there in 30 days",
+            ("user_key", "scenario"),
+            (AS_OF_DATE, USER, SCENARIO, *_features(user_scenario_dense(shop))),
+        ),
+        TableSpec(
+            "attribute_features",
+            "category of any level, brand or other attribute that an item of item_features bears",
+            ("attribute", "value"),
+            (
+                AS_OF_DATE,
+                Column("attribute", "string", "column of the table items: category_1, brand, attribute_…"),
+                Column("value", "string", "what the items have there"),
+                Column("items", "int32", "items that bear it"),
+                *_features(attribute_dense(shop)),
+            ),
         ),
         TableSpec(
             "item_graph",

@@ -32,13 +32,17 @@ ITEM_GROUPS = ("category_3", "brand")
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature: its column, type, meaning, and whose it is. Index features name the vocabulary of their ids."""
+    """One feature: its column, type, meaning, and whose it is. Index features name the vocabulary of their ids.
+
+    unseen: what an example has whose owner was never seen by then: a number, or what another feature says instead.
+    """
 
     name: str
     type: Literal["int32", "float32"]
     meaning: str
     owner: Literal["user", "item", "item_scenario"]
     vocabulary: str = ""
+    unseen: float | str = 0.0
 
 
 def sequence_events(shop: Shop) -> list[str]:
@@ -107,45 +111,76 @@ def index_features(shop: Shop) -> list[Feature]:
 def user_dense(shop: Shop) -> list[Feature]:
     """Return the dense features of a user."""
     features = [
-        Feature(f"user_{event}_count_{days}d", "float32", f"{event} events of the user in {days} days", "user")
-        for event in shop.event_types
-        for days in WINDOWS
-    ]
-    features += [
-        Feature(
-            f"user_{event}_rate_30d",
-            "float32",
-            f"{event} events per impression in 30 days, shrunk to the mean of all users",
-            "user",
-        )
-        for event in outcome_events(shop)
-    ]
-    features.append(
+        *statistics("user", "user", "of the user", "the mean of all users", shop),
         Feature(
             "user_mean_log_price_30d",
             "float32",
             "mean log(1 + price) of the items of the user's outcomes in 30 days; 0 if none",
             "user",
-        )
-    )
-    features += [
+        ),
         Feature(
             "user_log_price_deviation_30d",
             "float32",
             "standard deviation of log(1 + price) of the items of the user's outcomes in 30 days; 0 if none",
             "user",
         ),
-        Feature("user_recency_days", "float32", "days since the user's last outcome event, at most 30", "user"),
         _dwell("user"),
         Feature("user_session_count_30d", "float32", "sessions of the user in 30 days", "user"),
         Feature(
             "user_session_minutes_30d", "float32", "mean length of the user's sessions in 30 days; 0 if none", "user"
         ),
-        *_decayed("user", shop),
     ]
     if len(shop.scenarios) > 1:
         features += [feature for scenario in shop.scenarios for feature in _user_in_scenario(scenario, shop)]
     return features
+
+
+def statistics(
+    name: str,
+    owner: Literal["user", "item", "item_scenario"],
+    whose: str,
+    prior: str,
+    shop: Shop,
+    unseen: str | None = None,
+) -> list[Feature]:
+    """Return what is counted alike of users, items, categories, brands and their pairs.
+
+    Those are counts of each window, decayed counts, rates, and how long ago the last outcome was.
+
+    Args:
+        name: begins the names of the columns.
+        owner: see Feature.
+        whose: of what the events are, as a phrase.
+        prior: what rates are shrunk to, as a phrase.
+        shop: gives event types.
+        unseen: begins the names of the rates that stand in where there is none of this kind.
+    """
+    features = [
+        Feature(f"{name}_{event}_count_{days}d", "float32", f"{event} events {whose} in {days} days", owner)
+        for event in shop.event_types
+        for days in WINDOWS
+    ]
+    features += [
+        Feature(
+            f"{name}_{event}_decayed_count_30d",
+            "float32",
+            f"{event} events {whose} in 30 days, each halved for every {HALF_LIFE_DAYS:g} days since it arrived",
+            owner,
+        )
+        for event in shop.event_types
+    ]
+    features += [
+        Feature(
+            f"{name}_{event}_rate_30d",
+            "float32",
+            f"{event} events {whose} per impression in 30 days, shrunk to {prior}",
+            owner,
+            unseen=f"{unseen}_{event}_rate_30d" if unseen else 0.0,
+        )
+        for event in outcome_events(shop)
+    ]
+    recency = f"days since the last outcome {whose}, at most {max(WINDOWS)}"
+    return [*features, Feature(f"{name}_recency_days", "float32", recency, owner, unseen=float(max(WINDOWS)))]
 
 
 def _user_in_scenario(scenario: str, shop: Shop) -> list[Feature]:
@@ -165,47 +200,18 @@ def _user_in_scenario(scenario: str, shop: Shop) -> list[Feature]:
 
 
 def user_category_dense(shop: Shop) -> list[Feature]:
-    """Return the dense features of a user's way with a category: a table of the night, no part of the examples."""
-    name = "user_category"
-    features = [
-        Feature(f"{name}_{event}_count_{days}d", "float32", f"{event} events in {days} days", "user")
-        for event in shop.event_types
-        for days in WINDOWS
-    ]
-    features += [
-        Feature(
-            f"{name}_{event}_decayed_count_30d",
-            "float32",
-            f"{event} events in 30 days, each halved for every {HALF_LIFE_DAYS:g} days since it arrived",
-            "user",
-        )
-        for event in shop.event_types
-    ]
-    features += [
-        Feature(
-            f"{name}_{event}_rate_30d",
-            "float32",
-            f"{event} events per impression in 30 days, shrunk to the user's own rate",
-            "user",
-        )
-        for event in outcome_events(shop)
-    ]
-    return [
-        *features,
-        Feature(f"{name}_recency_days", "float32", "days since the last outcome arrived, at most 30", "user"),
-    ]
+    """Return the statistics of a user's way with a category: a table of the night for queries, no part of the examples."""
+    return statistics("user_category", "user", "of the user in the category", "the user's own rate", shop)
 
 
-def _decayed(owner: Literal["user", "item"], shop: Shop) -> list[Feature]:
-    return [
-        Feature(
-            f"{owner}_{event}_decayed_count_30d",
-            "float32",
-            f"{event} events of the {owner} in 30 days, each halved for every {HALF_LIFE_DAYS:g} days since it arrived",
-            owner,
-        )
-        for event in shop.event_types
-    ]
+def user_scenario_dense(shop: Shop) -> list[Feature]:
+    """Return the statistics of a user in a scenario: a table of the night for queries; examples have `user_in_…` of each."""
+    return statistics("user_scenario", "user", "of the user in the scenario", "the user's own rate", shop)
+
+
+def attribute_dense(shop: Shop) -> list[Feature]:
+    """Return the statistics of the items that share a category, brand or attribute: a table of the night for queries."""
+    return statistics("attribute", "item", "of the items that bear it", "the mean of all items", shop)
 
 
 def _dwell(owner: Literal["user", "item"]) -> Feature:
@@ -220,32 +226,17 @@ def _dwell(owner: Literal["user", "item"]) -> Feature:
 def item_dense(shop: Shop) -> list[Feature]:
     """Return the dense features of an item."""
     features = [
-        Feature(f"item_{event}_count_{days}d", "float32", f"{event} events of the item in {days} days", "item")
-        for event in shop.event_types
-        for days in WINDOWS
-    ]
-    features += [
-        Feature(
-            f"item_{event}_rate_30d",
-            "float32",
-            f"{event} events per impression in 30 days, shrunk to the mean of all items",
-            "item",
-        )
-        for event in outcome_events(shop)
-    ]
-    features.append(Feature("item_log_price", "float32", "log(1 + price); 0 if unknown", "item"))
-    features.append(
-        Feature("item_discount", "float32", "1 - price / highest price of the item in the window, 0..1", "item")
-    )
-    features.append(
+        *statistics("item", "item", "of the item", "the mean of all items", shop),
+        Feature("item_log_price", "float32", "log(1 + price); 0 if unknown", "item"),
+        Feature("item_discount", "float32", "1 - price / highest price of the item in the window, 0..1", "item"),
         Feature(
             "item_age_days",
             "float32",
             "days since launch, at most 365; where no launch is known, since first sight in the last week, else 365",
             "item",
-        )
-    )
-    features += [_dwell("item"), *_decayed("item", shop)]
+        ),
+        _dwell("item"),
+    ]
     features += [
         Feature(
             f"item_{group}_{event}_rate_30d",
@@ -261,24 +252,8 @@ def item_dense(shop: Shop) -> list[Feature]:
 
 def item_scenario_dense(shop: Shop) -> list[Feature]:
     """Return the dense features of an item inside a scenario."""
-    features = [
-        Feature(
-            "item_scenario_impression_count_30d",
-            "float32",
-            "impressions of the item in the scenario in 30 days",
-            "item_scenario",
-        )
-    ]
-    features += [
-        Feature(
-            f"item_scenario_{event}_rate_30d",
-            "float32",
-            f"{event} events per impression there in 30 days, shrunk to the item's own rate",
-            "item_scenario",
-        )
-        for event in outcome_events(shop)
-    ]
-    return features
+    of_item = "the item's own rate"
+    return statistics("item_scenario", "item_scenario", "of the item in the scenario", of_item, shop, unseen="item")
 
 
 def dense_features(shop: Shop) -> list[Feature]:

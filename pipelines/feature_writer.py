@@ -218,6 +218,20 @@ class FeatureWriter:
         days, users = self.tables.read("user_category_days", self.known), self.tables.read("user_features", [self.day])
         self.tables.write_night("user_category_features", user_category_features(days, users, self.shop, self.day))
 
+    def user_scenario_features(self) -> None:
+        """Write user_scenario_features."""
+        from feature_jobs.user_scenario_features import user_scenario_features
+
+        days, users = self.tables.read("user_days", self.known), self.tables.read("user_features", [self.day])
+        self.tables.write_night("user_scenario_features", user_scenario_features(days, users, self.shop, self.day))
+
+    def attribute_features(self) -> None:
+        """Write attribute_features."""
+        from feature_jobs.attribute_features import attribute_features
+
+        rows = attribute_features(self.items, self.tables.read("item_days", self.known), self.shop, self.day)
+        self.tables.write("attribute_features", rows, [self.day], ["attribute", "value"])
+
     def item_graph(self) -> None:
         """Write item_graph."""
         from feature_jobs.item_graph import item_graph

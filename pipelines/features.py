@@ -62,8 +62,8 @@ def _write_all(w: FeatureWriter) -> None:
     w.month.count()
     w.vocabularies()
     _together(w.item_features, w.user_features, w.user_sequences, w.user_scenario_sequences)
-    _together(w.item_scenario_features, w.item_graph)
-    _together(w.training_examples, w.candidates, w.user_category_features)
+    _together(w.item_scenario_features, w.item_graph, w.attribute_features)
+    _together(w.training_examples, w.candidates, w.user_category_features, w.user_scenario_features)
     w.normalization()
     clear_cache(w.tables.spark)
 

@@ -85,14 +85,12 @@ def popularity_predictor(night: Night, features: "ShelfFeatures", item_ids: list
     def column(name: str) -> np.ndarray:
         return table[:, features.target_names.index(name)]
 
-    shown_there, price = column("item_scenario_impression_count_30d") > 0, np.expm1(column("item_log_price"))
+    price = np.expm1(column("item_log_price"))
     rates = {}
     for name, task in night.shop.tasks.items():
         rate = np.zeros(len(table), np.float32)
         if task.on == "item":
-            rate = np.where(
-                shown_there, column(f"item_scenario_{task.event}_rate_30d"), column(f"item_{task.event}_rate_30d")
-            )
+            rate = column(f"item_scenario_{task.event}_rate_30d")
         rates[name] = rate * price if task.value in ("amount", "price") else rate
 
     def predict(users: np.ndarray, items: np.ndarray) -> dict[str, np.ndarray]:

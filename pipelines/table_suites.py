@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # The row count of what is set aside only warns: quarantine.max_share already stops a night that sets aside too much.
-# An item graph may be empty, in a shop of single visits; what has a category as its key too, in a shop that names none.
-_MAY_BE_EMPTY = ("quarantine", "item_graph")
+# An item graph may be empty, in a shop of single visits; what is of categories or brands too, in a shop that names none.
+_MAY_BE_EMPTY = ("quarantine", "item_graph", "attribute_features")
 _WARNS_ONLY = ("quarantine",)
 # Below so many rows on a usual night, ten times as many or as few are no sign of a fault: a warning at most.
 _FEW_ROWS = 100

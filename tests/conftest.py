@@ -295,7 +295,7 @@ def find_differences(shop: Shop, found: "dict[str, pd.DataFrame]", expected: "di
     """
     told, specs = [], table_specs(shop)
     for table, rows in expected.items():
-        assert len(rows) > 10, table
+        assert len(rows) > 5, table
         assert len(found[table]) == len(rows), table
         kinds = {column.name: column.type for column in specs[table].columns}
         for column in rows:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from nightshelf.config import Shop
 from nightshelf.errors import InputError
-from nightshelf.features import SEQUENCE_LENGTH, item_dense, item_scenario_dense, sequence_events, user_dense
+from nightshelf.features import SEQUENCE_LENGTH, Feature, item_dense, item_scenario_dense, sequence_events, user_dense
 from training.columns import check_finite, read_columns, stack
 from training.data import Files, load_catalogue
 from training.histories import Histories, padded_histories, read_histories
@@ -22,7 +22,7 @@ from training.vocabulary import Vocabulary, load_vocabularies
 class ShelfFeatures:
     """The features of one night.
 
-    Row 0 of the users is the unknown user, zeros and an empty history; row r + 1 is user_keys[r].
+    Row 0 of the users is the unknown user, `Feature.unseen` and an empty history; row r + 1 is user_keys[r].
     """
 
     user_keys: list[str]
@@ -71,15 +71,13 @@ class ShelfFeatures:
         return cls(
             user_keys=user_keys.to_pylist(),
             item_ids=item_ids.to_pylist(),
-            user_fields=_with_unknown(stack(users, user_names, np.int32)),
-            user_dense=_with_unknown(_finite(users, user_columns, "user_features")),
+            user_fields=_after(np.zeros(len(user_names)), stack(users, user_names, np.int32)),
+            user_dense=_after(_unseen(user_dense(shop)), _finite(users, user_columns, "user_features")),
             user_names=user_columns,
             user_history=np.concatenate([[0], histories.rows_of(user_keys.dictionary_encode(), day)]),
             histories=histories,
             item_fields=stack(items, item_names, np.int32),
-            target_dense=_by_scenario(
-                list(shop.scenarios), item_ids, _finite(items, item_columns, "item_features"), pairs, pair_columns
-            ),
+            target_dense=_by_scenario(shop, item_ids, _finite(items, item_columns, "item_features"), pairs),
             target_names=[*item_columns, *pair_columns],
             catalogue=load_catalogue(item_features, item_names),
             vocabularies=load_vocabularies(shop, vocabularies),
@@ -107,15 +105,19 @@ def _of_date(table: pa.Table, as_of_date: dt.date) -> pa.Table:
     return table.filter(pc.equal(table["as_of_date"], pa.scalar(as_of_date, pa.date32()))).combine_chunks()
 
 
-def _by_scenario(
-    scenarios: list[str], item_ids: pa.Array, items: np.ndarray, pairs: pa.Table, columns: list[str]
-) -> dict[str, np.ndarray]:
-    """Put each item's features and those of it in a scenario (zeros where it has none) side by side."""
+def _by_scenario(shop: Shop, item_ids: pa.Array, items: np.ndarray, pairs: pa.Table) -> dict[str, np.ndarray]:
+    """Put each item's features and those of it in a scenario (Feature.unseen where it has none) side by side."""
+    features = item_scenario_dense(shop)
+    columns, item_names = [f.name for f in features], [f.name for f in item_dense(shop)]
     place = pc.fill_null(pc.index_in(pairs["item_id"], value_set=item_ids), -1).to_numpy()
     values, where = _finite(pairs, columns, "item_scenario_features"), pairs["scenario"].to_numpy()
     by_scenario = {}
-    for scenario in scenarios:
-        own = np.zeros((len(item_ids), len(columns)), np.float32)
+    unseen = np.repeat(_unseen(features)[None], len(item_ids), 0)
+    for place_in_row, feature in enumerate(features):
+        if isinstance(feature.unseen, str):
+            unseen[:, place_in_row] = items[:, item_names.index(feature.unseen)]
+    for scenario in shop.scenarios:
+        own = unseen.copy()
         chosen = (where == scenario) & (place >= 0)
         own[place[chosen]] = values[chosen]
         by_scenario[scenario] = np.concatenate([items, own], axis=1)
@@ -128,8 +130,12 @@ def _finite(table: pa.Table, names: list[str], what: str) -> np.ndarray:
     return values
 
 
-def _with_unknown(values: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros((1, values.shape[1]), values.dtype), values])
+def _unseen(features: list[Feature]) -> np.ndarray:
+    return np.array([f.unseen if isinstance(f.unseen, float) else 0.0 for f in features], np.float32)
+
+
+def _after(first: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.concatenate([first[None].astype(values.dtype), values])
 
 
 def _places(wanted: Sequence[str], known: list[str]) -> np.ndarray:

@@ -1,19 +1,23 @@
 """Every feature and label of random shops against SQL in another engine, and against a world that ends at the day."""
 
 import datetime as dt
+import itertools
 import os
 
 import duckdb
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import functions as F
 
+from benchmarks import sql_features
 from benchmarks.sql_features import TABLES, make_tables
+from feature_jobs import user_sequences as user_sequences_module
 from feature_jobs.activity import activity
 from feature_jobs.acts import acts
+from feature_jobs.attribute_features import attribute_features
 from feature_jobs.attribution import attributed_outcomes
 from feature_jobs.favourites import favourites
 from feature_jobs.impressions import impressions
@@ -27,6 +31,7 @@ from feature_jobs.user_category_days import user_category_days
 from feature_jobs.user_category_features import user_category_features
 from feature_jobs.user_days import user_days
 from feature_jobs.user_features import user_features
+from feature_jobs.user_scenario_features import user_scenario_features
 from feature_jobs.user_sequences import user_scenario_sequences, user_sequences
 from nightshelf.config import Sampled, Task
 from nightshelf.feature_tables import OOV_BUCKETS
@@ -55,6 +60,7 @@ SHOPS = {
     "first touch, no user table": {"attribution": "first_touch", "users": None},
     "no impressions": {"sources": [Source.model_validate(CHOICES)], "negatives": Sampled(sampled=2)},
 }
+OF_THE_NIGHT = {"training_examples", "user_category_features", "user_scenario_features", "attribute_features"}
 # Random worlds of each; Sail makes one in a tenth of Spark's time
 WORLDS = 6 if os.environ.get("NIGHTSHELF_TEST_ENGINE") == "sail" else 1
 
@@ -111,12 +117,13 @@ def compute(shop, w, dates, night):
         "sessions": visits,
         "user_features": users,
         "item_features": finished(item_features(of_items, items, words, shop, dates)),
-        "user_category_features": user_category_features(
-            of_categories, users.where(F.col("as_of_date") == night), shop, night
-        ),
         "user_sequences": user_sequences(done, of_categories, items, words, shop, dates),
         "user_scenario_sequences": user_scenario_sequences(done, items, words, shop, dates),
     }
+    tonight = users.where(F.col("as_of_date") == night)
+    tables["user_category_features"] = user_category_features(of_categories, tonight, shop, night)
+    tables["user_scenario_features"] = user_scenario_features(of_users, tonight, shop, night)
+    tables["attribute_features"] = attribute_features(items, of_items, shop, night)
     there = finished(item_scenario_features(of_items, tables["item_features"], shop, dates))
     outcomes = finished(attributed_outcomes(shown, done, shop, hindsight=True))
     labelled = finished(labels(shown, done, outcomes, shop, night))
@@ -147,8 +154,13 @@ def compute_in_sql(shop, w, dates, night):
 
 
 @pytest.mark.parametrize("name", SHOPS)
-def test_every_feature_and_label_agrees_with_sql(world, differences, name):
-    @settings(max_examples=WORLDS, deadline=None)
+def test_every_feature_and_label_agrees_with_sql(world, differences, name, monkeypatch):
+    for place, length in itertools.product(
+        (user_sequences_module, sql_features), ("SEQUENCE_LENGTH", "SCENARIO_SEQUENCE_LENGTH")
+    ):
+        monkeypatch.setattr(place, length, 7)  # random users do too little to fill longer ones
+
+    @settings(max_examples=WORLDS, deadline=None, phases=(Phase.reuse, Phase.generate))  # a smaller world costs minutes
     @given(seed=st.integers(0, 10_000))
     def agree(seed):
         shop, rows = world(seed, change=SHOPS[name])
@@ -157,16 +169,18 @@ def test_every_feature_and_label_agrees_with_sql(world, differences, name):
     agree()
 
 
+@pytest.mark.histories
 @pytest.mark.parametrize("seed", [1])
 def test_a_day_is_the_same_whether_the_future_exists_or_not(world, seed):
     """At once over the whole log, or from the rows that had arrived by the day, in another order: equal."""
     day = DAYS[2]
     at_once, alone = compute(*world(seed), DAYS[2:5], NIGHT), compute(*world(seed, day, backwards=True), [day], day)
-    for name in sorted(set(TABLES) - {"training_examples", "user_category_features"}):  # these are the night's
+    for name in sorted(set(TABLES) - OF_THE_NIGHT):
         then, now = (t[name][t[name]["as_of_date"] == day].reset_index(drop=True) for t in (at_once, alone))
         pd.testing.assert_frame_equal(then, now)
 
 
+@pytest.mark.histories
 def test_moving_all_days_and_all_rows_moves_nothing_else(world, differences, five_partitions):
     """A week later in the year, rows backwards, in more partitions: the same. An id of an impression does not tell its day."""
     week = dt.timedelta(days=7)

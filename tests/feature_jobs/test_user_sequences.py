@@ -72,6 +72,17 @@ def test_the_last_events_are_kept(tiny_shop, frame, event, words):
     assert rows[0]["item_indexes"] == [1] * SEQUENCE_LENGTH
 
 
+def test_many_clicks_leave_the_last_purchases_in(tiny_shop, frame, event, words):
+    """Fifty places among five kinds: ten are each one's own, and the clicks before the last ten are the newest to be had."""
+    shop = tiny_shop(days=0)
+    log = [event("purchase", "u", "i2", 0, 1 + n / 60) for n in range(12)]
+    log += [event("click", "u", "i1", 1, 1 + n / 60) for n in range(80)]
+    (row,) = sequences(shop, frame, words, log, [DAYS[0]])
+    assert row["item_indexes"] == [2] * 10 + [1] * 40
+    assert row["age_days"] == sorted(row["age_days"], reverse=True)
+    assert row["age_days"][9:11] == pytest.approx([2 - (1 + 11 / 60) / 24, 1 - (1 + 40 / 60) / 24])
+
+
 def test_exposure_counts_impressions_by_day_and_category(tiny_shop, frame, event, words):
     shop = tiny_shop(days=0)
     log = [
