@@ -1,4 +1,4 @@
-"""Training examples: yesterday's features, missing features 0, weights of drawn rows."""
+"""Training examples: yesterday's features, what was never seen, weights of drawn rows."""
 
 import datetime as dt
 
@@ -25,8 +25,26 @@ def test_examples_carry_the_features_of_the_day_before(tiny_shop, frame, event):
     no_outcome = attributed_outcomes(shown, done, shop, hindsight=True)
     labelled = labels(shown, done, no_outcome, shop, NIGHT)
     dates = [NIGHT - dt.timedelta(days=n) for n in range(10)]
-    of_users = [{"as_of_date": d, "user_key": "u", "user_index": 5, "user_click_count_1d": float(d.day)} for d in dates]
-    of_items = [{"as_of_date": d, "item_id": "i", "item_index": 6, "item_click_count_7d": 10.0 + d.day} for d in dates]
+    of_users = [
+        {
+            "as_of_date": d,
+            "user_key": "u",
+            "user_index": 5,
+            "user_recency_days": 0.0,
+            "user_click_count_1d": float(d.day),
+        }
+        for d in dates
+    ]
+    of_items = [
+        {
+            "as_of_date": d,
+            "item_id": "i",
+            "item_index": 6,
+            "item_click_count_7d": 10.0 + d.day,
+            "item_click_rate_30d": 0.25,
+        }
+        for d in dates
+    ]
     there = [{"as_of_date": NIGHT, "scenario": "home_feed", "item_id": "i", "item_scenario_impression_count_30d": 1.0}]
     snapshots = [
         frame(shop, table, rows)
@@ -42,6 +60,9 @@ def test_examples_carry_the_features_of_the_day_before(tiny_shop, frame, event):
         assert row["feature_date"] == row["event_date"] - dt.timedelta(days=1)
         assert row["item_click_count_7d"] == 10 + known
         assert (row["user_index"], row["user_click_count_1d"]) == ((5, known) if row["user_key"] == "u" else (0, 0))
-        assert row["item_scenario_impression_count_30d"] == 0  # known on the night alone: after every impression
+        # Of the item in its scenario nothing is known before the night, which is after every impression
+        assert row["item_scenario_impression_count_30d"] == 0
+        assert (row["item_scenario_click_rate_30d"], row["item_scenario_recency_days"]) == (0.25, 30)  # the item's own
+        assert row["user_recency_days"] == (0 if row["user_key"] == "u" else 30)
         assert (row["position"], row["sample_weight"], row["labels_as_of"]) == (0, 4.0, NIGHT)
         assert row["as_of_date"] == row["event_date"]

@@ -1,6 +1,8 @@
 import dataclasses
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -70,6 +72,26 @@ def test_unknown_users_and_items_beyond_the_vocabulary_are_scored(demo_shop, she
     newer = dataclasses.replace(shelf, item_fields=fields, catalogue=grown)
     found = ranker.score_users(newer, "search", torch.tensor([0, 1]), torch.tensor([[0, 1], [0, 1]]))
     assert all(torch.isfinite(values).all() for values in found.values())
+
+
+def test_what_was_never_seen_has_what_the_examples_have(demo_shop, night, tmp_path):
+    """An item that no scenario has shown has its own rates there; an unknown user did nothing for thirty days."""
+    there = pq.read_table(night.paths["item_scenario_features"][0])
+    pq.write_table(there.filter(pc.equal(there["item_id"], "i000002")), tmp_path / "there.parquet")
+    paths = night.paths | {"item_scenario_features": [tmp_path / "there.parquet"]}
+    tables = ("user_features", "item_features", "item_scenario_features", "user_sequences", "vocabularies")
+    shelf = ShelfFeatures.load(demo_shop, night.feature_date, *(paths[table] for table in tables))
+
+    def column(name):
+        return shelf.target_dense["search"][:, shelf.target_names.index(name)]
+
+    unseen = np.arange(night.items) != 2
+    own, in_scenario = column("item_click_rate_30d"), column("item_scenario_click_rate_30d")
+    assert np.array_equal(in_scenario[unseen], own[unseen]) and in_scenario[2] != own[2]
+    assert set(column("item_scenario_recency_days")[unseen]) == {30}
+    assert set(column("item_scenario_click_count_7d")[unseen]) == {0}
+    assert shelf.user_dense[0, shelf.user_names.index("user_recency_days")] == 30
+    assert np.count_nonzero(shelf.user_dense[0]) == 1
 
 
 def test_what_came_after_the_model_is_read_as_its_bucket_but_stays_itself(demo_shop, shelf, trained):
