@@ -144,7 +144,9 @@ def _each(array: str, field: str) -> Column:
 
 
 def _last_of_kinds(array: str, length: int, kinds: int) -> Column:
-    """Return the last entries of each event type, as many of each as there is room for, and the newest of the rest."""
+    """Return the last entries of each event type, as many of each as there is room for if all come, and the newest of the rest."""
+    if kinds > length:
+        return _last(F.col(array), length)
     own, rest = [], []
     for of_kind in (_of_kind(array, place + 1) for place in range(kinds)):
         own.append(_last(of_kind, length // kinds))
