@@ -12,13 +12,14 @@ same user, where a task is about any item). Which of them do is not told by a di
 - Where a task is `given` another, an act or impression that makes an impression meet the first, or no longer, moves the
   outcomes of the second between impressions before it and after it, further apart than any one window.
 
-Therefore the labels of the few that may be meant are computed twice, with and without what came, and compared.
+Therefore the labels of the few that may be meant are computed twice, with and without what came, and compared. Both at
+once: an engine plans the long query of labels once, for users who bear the night in their keys.
 """
 
 import datetime as dt
 from functools import reduce
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from feature_jobs.attribution import attributed_outcomes, decisive_time
@@ -30,6 +31,7 @@ from nightshelf.example_window import ExampleWindow
 _SHOWN = [
     "as_of_date", "event_date", "user_key", "item_id", "impression_id", "impression_ts", "scenario", "request_id",
 ]  # fmt: skip
+_WORLD = len("2026-02-01")
 
 
 def touched_impressions(
@@ -44,23 +46,31 @@ def touched_impressions(
         window: the night's; what was shown up to its first_date is no example.
     """
     acts = acts.where(F.col("event_type").isin(sorted({task.event for task in shop.tasks.values()})))
-    touched = ["as_of_date", "user_key", "impression_id"]
     pair = ["user_key"] if any(task.on == "any_item" for task in shop.tasks.values()) else ["user_key", "item_id"]
     met = F.broadcast(_came(impressions, acts, pair, since, shop).join(acts.select(*pair), pair, "left_semi"))
-    shown = impressions.select(*_SHOWN).join(met, pair, "left_semi").persist()
-    done = acts.join(met, pair, "left_semi").persist()
-    judged = shown.where(F.col("event_date") > F.lit(window.first_date))
+    worlds = {known: [day for day in since if since[day] == known] for known in sorted(set(since.values()))}
+    worlds[window.as_of_date] = list(since)
+    shown = _in_each(worlds, impressions.select(*_SHOWN).join(met, pair, "left_semi"), "impression_id").persist()
+    done = _in_each(worlds, acts.join(met, pair, "left_semi"), "event_id").persist()
+    is_asked = reduce(
+        Column.__or__,
+        ((F.col("known") == F.lit(known)) & F.col("as_of_date").isin(days) for known, days in worlds.items()),
+    )
+    judged = shown.where(is_asked & (F.col("event_date") > F.lit(window.first_date)))
+    outcomes = attributed_outcomes(shown, done, shop, hindsight=True)
+    told = labels(judged, done, outcomes, shop, window.as_of_date)
+    told = told.withColumns({name: F.substring(name, _WORLD + 1, 1000) for name in ("user_key", "impression_id")})
+    each = [f"{kind}_{task}" for task in shop.tasks for kind in ("label", "mask")]
+    differs = reduce(Column.__or__, (F.min(name) != F.max(name) for name in each)).alias("differs")
+    touched = ["as_of_date", "user_key", "impression_id"]
+    return told.groupBy(*touched).agg(differs).where("differs").select(*touched)
 
-    def labelled(days: list[dt.date], known: dt.date) -> DataFrame:
-        had, did = (frame.where(F.col("as_of_date") <= F.lit(known)) for frame in (shown, done))
-        outcomes = attributed_outcomes(had, did, shop, hindsight=True)
-        rows = labels(judged.where(F.col("as_of_date").isin(days)), did, outcomes, shop, window.as_of_date)
-        return rows.select(*touched, *(f"{kind}_{t}" for t in shop.tasks for kind in ("label", "mask")))
 
-    parts = {known: [day for day in since if since[day] == known] for known in sorted(set(since.values()))}
-    before = reduce(DataFrame.unionByName, (labelled(days, known) for known, days in parts.items()))
-    after = labelled(list(since), window.as_of_date)
-    return before.subtract(after).select(*touched)
+def _in_each(worlds: dict[dt.date, list[dt.date]], rows: DataFrame, key: str) -> DataFrame:
+    """Repeat rows for each night (`known`) by which they had arrived, with user and key of its own: all in one pass."""
+    known = F.explode(F.array(*(F.lit(night) for night in worlds))).alias("known")
+    rows = rows.select("*", known).where(F.col("as_of_date") <= F.col("known"))
+    return rows.withColumns({name: F.concat(F.col("known").cast("string"), F.col(name)) for name in ("user_key", key)})
 
 
 def _came(

@@ -144,7 +144,7 @@ def _each(array: str, field: str) -> Column:
 
 
 def _last_of_kinds(array: str, length: int, kinds: int) -> Column:
-    """Return the last entries of each event type, as many of each as there is room for if all come, and the newest of the rest."""
+    """Return the last entries of each event type, as many of each as have room if all come, and the newest of the rest."""
     if kinds > length:
         return _last(F.col(array), length)
     own, rest = [], []
