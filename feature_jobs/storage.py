@@ -65,6 +65,15 @@ def write_day(df: DataFrame, spec: TableSpec, folder: Path, day: dt.date, most_f
     write_files(rows.select(conformed(spec)), f"{folder}/{DAY_FOLDER}={day}")
 
 
+def keep(df: DataFrame) -> DataFrame:
+    """Hold rows that are read again in memory, where their size is known: joins are planned by it. Sail keeps nothing."""
+    if is_embedded():
+        return df
+    kept = df.persist()
+    kept.count()
+    return kept
+
+
 def clear_cache(spark: SparkSession) -> None:
     """Forget what was persisted; Sail keeps nothing."""
     if not is_embedded():

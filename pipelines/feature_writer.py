@@ -78,10 +78,21 @@ class FeatureWriter:
     def outcomes(self) -> "DataFrame":
         """The outcomes of the days that are summed up, with the impressions that had arrived when they did."""
         from feature_jobs.attribution import attributed_outcomes
+        from feature_jobs.storage import keep
 
         shown, acts = (self.tables.read(table, self.near) for table in OF_LOGS)
         found = attributed_outcomes(shown, acts, self.shop, hindsight=False)
-        return found.where(found.as_of_date.isin(self.summed)).persist()
+        return keep(found.where(found.as_of_date.isin(self.summed)))
+
+    @cached_property
+    def hindsight(self) -> "DataFrame":
+        """The outcomes of the impressions of the examples, whenever they arrived."""
+        from feature_jobs.attribution import attributed_outcomes
+        from feature_jobs.storage import keep
+
+        near = [day for day in self.known if day >= self._reaching(self.examples[0].day)]
+        shown, acts = (self.tables.read(table, near) for table in OF_LOGS)
+        return keep(attributed_outcomes(shown, acts, self.shop, hindsight=True))
 
     @cached_property
     def activity(self) -> "DataFrame":
@@ -94,7 +105,9 @@ class FeatureWriter:
     @cached_property
     def month(self) -> "DataFrame":
         """The acts of every known day."""
-        return self.tables.read("acts", self.known).persist()
+        from feature_jobs.storage import keep
+
+        return keep(self.tables.read("acts", self.known))
 
     @cached_property
     def words(self) -> "DataFrame":
@@ -243,28 +256,30 @@ class FeatureWriter:
         rows = item_graph(recent, triples, self.words, self.shop, self.day)
         self.tables.write("item_graph", rows, [self.day], ["head"])
 
+    def choose_examples(self) -> list[ExampleDay]:
+        """Find out which partitions of training_examples are written: a long plan over few rows, best beside other work."""
+        return self.examples
+
+    def look_back(self) -> "DataFrame":
+        """Find the outcomes of the examples, beside other work."""
+        return self.hindsight
+
     def training_examples(self) -> None:
         """Write training_examples, some days at a time: the rows are wide, and all at once they would be sorted on disk."""
-        from feature_jobs.attribution import attributed_outcomes
-
         days = [example.day for example in self.examples]
-        near = [day for day in self.known if day >= self._reaching(days[0])]
-        shown, acts = (self.tables.read(table, near) for table in OF_LOGS)
-        outcomes = attributed_outcomes(shown, acts, self.shop, hindsight=True).persist()
-        outcomes.count()  # for its size, as above
         rows = {day: row_count(self.tables.files("impressions", [day])) for day in days}
-        parts = (self._examples_of(some, outcomes) for some in in_groups(rows, _ROWS_AT_A_TIME))
+        parts = (self._examples_of(some) for some in in_groups(rows, _ROWS_AT_A_TIME))
         self.tables.write_parts("training_examples", parts, days, ["impression_ts"])
 
-    def _examples_of(self, days: list[dt.date], outcomes: "DataFrame") -> "DataFrame":
-        """Return the examples that arrived on these days, from the outcomes of the whole time."""
+    def _examples_of(self, days: list[dt.date]) -> "DataFrame":
+        """Return the examples that arrived on these days."""
         from feature_jobs.attribution import reach_days
         from feature_jobs.labels import labels
         from feature_jobs.training_examples import training_examples
 
         until = days[-1] + dt.timedelta(days=reach_days(self.shop))
         acts = self.tables.read("acts", [day for day in self.known if self._reaching(days[0]) <= day <= until])
-        labelled = labels(self.tables.read("impressions", days), acts, outcomes, self.shop, self.day)
+        labelled = labels(self.tables.read("impressions", days), acts, self.hindsight, self.shop, self.day)
         late = max(source.late_by_days for source in self.shop.sources)
         before = days_back(days[-1] - dt.timedelta(days=1), (days[-1] - days[0]).days + late + 1)
         of_users, of_items, there = (self.tables.read(name, before) for name in SNAPSHOTS[:3])

@@ -57,18 +57,16 @@ def _write_all(w: FeatureWriter) -> None:
     from feature_jobs.storage import clear_cache
 
     _together(w.impressions, w.acts)
-    w.outcomes.count()  # in memory their size is known, and joins are planned by it
     _together(w.item_days, w.user_category_days, w.user_days, w.sessions)
-    w.month.count()
-    w.vocabularies()
-    _together(w.item_features, w.user_features, w.user_sequences, w.user_scenario_sequences)
+    _together(w.vocabularies, w.choose_examples)
+    _together(w.look_back, w.item_features, w.user_features, w.user_sequences, w.user_scenario_sequences)
     _together(w.item_scenario_features, w.item_graph, w.attribute_features)
     _together(w.training_examples, w.candidates, w.user_category_features, w.user_scenario_features)
     w.normalization()
     clear_cache(w.tables.spark)
 
 
-def _together(*writes: Callable[[], None]) -> None:
+def _together(*writes: Callable[[], object]) -> None:
     """Write two tables at a time: planning and compiling keep one core busy, and the others can compute."""
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(write) for write in writes]:
