@@ -5,12 +5,11 @@ import datetime as dt
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from feature_jobs.item_features import known_items
+from feature_jobs.item_features import known_items, logged_days
 from feature_jobs.rates import mean_rates
 from feature_jobs.schema import conform
 from feature_jobs.statistics import LAST_OUTCOME, logged, overall_rates, statistics, sum_names, sums
 from feature_jobs.vocabularies import item_columns
-from feature_jobs.windows import spread_over_dates
 from nightshelf.config import Shop
 from nightshelf.features import WINDOWS, outcome_events
 from nightshelf.tables import table_specs
@@ -26,8 +25,7 @@ def attribute_features(items: DataFrame, item_days: DataFrame, shop: Shop, as_of
         as_of_date: the night.
     """
     names, counted = [name for name in item_columns(shop) if name != "item"], logged(shop)
-    is_logged = F.greatest(*(F.col(column) for column in counted.values())) > 0
-    days = spread_over_dates(item_days.where(is_logged).withColumnRenamed("as_of_date", "day"), [as_of_date])
+    days = logged_days(item_days, shop, [as_of_date])
     of_items = days.groupBy("item_id").agg(*sums(counted), F.lit(True).alias("is_logged"))
     rows = known_items(items, shop, [as_of_date]).join(of_items, "item_id", "left")
     rows = rows.where(F.col("in_catalogue") | F.col("is_logged"))

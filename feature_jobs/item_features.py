@@ -38,9 +38,7 @@ def item_features(
         shop: gives event types and attributes.
         dates: the wanted days.
     """
-    # An outcome that belongs to another scenario's impression has a row there too, without a count of its own
-    is_logged = F.greatest(*(F.col(column) for column in logged(shop).values())) > 0
-    counts = spread_over_dates(item_days.where(is_logged).withColumnRenamed("as_of_date", "day"), dates)
+    counts = logged_days(item_days, shop, dates)
     dwell = [F.sum(name).alias(name) for name in ("log_dwell_micros", "dwelt")]
     counts = counts.groupBy("as_of_date", "item_id").agg(*sums(logged(shop)), *dwell, F.min("day").alias("first_day"))
     counts = counts.join(F.broadcast(_first_days(item_days, dates)), "as_of_date")
@@ -53,6 +51,15 @@ def item_features(
     for name in item_columns(shop):
         rows = add_index(rows, vocabularies, name, "item_id" if name == "item" else name, f"{name}_index")
     return conform(rows, table_specs(shop)["item_features"])
+
+
+def logged_days(item_days: DataFrame, shop: Shop, dates: list[dt.date]) -> DataFrame:
+    """Return the days of items on which something was logged of them, spread over `dates`.
+
+    An outcome that belongs to another scenario's impression has a row there too, without a count of its own.
+    """
+    is_logged = F.greatest(*(F.col(column) for column in logged(shop).values())) > 0
+    return spread_over_dates(item_days.where(is_logged).withColumnRenamed("as_of_date", "day"), dates)
 
 
 def known_items(items: DataFrame, shop: Shop, dates: list[dt.date]) -> DataFrame:
