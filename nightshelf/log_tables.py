@@ -6,7 +6,7 @@ from nightshelf.table_spec import AS_OF_DATE, ITEM, SCENARIO, USER, Column, Tabl
 
 
 def log_tables(shop: Shop) -> list[TableSpec]:
-    """Return the specs of events, quarantine, counts, schemas, items, users and impressions."""
+    """Return the specs of events, of what was set aside or waits, counts, schemas, items, users and impressions."""
     event_columns = (
         Column("event_id", "string", "hash of the source and of every field of the event"),
         Column("event_date", "date", "day of event_ts in the shop's time zone"),
@@ -41,7 +41,7 @@ def log_tables(shop: Shop) -> list[TableSpec]:
                 AS_OF_DATE,
                 Column("source", "string", "the log that it came from"),
                 Column("reason", "string", "the rule that set it aside"),
-                Column("file", "string", "name of the raw file"),
+                Column("file", "string", "name of the raw file, or the table and day where it had waited"),
                 Column(
                     "raw",
                     "string",
@@ -51,13 +51,25 @@ def log_tables(shop: Shop) -> list[TableSpec]:
             ),
         ),
         TableSpec(
+            "waiting_events",
+            "event whose item no catalogue knew on the day on which its log arrived; it is one of events once one does",
+            (),
+            (AS_OF_DATE, *event_columns),
+        ),
+        TableSpec(
             "source_counts",
-            "source and day of its log: rows_read = kept + quarantined + duplicates + other_days",
+            "source and day of its log: rows_read + taken_back = kept + quarantined + duplicates + other_days",
             ("source",),
             (
                 AS_OF_DATE,
                 Column("source", "string", "the log"),
                 Column("rows_read", "int64", "rows read from the raw files"),
+                Column(
+                    "taken_back",
+                    "int64",
+                    "waiting events of earlier days whose item a catalogue knows since this day",
+                    True,
+                ),
                 Column("kept", "int64", "rows that became events"),
                 Column("quarantined", "int64", "rows set aside, each with a reason"),
                 Column("duplicates", "int64", "rows that repeat another row"),

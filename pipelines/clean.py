@@ -26,7 +26,7 @@ from pipelines.warehouse import arrow_schema
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-_TABLES = ("events", "quarantine", "items", "users")
+_TABLES = ("events", "quarantine", "waiting_events", "items", "users")
 _QUIET_DAYS = 30  # a log that was silent for longer is compared with nothing
 
 
@@ -44,6 +44,10 @@ class _Job:
     @property
     def shop(self) -> Shop:
         return self.night.shop
+
+    @property
+    def taken_back(self) -> Path:
+        return self.judged.with_name("taken_back")
 
     @property
     def days(self) -> list[dt.date]:
@@ -95,10 +99,10 @@ def _clean(job: _Job) -> StageResult:
     schemas = _check_schemas(job)
     known = _write_items_of_catalogue(job) if job.shop.items else None
     _write_judged(job, known)
-    _write_events_and_quarantine(job)
+    _write_events_and_quarantine(job, known)
     events = job.folders["events"]
     kept, duplicates = events / "is_duplicate=false", events / "is_duplicate=true"
-    books = count_rows(job.judged, kept, duplicates, job.folders["quarantine"], job.shop, job.days)
+    books = count_rows(job.judged, job.taken_back, kept, duplicates, job.folders["quarantine"], job.shop, job.days)
     check_books(books, job.shop, night.as_of_date)
     if not job.shop.items:
         _write_items_of_events(job, kept)
@@ -109,10 +113,12 @@ def _clean(job: _Job) -> StageResult:
     warehouse.publish_arrow("source_counts", as_table(books), job.days, night.run_id)
     total = {
         name: sum(getattr(rows, name) for rows in books.values())
-        for name in ("rows_read", "kept", "quarantined", "duplicates")
+        for name in ("rows_read", "taken_back", "kept", "quarantined", "duplicates")
     }
     shutil.rmtree(duplicates, ignore_errors=True)
     message = f"{len(job.days)} days, {total['duplicates']} duplicates"
+    if total["taken_back"]:
+        message += f", {total['taken_back']} events taken back whose item is known now"
     return StageResult(total["rows_read"], total["kept"], total["quarantined"], [], message)
 
 
@@ -179,7 +185,7 @@ def _write_judged(job: _Job, known: "DataFrame | None") -> None:
         write_files(complete_verdicts(union(read), known, job.shop, job.key_path), str(job.judged))
 
 
-def _write_events_and_quarantine(job: _Job) -> None:
+def _write_events_and_quarantine(job: _Job, known: "DataFrame | None") -> None:
     from feature_jobs.bots import find_bots
     from feature_jobs.duplicates import mark_duplicates
     from feature_jobs.quarantine import quarantine
@@ -190,6 +196,8 @@ def _write_events_and_quarantine(job: _Job) -> None:
     judged = job.spark.read.parquet(str(job.judged))
     found = find_bots(judged, job.shop.quarantine.bots)
     bots = job.spark.createDataFrame(found.collect(), found.schema)
+    if known is not None:
+        judged = _take_back(job, judged, bots, known)
     good = judged.where("reason is null").join(bots.hint("broadcast"), ["user_key", "as_of_date"], "left_anti")
     orphans = _write_orphans(job, good)
     if orphans is not None:
@@ -202,6 +210,23 @@ def _write_events_and_quarantine(job: _Job) -> None:
     write_table(
         marked, specs["events"], job.folders["events"], ["user_key", "event_ts", "event_id"], None, "is_duplicate"
     )
+
+
+def _take_back(job: _Job, judged: "DataFrame", bots: "DataFrame", known: "DataFrame") -> "DataFrame":
+    """Write the events whose item is unknown; return the judged rows, and those that waited until an item of theirs is known."""
+    from feature_jobs.storage import read_table, write_files, write_table
+    from feature_jobs.waiting_events import taken_back, waiting_events
+
+    warehouse, folder = job.night.warehouse, job.folders["waiting_events"]
+    write_table(waiting_events(judged, bots), warehouse.specs["waiting_events"], folder, ["item_id", "event_ts"])
+    earlier = _late_days(job, "waiting_events")
+    files = [str(file) for file in folder.rglob("*.parquet")] + warehouse.files("waiting_events", earlier)
+    if not files:
+        return judged
+    waiting = read_table(job.spark, warehouse.specs["waiting_events"], files)
+    known_before = job.published("items", _late_days(job, "items")).select("item_id", "as_of_date")
+    write_files(taken_back(waiting, known.unionByName(known_before), job.days, job.shop), str(job.taken_back))
+    return judged.unionByName(job.spark.read.parquet(str(job.taken_back)))
 
 
 def _write_orphans(job: _Job, good: "DataFrame") -> "DataFrame | None":
@@ -226,10 +251,15 @@ def _write_orphans(job: _Job, good: "DataFrame") -> "DataFrame | None":
 
 def _earlier_events(job: _Job) -> "DataFrame | None":
     """Return the ids of published events that a late row of these days could repeat, or None."""
+    days = _late_days(job, "events")
+    return job.published("events", days).select("event_id", "as_of_date") if days else None
+
+
+def _late_days(job: _Job, table: str) -> set[dt.date]:
+    """Return the published days that this run does not write and from which a late event of its days may come."""
     late = max(source.late_by_days for source in job.shop.sources)
     first, last = job.days[0] - dt.timedelta(days=late), job.days[-1]
-    days = {day for day in job.night.warehouse.partitions("events") if first <= day < last and day not in job.days}
-    return job.published("events", days).select("event_id", "as_of_date") if days else None
+    return {day for day in job.night.warehouse.partitions(table) if first <= day < last and day not in job.days}
 
 
 def _write_items_of_events(job: _Job, kept: Path) -> None:

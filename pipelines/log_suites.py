@@ -6,6 +6,7 @@ from nightshelf.config import Shop
 from nightshelf.dates import day_bounds_utc
 from nightshelf.raw_logs import FINITE
 from pipelines.rules import Rule, in_range, no_rows, values_of
+from pipelines.source_counts import COLUMNS
 
 
 def log_rules(table: str, shop: Shop, day: dt.date) -> list[Rule]:
@@ -13,7 +14,8 @@ def log_rules(table: str, shop: Shop, day: dt.date) -> list[Rule]:
     suites = {
         "events": lambda: event_rules(shop, day),
         "quarantine": lambda: [_known_sources(shop), no_rows("not_empty", "reason", "reason = ''")],
-        "source_counts": lambda: [_known_sources(shop), *_counts("rows_read", "kept", "quarantined", "duplicates")],
+        "waiting_events": lambda: event_rules(shop, day, complete=False),
+        "source_counts": lambda: [_known_sources(shop), *_counts(*COLUMNS)],
         "source_schemas": lambda: [in_range("share", 0, 1), in_range("rows", 1, FINITE)],
         "items": item_rules,
         "impressions": lambda: impression_rules(shop),
@@ -21,8 +23,8 @@ def log_rules(table: str, shop: Shop, day: dt.date) -> list[Rule]:
     return suites[table]() if table in suites else []
 
 
-def event_rules(shop: Shop, day: dt.date) -> list[Rule]:
-    """Return the rules for the night's events."""
+def event_rules(shop: Shop, day: dt.date, complete: bool = True) -> list[Rule]:
+    """Return the rules for the night's events; where they are `complete`, every hour of the day has some."""
     limits = shop.quarantine
     rules = [
         values_of("known_values", "event_type", shop.event_types),
@@ -36,7 +38,7 @@ def event_rules(shop: Shop, day: dt.date) -> list[Rule]:
         in_range("rating", 0, FINITE),
         no_rows("not_from_the_future", "event_date", "event_date > as_of_date"),
     ]
-    if not shop.is_closed(day):
+    if complete and not shop.is_closed(day):
         hours = "list(DISTINCT substr(CAST(event_ts AS STRING), 1, 13))"
         rules.append(values_of("no_hour_missing", "event_ts", _hours(shop, day), "ContainSet", hours, "warning"))
     return rules

@@ -1,4 +1,4 @@
-"""The books of the cleaning: every row read is kept, set aside, a duplicate or of another day, and nothing else.
+"""The books of the cleaning: every row read or taken back is kept, set aside, a duplicate or of another day, and nothing else.
 
 The figures come from the files written, by another engine than the one that wrote them (Arrow).
 """
@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 from nightshelf.config import Shop
 from nightshelf.errors import EngineError, InputError
 
-COLUMNS = ("rows_read", "kept", "quarantined", "duplicates", "other_days")
+COLUMNS = ("rows_read", "taken_back", "kept", "quarantined", "duplicates", "other_days")
 _ABSENT = " is absent"  # how the rules' evidence says that a row lacks a column
 
 
@@ -24,6 +24,7 @@ class SourceDay:
     """The rows of one source's log of one day."""
 
     rows_read: int = 0
+    taken_back: int = 0
     kept: int = 0
     quarantined: int = 0
     duplicates: int = 0
@@ -36,12 +37,16 @@ class SourceDay:
 Books = dict[tuple[dt.date, str], SourceDay]
 
 
-def count_rows(judged: Path, kept: Path, duplicates: Path, quarantine: Path, shop: Shop, days: list[dt.date]) -> Books:
+def count_rows(
+    judged: Path, taken_back: Path, kept: Path, duplicates: Path, quarantine: Path, shop: Shop, days: list[dt.date]
+) -> Books:
     """Return the counts of every source and day from the folders of Parquet files that the cleaning wrote."""
     books: Books = {(day, source.name): SourceDay() for day in days for source in shop.sources}
     for day, source, reason, rows in _groups(judged, ["as_of_date", "source", "reason"]):
         books[day, source].rows_read += rows
         books[day, source].other_days += rows if reason == "other_days" else 0
+    for day, source, rows in _groups(taken_back, ["as_of_date", "source"]):
+        books[day, source].taken_back = rows
     for day, source, rows in _groups(kept, ["as_of_date", "source"]):
         books[day, source].kept = rows
     for day, source, rows in _groups(duplicates, ["as_of_date", "source"]):
@@ -94,9 +99,10 @@ def check_books(books: Books, shop: Shop, as_of_date: dt.date) -> None:
 
 def _check_conservation(day: dt.date, source: str, rows: SourceDay) -> None:
     accounted = rows.kept + rows.quarantined + rows.duplicates + rows.other_days
-    if accounted != rows.rows_read:
+    if accounted != rows.rows_read + rows.taken_back:
+        taken = f" and {rows.taken_back} taken back" if rows.taken_back else ""
         raise EngineError(
-            f"{source} {day}: {rows.rows_read} rows read but {accounted} accounted for; run the stage again"
+            f"{source} {day}: {rows.rows_read} rows read{taken} but {accounted} accounted for; run the stage again"
         )
 
 

@@ -14,10 +14,10 @@ from pipelines.warehouse import arrow_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# The row count of what is set aside only warns: quarantine.max_share already stops a night that sets aside too much.
+# The row count of what is set aside, or waits, only warns: quarantine.max_share already stops a night that sets aside too much.
 # An item graph may be empty, in a shop of single visits; what is of categories or brands too, in a shop that names none.
-_MAY_BE_EMPTY = ("quarantine", "item_graph", "attribute_features")
-_WARNS_ONLY = ("quarantine",)
+_MAY_BE_EMPTY = ("quarantine", "waiting_events", "item_graph", "attribute_features")
+_WARNS_ONLY = ("quarantine", "waiting_events")
 # Below so many rows on a usual night, ten times as many or as few are no sign of a fault: a warning at most.
 _FEW_ROWS = 100
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
 _SOURCES = """
-    SELECT source, kept, rows_read - kept - quarantined - duplicates - other_days AS unaccounted_rows,
+    SELECT source, kept, rows_read + taken_back - kept - quarantined - duplicates - other_days AS unaccounted_rows,
         CASE WHEN rows_read > other_days THEN quarantined / CAST(rows_read - other_days AS DOUBLE) ELSE 0 END AS quarantined_share
     FROM batch_files ORDER BY source
 """

@@ -108,7 +108,7 @@ def _events(shop: Shop) -> list[dict[str, Any]]:
 
 
 def _source_counts(shop: Shop) -> list[dict[str, Any]]:
-    base = {"rows_read": 10, "kept": 8, "quarantined": 1, "duplicates": 1, "other_days": 0}
+    base = {"rows_read": 10, "taken_back": 0, "kept": 8, "quarantined": 1, "duplicates": 1, "other_days": 0}
     return [{"source": source.name, **base} for source in shop.sources]
 
 
@@ -149,6 +149,7 @@ def _normalization(shop: Shop) -> list[dict[str, Any]]:
 _ROWS: dict[str, Callable[[Shop], list[dict[str, Any]]]] = {
     "events": _events,
     "quarantine": lambda shop: [{"source": "home_log", "reason": "bot"}],
+    "waiting_events": lambda shop: [{"source": "home_log", "event_type": "click", "scenario": "search"}],
     "source_counts": _source_counts,
     "source_schemas": lambda shop: [{"source": "home_log", "column_name": name} for name in ("uid", "sku")],
     "items": lambda shop: [{"item_id": "i1"}, {"item_id": "i2", "price": 5.0, "stock": 3}],

@@ -28,6 +28,9 @@ def test_books_that_agree_pass(shop):
 def test_a_lost_row_is_an_engines_fault(shop):
     with pytest.raises(EngineError, match="home_log 2026-02-02: 10 rows read but 9 accounted for"):
         check_books(books(kept=9), shop, DAY)
+    check_books(books(taken_back=2, kept=12), shop, DAY)
+    with pytest.raises(EngineError, match="10 rows read and 2 taken back but 11 accounted for"):
+        check_books(books(taken_back=2, kept=11), shop, DAY)
 
 
 def test_too_many_set_aside_names_the_most_frequent_reason(shop):
@@ -65,11 +68,10 @@ def test_counts_come_from_the_files(shop, tmp_path):
     kept = write("kept", source=[home])
     again = write("again", source=[home] * 2)
     aside = write("aside", source=[home], reason=["bot"], evidence=pa.array([None], pa.string()), raw=["x"])
-    found = count_rows(judged, kept, again, aside, shop, [DAY])
-    assert found[DAY, home] == SourceDay(5, 1, 1, 2, 1, {"bot": 1}, {"bot": "x"}, {})
+    taken = write("taken", source=[home] * 3)
+    found = count_rows(judged, taken, kept, again, aside, shop, [DAY])
+    assert found[DAY, home] == SourceDay(5, 3, 1, 1, 2, 1, {"bot": 1}, {"bot": "x"}, {})
     assert found[DAY, "order_log"] == SourceDay()
     assert as_table(found).num_rows == 3
-    assert (
-        count_rows(tmp_path / "no", tmp_path / "no", tmp_path / "no", tmp_path / "no", shop, [DAY])[DAY, home].rows_read
-        == 0
-    )
+    nothing = [tmp_path / "no"] * 5
+    assert count_rows(*nothing, shop, [DAY])[DAY, home].rows_read == 0

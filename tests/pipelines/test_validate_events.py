@@ -10,7 +10,7 @@ from nightshelf.errors import GateError
 from pipelines import validate_events
 
 DAY = dt.date(2026, 2, 5)
-LOGS = ("events", "quarantine", "source_counts", "source_schemas", "items", "users")
+LOGS = ("events", "quarantine", "waiting_events", "source_counts", "source_schemas", "items", "users")
 
 
 def test_good_tables_pass_and_every_result_is_kept(night, publish_good):
