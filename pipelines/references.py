@@ -44,9 +44,10 @@ _OTHER_ITEMS = ("events", "acts", "items", "item_features", "training_examples",
 
 def references(spec: TableSpec) -> list[Reference]:
     """Return what a table refers to: its users and items, by the names of its columns, and what else it is made of."""
-    table, found = spec.name, []
+    table = spec.name
     if table == "waiting_events":  # they wait because no table knows their item, and perhaps not their user either
-        return found
+        return []
+    found = []
     if "user_key" in spec.column_names and table != "users":  # * stands for everybody
         found.append(Reference(table, table, "user_key", "users", "user_key", "user_key <> '*'"))
     if "item_id" in spec.column_names and table not in _OTHER_ITEMS:

@@ -4,6 +4,7 @@ What slices give is gathered by all and added up in the slices' order, so that e
 one process alone would. Without torchrun there is one rank.
 """
 
+import importlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,9 @@ def joined_ranks() -> Iterator[None]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(training_device())
+    # Optimisers import it. Its functions have the group of that moment as a default: imported later, they would keep the group
+    # and its threads until the interpreter ends, where such a thread that lets go of a tensor aborts the process now and then.
+    importlib.import_module("torch.distributed.nn")
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     if distributed.get_rank():
         get_logger("train").setLevel(logging.ERROR)
