@@ -198,6 +198,29 @@ class Spark(Strict):
         return self
 
 
+# Tables that no later night reads.
+_DROPPABLE = ("candidates", "shelf_drafts", "recommendations", "quarantine")
+
+
+class Keep(Strict):
+    """How long `nightshelf maintain` keeps what is old, in days.
+
+    snapshot_days: earlier states of the tables, for rollback and `--as-of`. partition_days: table → its partitions; those that
+    are not named, and the tables that nights read back, stay for ever.
+    """
+
+    snapshot_days: int = Field(30, ge=1)
+    partition_days: dict[str, Annotated[int, Field(ge=14)]] = Field({})
+
+    @field_validator("partition_days")
+    @classmethod
+    def _read_by_no_night(cls, value: dict[str, int]) -> dict[str, int]:
+        for name in value:
+            if name not in _DROPPABLE:
+                raise ValueError(f"{name!r} is read by later nights, or no table; known: {', '.join(_DROPPABLE)}")
+        return value
+
+
 class Privacy(Strict):
     """Where the key for user ids comes from: an environment variable that holds it, or else a file below home."""
 
@@ -226,6 +249,7 @@ class Shop(Strict):
     checks: Checks = Checks()
     vocabularies: Vocabularies = Vocabularies()
     spark: Spark = Spark()
+    keep: Keep = Keep()
     privacy: Privacy = Privacy()
 
     @field_validator("timezone")

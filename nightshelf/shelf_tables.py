@@ -32,7 +32,12 @@ def shelf_tables(shop: Shop) -> list[TableSpec]:
             ("user_key", "scenario", "rank"),
             _shelf_columns(shop),
         ),
-        TableSpec("recommendations", "user × scenario × rank", ("user_key", "scenario", "rank"), _shelf_columns(shop)),
+        TableSpec(
+            "recommendations",
+            "user (`*`: whoever is not known) × scenario × rank",
+            ("user_key", "scenario", "rank"),
+            _shelf_columns(shop),
+        ),
     ]
 
 
@@ -63,7 +68,7 @@ def _shelf_columns(shop: Shop) -> tuple[Column, ...]:
 
 
 def ledgers() -> list[TableSpec]:
-    """Return the specs of what the nights write of themselves: runs, checks, metrics, promotions."""
+    """Return the specs of what the nights write of themselves: runs, what was published, checks, metrics, promotions."""
     return [
         TableSpec(
             "stage_runs",
@@ -83,6 +88,24 @@ def ledgers() -> list[TableSpec]:
                 Column("code_version", "string", "hash of nightshelf's source files"),
                 Column("inputs", "string", "JSON: table → snapshot id that was read"),
                 Column("message", "string", "the error, or empty"),
+            ),
+        ),
+        TableSpec(
+            "shelf_status",
+            "attempt to change the published shelves",
+            ("run_id",),
+            (
+                AS_OF_DATE,
+                Column("run_id", "string", "the attempt"),
+                Column("told_at", "timestamp", "UTC"),
+                Column(
+                    "status",
+                    "string",
+                    "published; refused: the shelves before stay; or rolled_back: older ones are back",
+                ),
+                Column("serves", "date", "the night whose shelves are the newest in recommendations since then", True),
+                Column("snapshot_id", "int64", "the state of recommendations since then", True),
+                Column("reason", "string", "why it was refused or rolled back; else empty"),
             ),
         ),
         TableSpec(

@@ -1,6 +1,6 @@
-"""One Airflow task = one stage: an operator that runs the jobs environment's command line and understands its exit codes.
+"""One Airflow task = one command: operators that run the jobs environment's command line and understand its exit codes.
 
-No shell takes part: the stage's command is an argument list made from values that were checked (pipelines.night_request).
+No shell takes part: a command is an argument list made from values that were checked (pipelines.night_request).
 """
 
 import ctypes
@@ -73,8 +73,16 @@ def stage(name: str, notes: Mapping[str, str], hours: float = 2, **options: Any)
     )
 
 
-class StageOperator(BaseOperator):
-    """Run `nightshelf stage NAME …` for the night that the run's params, partition or moment say."""
+class CommandOperator(BaseOperator):
+    """Run one command of the jobs environment and understand its exit code."""
+
+    def command(self, context: Any) -> list[str]:
+        """Return the argument list.
+
+        Raises:
+            InputError: the request is wrong, or there is no such program.
+        """
+        raise NotImplementedError
 
     @cached_property
     def hook(self) -> SubprocessHook:
@@ -82,15 +90,14 @@ class StageOperator(BaseOperator):
         return SubprocessHook()
 
     def execute(self, context: Any) -> None:
-        """Run the stage.
+        """Run the command.
 
         Raises:
             AirflowFailException: exit code 2 or 3, or a request that is wrong: not worth a retry.
             AirflowException: any other failure: retried.
         """
         try:
-            request, as_of_date = read_night(context)
-            command = stage_command(self.task_id, request, as_of_date)
+            command = self.command(context)
         except InputError as error:
             raise AirflowFailException(str(error)) from None
         self.log.info("%s", shlex.join(command))
@@ -98,13 +105,13 @@ class StageOperator(BaseOperator):
             code = self.hook.run_command(command, env=stage_environment(os.environ), cwd=str(ROOT)).exit_code
         if code in NO_RETRY:
             raise AirflowFailException(
-                f"stage {self.task_id}: exit code {code}, {NO_RETRY[code]}; the log's last line says which"
+                f"{self.task_id}: exit code {code}, {NO_RETRY[code]}; the log's last line says which"
             )
         if code != 0:
             raise AirflowException(f"{self.task_id}: exit code {code}; the log's last lines say why")
 
     def on_kill(self) -> None:
-        """End the stage with all its children: ask, wait, insist."""
+        """End the command with all its children: ask, wait, insist."""
         process = self.hook.sub_process
         if process is None or process.poll() is not None:
             return
@@ -113,6 +120,24 @@ class StageOperator(BaseOperator):
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
             os.killpg(process.pid, signal.SIGKILL)
+
+
+class StageOperator(CommandOperator):
+    """Run `nightshelf stage NAME …` for the night that the run's params, partition or moment say."""
+
+    def command(self, context: Any) -> list[str]:
+        """Return the argument list of the stage that the task is named after."""
+        return stage_command(self.task_id, *read_night(context))
+
+
+class MaintainOperator(CommandOperator):
+    """Run `nightshelf maintain` for the shop that the run's params name."""
+
+    def command(self, context: Any) -> list[str]:
+        """Return the argument list of the maintenance."""
+        run = context["dag_run"]
+        request = read_request({**context["params"], **(run.conf or {})})
+        return jobs_command("maintain", "--shop", request.shop)
 
 
 def read_night(context: Mapping[str, Any]) -> tuple[NightRequest, dt.date]:
@@ -135,7 +160,19 @@ def read_night(context: Mapping[str, Any]) -> tuple[NightRequest, dt.date]:
 
 
 def stage_command(name: str, request: NightRequest, as_of_date: dt.date) -> list[str]:
-    """Return the argument list of a stage; `$NIGHTSHELF_COMMAND` names another program than the jobs environment's.
+    """Return the argument list of a stage.
+
+    Raises:
+        InputError: there is no such program.
+    """
+    retrain = "--retrain" if request.retrain else "--no-retrain"
+    scenarios = [word for scenario in request.scenarios for word in ("--scenario", scenario)]
+    day = str(as_of_date)
+    return jobs_command("stage", name, "--shop", request.shop, "--as-of-date", day, retrain, *scenarios)
+
+
+def jobs_command(*words: str) -> list[str]:
+    """Return the argument list of a command; `$NIGHTSHELF_COMMAND` names another program than the jobs environment's.
 
     Raises:
         InputError: there is no such program.
@@ -148,20 +185,7 @@ def stage_command(name: str, request: NightRequest, as_of_date: dt.date) -> list
         )
     # Where the operating system can, it ends the stage when this process dies, however it dies.
     guard = [setpriv, "--pdeathsig", "TERM", "--"] if (setpriv := shutil.which("setpriv")) else []
-    retrain = "--retrain" if request.retrain else "--no-retrain"
-    scenarios = [word for scenario in request.scenarios for word in ("--scenario", scenario)]
-    return [
-        *guard,
-        program,
-        "stage",
-        name,
-        "--shop",
-        request.shop,
-        "--as-of-date",
-        str(as_of_date),
-        retrain,
-        *scenarios,
-    ]
+    return [*guard, program, *words]
 
 
 def stage_environment(environment: Mapping[str, str]) -> dict[str, str]:

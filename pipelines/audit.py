@@ -28,7 +28,7 @@ _ROW_FAULTS = {
     "wrong_dates": "as_of_date IS NULL OR as_of_date <> $day",
     "odd_scores": f"score IS NULL OR isnan(score) OR abs(score) > {FINITE}",
     "unknown_items": "item_id IS NULL OR item_id NOT IN (SELECT item_id FROM items)",
-    "unknown_users": "user_key IS NULL OR user_key NOT IN (SELECT user_key FROM users)",
+    "unknown_users": "user_key IS NULL OR user_key NOT IN (SELECT user_key FROM users UNION ALL SELECT '*')",
 }
 
 
@@ -88,7 +88,9 @@ def _facts_query(shop: Shop) -> str:
                 count(*) FILTER (WHERE rank IS NULL OR rank <> place) AS misplaced, count(*) FILTER (WHERE rises) AS rises
             FROM steps GROUP BY user_key
         ), by_shelf AS (
-            SELECT scenario, count(*) AS shelves, (SELECT count(DISTINCT user_key) FROM users) - count(*) AS users_without_shelf,
+            SELECT scenario, count(*) AS shelves,
+                (SELECT count(DISTINCT user_key) FROM users) - count(*) FILTER (WHERE user_key <> '*') AS users_without_shelf,
+                1 - count(*) FILTER (WHERE user_key = '*') AS no_shelf_for_strangers,
                 {shelf_sums}
             FROM shelves LEFT JOIN lengths USING (scenario) GROUP BY scenario
         ), by_row AS (
@@ -116,4 +118,5 @@ def shelves_suite(night: Night) -> "list[Expectation]":
         expect("ColumnValuesToBeInSet", "known_scenario", column="scenario", value_set=known),
         expect("ColumnValuesToBeBetween", "some", column="shelves", min_value=1),
         *(none_above_zero(fault) for fault in faults),
+        none_above_zero("no_shelf_for_strangers", "warning"),
     ]

@@ -149,6 +149,60 @@ def report(as_of_date: AsOfDate, shop: ShopFile = DEMO) -> None:
 
 
 @app.command()
+def why(
+    user: Annotated[
+        str, typer.Option("--user", help="a user id of the logs, or a user_key; '*': whoever is not known")
+    ],
+    scenario: Annotated[str, typer.Option("--scenario", help="the scenario of the shelf")],
+    shop: ShopFile = DEMO,
+    as_of_date: Annotated[
+        str, typer.Option("--as-of-date", help="the night; by default the newest that was published")
+    ] = "",
+    against: Annotated[str, typer.Option("--against", help="another night, to see what differs and why")] = "",
+    output: Annotated[str, typer.Option("--format", help="table or json")] = "table",
+) -> None:
+    """Show a user's shelf: who proposed each item, what it is worth, what was left out, and how another night's differs.
+
+    Example: nightshelf why --user U0000042 --scenario search --against 2026-02-13 --shop conf/shops/demo.yaml
+    """
+    from pipelines.why import explain, print_why
+
+    print_why(explain(load_shop(shop), user, scenario, as_of_date, against), output)
+
+
+@app.command()
+def rollback(
+    to: Annotated[str, typer.Option("--to", help="a night, YYYY-MM-DD, or a snapshot id of shelf_status")],
+    shop: ShopFile = DEMO,
+    reason: Annotated[str, typer.Option("--reason", help="why; kept in shelf_status")] = "",
+) -> None:
+    """Bring back the shelves that an earlier night published; in seconds, and at once for all who read.
+
+    Example: nightshelf rollback --to 2026-02-13 --reason "prices were wrong" --shop conf/shops/demo.yaml
+    """
+    from pipelines.rollback import rollback as roll_back
+
+    typer.echo(roll_back(load_shop(shop), to, reason))
+
+
+@app.command()
+def maintain(
+    shop: ShopFile = DEMO,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="tell which files no state refers to, delete none")
+    ] = False,
+) -> None:
+    """Merge small files, forget states older than `keep` in the shop file says, delete what nobody can read any more.
+
+    Example: nightshelf maintain --dry-run --shop conf/shops/demo.yaml
+    """
+    from pipelines.maintenance import maintain as keep_small
+    from pipelines.maintenance import told
+
+    typer.echo(told(keep_small(load_shop(shop), dt.datetime.now(dt.UTC), dry_run), dry_run))
+
+
+@app.command()
 def doctor(shop: ShopFile = DEMO) -> None:
     """Tell what is missing or wrong, and the remedy, all at once.
 

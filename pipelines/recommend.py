@@ -1,4 +1,6 @@
-"""Stage `recommend`: the champion ranks every known user's candidates in every scenario; cold users get the fallback."""
+"""Stage `recommend`: the champion ranks every known user's candidates in every scenario; users without a history,
+and `*` for whoever comes tomorrow for the first time, get what it ranks for an unknown user.
+"""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import pyarrow.parquet as pq
 from nightshelf.dates import days_back
 from nightshelf.errors import InputError
 from nightshelf.logs import get_logger
-from pipelines.candidate_lists import GENERATOR_ORDER, CandidateLists, pack_candidates
+from pipelines.candidate_lists import EVERYBODY, GENERATOR_ORDER, CandidateLists, pack_candidates
 from pipelines.predictors import predictors
 from pipelines.shelves import Exclusions, Predict, Shelves, fill_shelves, first_look, reason_texts, worth_to_anybody
 from pipelines.stage import Night, StageResult
@@ -83,7 +85,7 @@ def run(night: Night) -> StageResult:
     with _Drafts({name: _draft_file(night, folder, name) for name in chosen}, schema) as drafts:
         for name, is_fallback, shelves in _rank(night, warm, lists, exclusions, found.by_scenario):
             table = _rows(night, name, found.version, shelves, keys, catalogue, lists)
-            drafts.add(name, _for_cold(table, cold) if is_fallback else table)
+            drafts.add(name, _for_all(table, [EVERYBODY, *cold]) if is_fallback else table)
     _keep_other_scenarios(night, folder, chosen)
     rows = night.warehouse.publish("shelf_drafts", folder, [night.as_of_date], night.summary)
     return StageResult(
@@ -172,12 +174,12 @@ def _rows(
     return pa.table(columns).cast(arrow_schema(night.warehouse.specs["shelf_drafts"]))
 
 
-def _for_cold(shelf: pa.Table, cold: list[str]) -> pa.Table:
-    """Give each cold user the same shelf: the unknown user's."""
+def _for_all(shelf: pa.Table, users: list[str]) -> pa.Table:
+    """Give each of these users the same shelf: the unknown user's."""
     length = shelf.num_rows
-    repeated = shelf.take(pa.array(np.tile(np.arange(length), len(cold))))
-    users = pa.array(cold, pa.string()).take(pa.array(np.repeat(np.arange(len(cold)), length)))
-    return repeated.set_column(repeated.schema.get_field_index("user_key"), shelf.schema.field("user_key"), users)
+    repeated = shelf.take(pa.array(np.tile(np.arange(length), len(users))))
+    keys = pa.array(users, pa.string()).take(pa.array(np.repeat(np.arange(len(users)), length)))
+    return repeated.set_column(repeated.schema.get_field_index("user_key"), shelf.schema.field("user_key"), keys)
 
 
 def _draft_file(night: Night, folder: Path, name: str) -> Path:

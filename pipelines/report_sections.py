@@ -107,7 +107,7 @@ def task_rates(tables: "duckdb.DuckDBPyConnection", day: dt.date, shop: Shop) ->
 def shelves(tables: "duckdb.DuckDBPyConnection", day: dt.date) -> list[Row]:
     """Return for each scenario its shelves, how much of the catalogue they show, and how their scores are spread."""
     query = """
-        SELECT scenario, count(DISTINCT user_key) AS users, count(*) AS rows, max(rank) AS longest,
+        SELECT scenario, count(DISTINCT user_key) FILTER (WHERE user_key <> '*') AS users, count(*) AS rows, max(rank) AS longest,
             count(DISTINCT item_id) AS items,
             count(DISTINCT item_id) / nullif((SELECT count(*) FROM items WHERE as_of_date = $day), 0) AS coverage,
             quantile_cont(score, [0.05, 0.25, 0.5, 0.75, 0.95]) AS score_quantiles
@@ -129,10 +129,11 @@ def top_items(tables: "duckdb.DuckDBPyConnection", day: dt.date, limit: int = 5)
         SELECT scenario, item_id, coalesce(any_value(title), item_id) AS title,
             count(*) / any_value(users) AS share, avg(rank) AS mean_rank
         FROM recommendations
-        JOIN (SELECT scenario, count(DISTINCT user_key) AS users FROM recommendations WHERE as_of_date = $day GROUP BY scenario)
+        JOIN (SELECT scenario, count(DISTINCT user_key) AS users FROM recommendations
+              WHERE as_of_date = $day AND user_key <> '*' GROUP BY scenario)
             USING (scenario)
         LEFT JOIN (SELECT item_id, title FROM items WHERE as_of_date = $day) USING (item_id)
-        WHERE as_of_date = $day GROUP BY scenario, item_id
+        WHERE as_of_date = $day AND user_key <> '*' GROUP BY scenario, item_id
         QUALIFY row_number() OVER (PARTITION BY scenario ORDER BY count(*) DESC, item_id) <= $limit
         ORDER BY scenario, share DESC, item_id"""
     return ask(tables, query, day=day, limit=limit)
@@ -143,7 +144,7 @@ def example_users(tables: "duckdb.DuckDBPyConnection", day: dt.date) -> list[Row
     query = """
         WITH known AS (
             SELECT user_key, coalesce(any_value(len(item_indexes)), 0) AS events
-            FROM (SELECT DISTINCT user_key FROM recommendations WHERE as_of_date = $day)
+            FROM (SELECT DISTINCT user_key FROM recommendations WHERE as_of_date = $day AND user_key <> '*')
             LEFT JOIN (SELECT * FROM user_sequences WHERE as_of_date = $day) USING (user_key) GROUP BY user_key
         ), placed AS (
             SELECT *, row_number() OVER (ORDER BY events DESC, user_key) AS place, count(*) OVER () AS users,

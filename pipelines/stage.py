@@ -9,7 +9,8 @@ import os
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 
@@ -66,6 +67,25 @@ class StageResult:
     message: str = ""
 
 
+@contextmanager
+def lease(shop: Shop) -> Iterator[None]:
+    """Be the only one who writes the shop, until the end of the block; the operating system frees a dead holder's.
+
+    Raises:
+        EngineError: another run holds it.
+    """
+    shop.home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(shop.home / "night.lock")
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        raise EngineError(
+            f"another run holds {lock.lock_file}; wait for it to end, or stop it, then try again"
+        ) from None
+    with held:
+        yield
+
+
 def run_stage(
     name: str, shop: Shop, as_of_date: dt.date, retrain: bool = True, scenarios: tuple[str, ...] = ()
 ) -> StageResult:
@@ -77,15 +97,7 @@ def run_stage(
     log = get_logger(name)
     if name == "train" and os.environ.get("RANK", "0") != "0":
         return _help(shop, as_of_date, retrain)
-    shop.home.mkdir(parents=True, exist_ok=True)
-    lease = FileLock(shop.home / "night.lock")
-    try:
-        held = lease.acquire(timeout=0)
-    except Timeout:
-        raise EngineError(
-            f"another run holds {lease.lock_file}; wait for it to end, or stop it, then try again"
-        ) from None
-    with held, PeakMemory() as memory:
+    with lease(shop), PeakMemory() as memory:
         ensure_key(shop)
         night = Night(
             shop, as_of_date, Warehouse(shop), f"{as_of_date}-{name}-{uuid.uuid4().hex[:12]}", retrain, scenarios

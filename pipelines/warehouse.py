@@ -73,7 +73,7 @@ class Warehouse:
 
     def files(self, table: str, dates: Iterable[dt.date] | None = None) -> list[str]:
         """Return the paths of the data files that hold these partitions (all, if None), sorted."""
-        found = self._load(table)
+        found = self.load(table)
         if found is None:
             return []
         tasks = found.scan(row_filter=_in_dates(dates)).plan_files()
@@ -85,7 +85,7 @@ class Warehouse:
         `as_of` is a snapshot id (a table without it shows what is there now), or a date: the last state that a night of
         that date or an earlier one left behind; or empty: what is there now.
         """
-        found = self._load(table)
+        found = self.load(table)
         if found is None or not as_of:
             return self.files(table), False
         snapshots = found.snapshots()
@@ -104,7 +104,7 @@ class Warehouse:
 
     def partitions(self, table: str) -> list[dt.date]:
         """Return the partitions that hold rows, oldest first."""
-        found = self._load(table)
+        found = self.load(table)
         if found is None or found.current_snapshot() is None:
             return []
         days = found.inspect.partitions().column("partition").to_pylist()
@@ -115,7 +115,7 @@ class Warehouse:
 
         A column that some file of a partition lacks is left out there.
         """
-        found = self._load(table)
+        found = self.load(table)
         if found is None:
             return {}
         names = {field.field_id: field.name for field in found.schema().fields}
@@ -133,7 +133,7 @@ class Warehouse:
 
     def read(self, table: str, dates: Iterable[dt.date] | None = None, columns: tuple[str, ...] = ("*",)) -> pa.Table:
         """Return the rows of these partitions (all, if None)."""
-        found = self._load(table)
+        found = self.load(table)
         if found is None:
             return arrow_schema(self.specs[table]).empty_table()
         return found.scan(row_filter=_in_dates(dates), selected_fields=columns).to_arrow()
@@ -167,7 +167,7 @@ class Warehouse:
         """Replace the partitions `dates` by these rows (columns in any order; types are cast to the spec's)."""
         days = sorted(set(dates))
         folder = self.new_run_dir(table, run_id)
-        write_days(_conform(rows, self.specs[table]), folder, days)
+        write_days(conform(rows, self.specs[table]), folder, days)
         return self.publish(table, folder, days, {"run_id": run_id, "as_of_date": str(days[-1])})
 
     def append(self, table: str, rows: list[dict[str, Any]]) -> None:
@@ -185,11 +185,28 @@ class Warehouse:
 
     def snapshot_id(self, table: str) -> int | None:
         """Return the id of the table's current snapshot."""
-        found = self._load(table)
+        found = self.load(table)
         snapshot = found.current_snapshot() if found else None
         return snapshot.snapshot_id if snapshot else None
 
-    def _load(self, table: str) -> Table | None:
+    def tables(self) -> list[str]:
+        """Return the tables of the catalogue, those too that the shop file no longer asks for."""
+        return sorted(name for _, name in self._catalog.list_tables(NAMESPACE))
+
+    def restore(self, table: str, snapshot_id: int) -> None:
+        """Make a state of a table that was there before its current one again, in one commit."""
+        self._load_or_create(table).manage_snapshots().set_current_snapshot(snapshot_id=snapshot_id).commit()
+
+    def newest_partition(self, table: str, snapshot_id: int) -> dt.date | None:
+        """Return the newest partition that held rows in a state of a table."""
+        found = self.load(table)
+        if found is None:
+            return None
+        days = found.inspect.partitions(snapshot_id=snapshot_id).column("partition").to_pylist()
+        return max((day["as_of_date"] for day in days), default=None)
+
+    def load(self, table: str) -> Table | None:
+        """Return a table of the catalogue, None if nothing was ever published there."""
         try:
             return self._catalog.load_table((NAMESPACE, table))
         except NoSuchTableError:
@@ -201,7 +218,7 @@ class Warehouse:
         return self._catalog.load_table((NAMESPACE, table))
 
     def _load_or_create(self, table: str) -> Table:
-        found = self._load(table) or self._create(table)
+        found = self.load(table) or self._create(table)
         wanted = arrow_schema(self.specs[table])
         if not set(wanted.names) <= {
             f.name for f in found.schema().fields
@@ -232,5 +249,6 @@ def _in_dates(dates: Iterable[dt.date] | None) -> BooleanExpression:
     return AlwaysTrue() if dates is None else In("as_of_date", {str(day) for day in dates})  # type: ignore[call-arg, misc]
 
 
-def _conform(rows: pa.Table, spec: TableSpec) -> pa.Table:
+def conform(rows: pa.Table, spec: TableSpec) -> pa.Table:
+    """Return rows with the columns of a spec, in its order, cast to its types."""
     return rows.select(spec.column_names).cast(arrow_schema(spec))

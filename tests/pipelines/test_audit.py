@@ -27,7 +27,7 @@ def drafts(**change: Any) -> list[dict[str, Any]]:
             "reason": "Bought often.",
         }
         for scenario in ("home_feed", "search")
-        for user in ("a", "b")
+        for user in ("*", "a", "b")
         for rank in (1, 2, 3)
     ]
     rows[-1].update(change)
@@ -74,6 +74,11 @@ def test_a_faulty_shelf_is_not_published(night, audit, broken, rows, fault):
     assert observed == [f"{fault}=1 scenario=search"]
 
 
+def test_a_missing_shelf_for_strangers_is_a_warning(night, audit, broken):
+    audit(night, [row for row in drafts() if row["user_key"] != "*"])
+    assert broken(night) == {("warn", "none", "no_shelf_for_strangers")}
+
+
 def test_a_scenario_without_shelves_is_not_published(night, audit):
     with pytest.raises(GateError, match="row_count on shelf_drafts 2026-02-05: observed 1, expected min 2"):
-        audit(night, drafts()[:6])
+        audit(night, drafts()[:9])

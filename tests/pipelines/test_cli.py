@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("run", "stage", "simulate", "fetch", "sql", "report", "doctor")
+COMMANDS = ("run", "stage", "simulate", "fetch", "sql", "report", "rollback", "maintain", "why", "doctor")
 
 
 def nightshelf(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -39,6 +39,8 @@ def test_every_command_explains_itself_with_an_example(tmp_path: Path) -> None:
         (["run", "--as-of-date", "2026-02-14", "--scenario", "moon"], "scenario 'moon' is unknown"),
         (["stage", "publish", "--as-of-date", "2026-02-14"], "no shelf drafts"),
         (["sql", "select 1"], "no night has been published"),
+        (["rollback", "--to", "2026-02-13"], "has published no shelves"),
+        (["why", "--user", "u1", "--scenario", "search"], "no night has been published"),
         (["run"], "--as-of-date"),
     ],
 )

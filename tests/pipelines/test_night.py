@@ -46,11 +46,16 @@ def ask(shop: Shop, query: str) -> list[tuple]:  # type: ignore[type-arg]
 
 def test_every_known_user_has_a_shelf_without_gap_or_repeat_in_every_scenario(shop: Shop) -> None:
     served = ask(
-        shop, "SELECT scenario, count(DISTINCT user_key), max(rank) FROM recommendations GROUP BY 1 ORDER BY 1"
+        shop,
+        """SELECT scenario, count(DISTINCT user_key), max(rank), bool_or(user_key = '*')
+           FROM recommendations GROUP BY scenario ORDER BY scenario""",
     )
     known = ask(shop, f"SELECT count(*) FROM users WHERE as_of_date = DATE '{NIGHT}'")[0][0]
-    assert [(name, users) for name, users, _ in served] == [(name, known) for name in sorted(shop.scenarios)]
-    assert all(longest <= shop.scenarios[name].top_n for name, _, longest in served)
+    expected = [
+        (name, known + 1, True) for name in sorted(shop.scenarios)
+    ]  # and `*`, for whoever comes for the first time
+    assert [(name, users, for_strangers) for name, users, _, for_strangers in served] == expected
+    assert all(longest <= shop.scenarios[name].top_n for name, _, longest, _ in served)
     seen = ask(
         shop,
         "SELECT count(*) FROM (SELECT DISTINCT user_key FROM events) e ANTI JOIN recommendations r USING (user_key)",

@@ -1,0 +1,69 @@
+"""Roll the published shelves back to what readers saw before: one commit, in seconds, whatever the size of the shelves."""
+
+import datetime as dt
+import uuid
+from pathlib import Path
+
+from nightshelf.config import Shop
+from nightshelf.dates import parse_as_of_date
+from nightshelf.errors import InputError
+from pipelines.shelf_status import TABLE, tell_status
+from pipelines.stage import lease
+from pipelines.warehouse import Warehouse
+
+
+def rollback(shop: Shop, to: str, reason: str = "") -> str:
+    """Make an earlier state of `recommendations` the current one; return a sentence that says what is served now.
+
+    Args:
+        shop: the shop.
+        to: a night, YYYY-MM-DD: the last state in which its shelves were the newest; or a snapshot id (shelf_status has them).
+        reason: kept in shelf_status.
+
+    Raises:
+        InputError: there is no such state, or it is the current one, or files of it are gone.
+        EngineError: another run holds the shop.
+    """
+    with lease(shop):
+        warehouse = Warehouse(shop)
+        current = warehouse.snapshot_id(TABLE)
+        if current is None:
+            raise InputError(f"shop {shop.shop} has published no shelves; there is nothing to go back to")
+        wanted = int(to) if to.isdigit() else _last_state_of(warehouse, parse_as_of_date(to))
+        known = {snapshot.snapshot_id for snapshot in _states(warehouse)}
+        if wanted not in known:
+            raise InputError(f'--to {to}: no such state of {TABLE}; `nightshelf sql "from shelf_status"` lists them')
+        night = warehouse.newest_partition(TABLE, wanted)
+        if wanted == current or night is None:
+            raise InputError(
+                f"--to {to}: the shelves of {night} are the newest already; give an earlier night or a snapshot id"
+            )
+        gone = [file for file in warehouse.files_as_of(TABLE, str(wanted))[0] if not Path(file).exists()]
+        if gone:
+            raise InputError(f"--to {to}: {gone[0]} and with it that state is gone; give a later night")
+        warehouse.restore(TABLE, wanted)
+        tell_status(warehouse, night, f"{night}-rollback-{uuid.uuid4().hex[:12]}", "rolled_back", reason)
+    return f"shop {shop.shop} serves the shelves of {night} again (snapshot {wanted}, was {current})"
+
+
+def _states(warehouse: Warehouse):  # type: ignore[no-untyped-def]
+    table = warehouse.load(TABLE)
+    return table.snapshots() if table else []
+
+
+def _last_state_of(warehouse: Warehouse, night: dt.date) -> int:
+    """Return the last state in which the shelves of `night` were the newest.
+
+    Raises:
+        InputError: there is none.
+    """
+    seen: set[dt.date] = set()
+    for snapshot in reversed(_states(warehouse)):
+        newest = warehouse.newest_partition(TABLE, snapshot.snapshot_id)
+        if newest == night:
+            return int(snapshot.snapshot_id)
+        seen |= {newest} if newest else set()
+    nights = ", ".join(map(str, sorted(seen))) or "none"
+    raise InputError(
+        f"--to {night}: no state is left in which its shelves were the newest; there are those of {nights}"
+    )

@@ -1,0 +1,127 @@
+"""Maintenance: what anybody can read stays as it was, and nothing else stays."""
+
+import datetime as dt
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from nightshelf.errors import InputError
+from pipelines.maintenance import maintain, told
+from pipelines.rollback import rollback
+from pipelines.sql import connect
+from pipelines.warehouse import Warehouse
+
+DAY, EVE = dt.date(2026, 2, 5), dt.date(2026, 2, 4)
+NOW = dt.datetime.now(dt.UTC)
+
+
+def rows(price):
+    return [{"item_id": f"i{n}", "price": price} for n in range(3)]
+
+
+@pytest.fixture
+def used(night, publish):
+    """Return a warehouse with history: partitions written again, ledgers with many files, a killed attempt's files."""
+    for day in (EVE, DAY):
+        for price in (1.0, 2.0, 3.0):
+            publish(night, "items", rows(price), day)
+    for n in range(12):
+        night.warehouse.append("shelf_status", [{"as_of_date": EVE if n < 10 else DAY, "run_id": f"r{n}"}])
+    killed = night.warehouse.new_run_dir("items", "killed") / "part.parquet"
+    killed.write_bytes(b"x" * 1000)
+    (killed.parent / "fresh.parquet").write_bytes(b"y")
+    _age(night.shop.home, but="fresh.parquet")
+    return night.warehouse
+
+
+def _age(home, but=""):
+    for file in home.rglob("*"):
+        if file.is_file() and file.name != but:
+            os.utime(file, (time.time() - 7200,) * 2)
+
+
+def content(warehouse):
+    names = ("items", "shelf_status", "events")
+    return {name: sorted(map(repr, warehouse.read(name).to_pylist())) for name in names}
+
+
+def data_files(warehouse, table):
+    return sorted(str(file) for file in (warehouse.shop.home / "warehouse/data" / table).rglob("*") if file.is_file())
+
+
+def test_what_nobody_can_read_goes_and_the_rest_stays(used):
+    before = content(used)
+    told_of = {kept.table: kept for kept in maintain(used.shop, NOW + dt.timedelta(days=31))}
+    assert content(Warehouse(used.shop)) == before
+    assert content(used) == before  # also to whoever had opened it before
+    assert told_of["items"].states_left == 1
+    fresh = [file for file in data_files(used, "items") if file.endswith("fresh.parquet")]
+    assert data_files(used, "items") == sorted([*used.files("items"), *fresh])
+    assert len(fresh) == 1
+    assert told_of["items"].bytes_freed > 1000
+    assert told_of["shelf_status"].merged == 1  # two files of the other partition are few
+    assert len(used.files("shelf_status", [EVE])) == 1
+    _age(used.shop.home)
+    maintain(used.shop, NOW + dt.timedelta(days=31))
+    assert data_files(used, "items") == used.files("items")
+    assert content(used) == before
+
+
+def test_states_younger_than_the_shop_wants_stay_readable(used):
+    snapshots = [snapshot.snapshot_id for snapshot in used.load("items").snapshots()]
+    before = {n: connect(used, str(n)).sql("from items order by all").fetchall() for n in snapshots}
+    assert len({str(state) for state in before.values()}) >= 6
+    (kept,) = [kept for kept in maintain(used.shop, NOW + dt.timedelta(days=29)) if kept.table == "items"]
+    assert (kept.states, kept.states_left) == (len(snapshots), len(snapshots))
+    assert {n: connect(used, str(n)).sql("from items order by all").fetchall() for n in snapshots} == before
+
+
+def test_a_dry_run_deletes_nothing_and_tells(used):
+    before = data_files(used, "items"), used.snapshot_id("shelf_status")
+    done = maintain(used.shop, NOW + dt.timedelta(days=31), dry_run=True)
+    assert (data_files(used, "items"), used.snapshot_id("shelf_status")) == before
+    lines = told(done, dry_run=True).splitlines()
+    assert lines[0].startswith("items: 1 of ")
+    assert lines[-1].endswith("would be deleted")
+
+
+def test_merging_does_not_hide_the_past(used):
+    before = connect(used, str(EVE)).sql("select count(*) from shelf_status").fetchall()
+    maintain(used.shop, NOW)
+    assert connect(used, str(EVE)).sql("select count(*) from shelf_status").fetchall() == before == [(10,)]
+
+
+def test_tags_go_with_their_states_and_rollback_says_so(night, publish):
+    for n in (1, 2):
+        publish(night, "recommendations", [{"item_id": "i1", "rank": n}], (EVE, DAY)[n - 1])
+        night.warehouse.tag("recommendations", f"night-{(EVE, DAY)[n - 1]}")
+    assert set(night.warehouse.load("recommendations").metadata.refs) == {"main", f"night-{EVE}", f"night-{DAY}"}
+    maintain(night.shop, NOW + dt.timedelta(days=31))
+    assert set(night.warehouse.load("recommendations").metadata.refs) == {"main"}
+    assert night.warehouse.partitions("recommendations") == [EVE, DAY]  # every night's rows stay
+    with pytest.raises(InputError, match="no state is left"):
+        rollback(night.shop, str(EVE))
+
+
+def test_partitions_are_dropped_only_where_the_shop_says_so(night, publish):
+    for table in ("candidates", "items"):
+        for day in (EVE, DAY):
+            publish(night, table, [{"item_id": "i1"}], day)
+    keep = night.shop.keep.model_copy(update={"partition_days": {"candidates": 20}})
+    at = dt.datetime.combine(DAY + dt.timedelta(days=20), dt.time(), dt.UTC)
+    maintain(night.shop.model_copy(update={"keep": keep}), at)
+    assert night.warehouse.partitions("candidates") == [DAY]
+    assert night.warehouse.partitions("items") == [EVE, DAY]
+
+
+def test_a_table_that_nights_read_back_cannot_be_dropped(tiny_shop):
+    with pytest.raises(InputError, match="'events' is read by later nights"):
+        tiny_shop(days=0, keep={"partition_days": {"events": 30}})
+
+
+def test_an_empty_home_has_nothing_to_do(tiny_shop):
+    shop = tiny_shop(days=0)
+    assert told(maintain(shop, NOW), dry_run=False) == "0 tables: 0 files, 0.0 MB deleted"
+    assert Path(shop.home / "warehouse").exists()

@@ -1,0 +1,126 @@
+"""Publishing and taking back: readers see one night's shelves, whole, and shelf_status says which and why."""
+
+import datetime as dt
+
+import pytest
+
+from nightshelf.errors import EngineError, GateError, InputError
+from pipelines.rollback import rollback
+from pipelines.stage import lease, run_stage
+from pipelines.warehouse import Warehouse
+
+D1, D2, D3 = (dt.date(2026, 2, n) for n in (5, 6, 7))
+
+
+def shelves(score=0.5, reason="Popular"):
+    place = {"scenario": "search", "user_key": "u1", "p_click": 0.1, "source": "popular", "reason": reason}
+    rows = [{**place, "rank": n, "item_id": f"i{n}", "score": score / n} for n in (1, 2)]
+    rows += [{**row, "scenario": "home_feed"} for row in rows]
+    return rows + [{**row, "user_key": "*"} for row in rows]
+
+
+@pytest.fixture
+def publish_night(night, publish):
+    """Return publish_night(day, rows): the stage `publish` over these drafts."""
+
+    def run(day, rows):
+        publish(night, "items", [{"item_id": "i1"}, {"item_id": "i2"}], day)
+        publish(night, "users", [{"user_key": "u1"}], day)
+        publish(night, "shelf_drafts", rows, day)
+        run_stage("publish", night.shop, day)
+
+    return run
+
+
+def served(shop):
+    """Return the newest night of recommendations and the score of its first row."""
+    rows = Warehouse(shop).read("recommendations").sort_by([("as_of_date", "descending"), ("rank", "ascending")])
+    return (rows["as_of_date"][0].as_py(), rows["score"][0].as_py()) if rows.num_rows else None
+
+
+def told(shop):
+    rows = Warehouse(shop).read("shelf_status").sort_by("told_at").to_pylist()
+    return [(row["as_of_date"].day, row["status"], row["serves"] and row["serves"].day) for row in rows]
+
+
+def test_a_night_is_rolled_back_and_the_way_back_is_open(night, publish_night):
+    publish_night(D1, shelves(0.5))
+    publish_night(D2, shelves(0.6))
+    publish_night(D3, shelves(0.7))
+    newest = Warehouse(night.shop).snapshot_id("recommendations")
+    assert rollback(night.shop, "2026-02-06", "prices were wrong").startswith(
+        f"shop {night.shop.shop} serves the shelves of 2026-02-06 again"
+    )
+    assert served(night.shop) == (D2, 0.6)
+    rollback(night.shop, str(newest))
+    assert served(night.shop) == (D3, 0.7)
+    rollback(night.shop, "2026-02-05")
+    publish_night(D2, shelves(0.8))  # the next night builds on what is there
+    assert served(night.shop) == (D2, 0.8)
+    assert Warehouse(night.shop).partitions("recommendations") == [D1, D2]
+    published = [(5, "published", 5), (6, "published", 6), (7, "published", 7)]
+    assert told(night.shop) == [
+        *published, (6, "rolled_back", 6), (7, "rolled_back", 7), (5, "rolled_back", 5), (6, "published", 6)
+    ]  # fmt: skip
+    reasons = Warehouse(night.shop).read("shelf_status")["reason"].to_pylist()
+    assert reasons.count("prices were wrong") == 1
+
+
+def test_of_a_night_that_was_published_twice_the_last_state_is_meant(night, publish_night):
+    publish_night(D1, shelves(0.5))
+    publish_night(D1, shelves(0.55))
+    publish_night(D2, shelves(0.6))
+    publish_night(D1, shelves(0.57))  # run again later: readers still see the newer night's
+    assert served(night.shop) == (D2, 0.6)
+    rollback(night.shop, "2026-02-05")
+    assert served(night.shop) == (D1, 0.55)
+
+
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        ("2026-02-06", "the shelves of 2026-02-06 are the newest already"),
+        (
+            "2026-02-04",
+            r"no state is left in which its shelves were the newest; there are those of 2026-02-05, 2026-02-06",
+        ),
+        ("123", "no such state of recommendations; .*from shelf_status"),
+        ("yesterday", "yesterday"),
+    ],
+)
+def test_what_cannot_be_rolled_back_to_is_told(night, publish_night, to, message):
+    publish_night(D1, shelves())
+    publish_night(D2, shelves(0.6))
+    with pytest.raises(InputError, match=message):
+        rollback(night.shop, to)
+    assert served(night.shop) == (D2, 0.6)
+
+
+def test_a_shop_without_shelves_and_a_busy_one_are_told(night, publish_night):
+    with pytest.raises(InputError, match="has published no shelves"):
+        rollback(night.shop, "2026-02-05")
+    publish_night(D1, shelves())
+    with lease(night.shop), pytest.raises(EngineError, match="another run holds"):
+        rollback(night.shop, "2026-02-05")
+
+
+def test_a_refused_night_leaves_the_shelves_and_says_so(night, publish_night):
+    publish_night(D1, shelves())
+    with pytest.raises(GateError):
+        publish_night(D2, shelves(reason=""))
+    assert served(night.shop) == (D1, 0.5)
+    (row,) = Warehouse(night.shop).read("shelf_status", [D2]).to_pylist()
+    assert (row["status"], row["serves"]) == ("refused", D1)
+    assert "empty_reasons" in row["reason"]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_shelves_that_read_back_otherwise_are_taken_back(night, publish_night, monkeypatch, is_first):
+    if not is_first:
+        publish_night(D1, shelves())
+    hashes = iter(["wrote", "reads"])
+    monkeypatch.setattr("pipelines.publish.content_hash", lambda files: next(hashes))
+    with pytest.raises(EngineError, match="reads back as reads, but wrote was written; the shelves before are back"):
+        publish_night(D2, shelves(0.6))
+    assert served(night.shop) == (None if is_first else (D1, 0.5))
+    assert told(night.shop)[-1] == (6, "refused", None if is_first else 5)

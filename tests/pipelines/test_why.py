@@ -1,0 +1,130 @@
+"""What a shelf's explanation says, over tables of two nights written by hand."""
+
+import datetime as dt
+import json
+
+import pytest
+
+from nightshelf.errors import InputError
+from nightshelf.identity import ensure_key, user_key
+from pipelines.why import explain, print_why
+
+EVE, DAY = dt.date(2026, 2, 4), dt.date(2026, 2, 5)
+# Of the shelf of each night: item → click, purchase; home_feed is ranked by click + 10 purchase
+SHELVES = {
+    EVE: {"i1": (0.5, 0.05), "i2": (0.4, 0.04), "i3": (0.3, 0.03), "i4": (0.2, 0.02)},
+    DAY: {"i2": (0.5, 0.05), "i5": (0.4, 0.04), "i6": (0.3, 0.03), "i7": (0.1, 0.01)},
+}
+# Of each night: item → who proposed it to whom
+PROPOSED = {
+    EVE: [
+        *[("i1", "popular", "*"), ("i2", "popular", "*"), ("i6", "fresh", "*")],
+        *[("i3", "affinity", "u1"), ("i4", "affinity", "u1")],
+    ],
+    DAY: [
+        *[("i1", "popular", "*"), ("i2", "popular", "*"), ("i2", "related", "u1"), ("i3", "affinity", "u1")],
+        *[("i5", "related", "u1"), ("i6", "popular", "*"), ("i7", "fresh", "*"), ("i9", "affinity", "u2")],
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def shop(night, publish):
+    """Return the shop after two nights: since the first, i1 was bought, i3 sold out, and nobody proposes i4 any more."""
+    shop = night.shop
+    key = user_key("u1", ensure_key(shop).read_bytes())
+    keys = {"u1": key, "*": "*", "u2": "f" * 32}
+    exclude = {**shop.scenarios, "home_feed": shop.scenarios["home_feed"].model_copy(update={"exclude": _RULES})}
+    for day, shelf in SHELVES.items():
+        items = [
+            {"item_id": f"i{n}", "title": f"item {n}", "stock": 0 if (n, day) in _SOLD_OUT else 3} for n in range(1, 9)
+        ]
+        publish(night, "items", items, day)
+        rows = [
+            {"user_key": keys[user], "scenario": "*", "item_id": item, "generator": generator}
+            for item, generator, user in PROPOSED[day]
+        ]
+        publish(night, "candidates", rows, day)
+        places = [
+            {"rank": rank, "item_id": item, "p_click": click, "p_purchase": buys, "score": click + 10 * buys}
+            | {"scenario": "home_feed", "source": "popular", "reason": "Popular", "model_version": str(day.day)}
+            for rank, (item, (click, buys)) in enumerate(shelf.items(), 1)
+        ]
+        publish(night, "recommendations", [{**row, "user_key": user} for row in places for user in (key, "*")], day)
+    bought = {"user_key": key, "item_id": "i1", "event_type": "purchase", "event_date": DAY}
+    publish(night, "events", [bought], DAY)
+    return shop.model_copy(update={"scenarios": exclude})
+
+
+_RULES = ["purchased_30d", "out_of_stock"]
+_SOLD_OUT = {(3, DAY), (5, EVE)}
+
+
+def test_each_place_shows_what_makes_its_score_and_who_proposed_it(shop):
+    found = explain(shop, "u1", "home_feed")
+    assert (found.as_of_date, found.model_version) == (DAY, "5")
+    assert [row["item_id"] for row in found.places] == ["i2", "i5", "i6", "i7"]
+    for row in found.places:
+        assert row["score"] == pytest.approx(row["from_click"] + row["from_purchase"])
+        assert row["from_purchase"] == pytest.approx(10 * row["purchase"])
+    assert found.places[0]["also_proposed_by"] == ["related"]
+    proposed = {row["generator"]: (row["items"], row["alone"]) for row in found.proposed}
+    assert proposed == {"popular": (3, 2), "related": (2, 1), "affinity": (1, 1), "fresh": (1, 1)}
+    assert [(row["item_id"], row["title"], row["rule"]) for row in found.excluded] == [
+        ("i1", "item 1", "bought on 2026-02-05"),
+        ("i3", "item 3", "out of stock"),
+    ]
+
+
+def test_another_nights_shelf_differs_for_reasons(shop):
+    found = explain(shop, "u1", "home_feed", against="2026-02-04")
+    assert found.against_model == "4"
+    assert [(row["item_id"], row["rank"], row["rank_then"], row["why"]) for row in found.changes] == [
+        ("i5", 2, None, "not on 2026-02-04: out of stock"),
+        ("i6", 3, None, "not on 2026-02-04: others ranked higher"),
+        ("i7", 4, None, "not on 2026-02-04: nobody proposed it"),
+        ("i1", None, 1, "not on 2026-02-05: bought on 2026-02-05"),
+        ("i3", None, 3, "not on 2026-02-05: out of stock"),
+        ("i4", None, 4, "not on 2026-02-05: nobody proposed it"),
+        ("i2", 1, 2, "moved"),
+    ]
+    assert explain(shop, "u1", "home_feed", "2026-02-04", "2026-02-04").changes == []
+
+
+def test_a_stranger_has_bought_nothing(shop):
+    found = explain(shop, "*", "home_feed", against="2026-02-04")
+    assert [row["item_id"] for row in found.excluded] == []
+    assert {row["item_id"]: row["why"] for row in found.changes}["i1"] == "not on 2026-02-05: others ranked higher"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("nobody", "home_feed"), r"no shelf in home_feed on 2026-02-05; whoever is unknown .* --user '\*'"),
+        (("u1", "moon"), r"--scenario 'moon' is unknown; shop tiny has home_feed, search"),
+        (
+            ("u1", "home_feed", "2026-01-01"),
+            r"--as-of-date 2026-01-01: no shelves .* newest are of 2026-02-04, 2026-02-05",
+        ),
+        (("u1", "home_feed", "", "2026-01-01"), r"--against 2026-01-01: no shelves of that night"),
+    ],
+)
+def test_what_is_not_there_is_told(shop, asked, message):
+    with pytest.raises(InputError, match=message):
+        explain(shop, *asked)
+
+
+def test_it_is_printed_as_text_and_as_json(shop, capsys):
+    found = explain(shop, "u1", "home_feed", against="2026-02-04")
+    print_why(found, "table")
+    text = capsys.readouterr().out
+    for told in (
+        "score = 1 × click + 10 × purchase",
+        "Left out: i3 item 3: out of stock",
+        "Against 2026-02-04 (model 4): 7 places",
+    ):
+        assert told in text
+    print_why(found, "json")
+    assert json.loads(capsys.readouterr().out)["places"][0]["item_id"] == "i2"
+    with pytest.raises(InputError, match="'xml' is unknown"):
+        print_why(found, "xml")
