@@ -70,6 +70,26 @@ def test_every_known_user_has_a_shelf_without_gap_or_repeat_in_every_scenario(sh
     assert ask(shop, f"SELECT count(*) FROM ({falls}) WHERE rise > 1e-9") == [(0,)]
 
 
+QUESTIONS = re.findall(
+    r"^\*\*(.+?)\*\*.*?```sql\n(.+?)```", (ROOT / "docs/queries.md").read_text(), re.MULTILINE | re.DOTALL
+)
+# What a good first night need not have: a feature that moved, a check that failed, a search without a click
+MAY_BE_EMPTY = ("Which features moved", "Which checks did not", "Which searches find nothing")
+
+
+@pytest.mark.parametrize(("question", "query"), QUESTIONS, ids=[question for question, _ in QUESTIONS])
+def test_an_analysts_question_has_an_answer(shop: Shop, question: str, query: str) -> None:
+    cursor = connect(Warehouse(shop)).execute(query)
+    names = [column[0] for column in cursor.description or []]
+    rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    assert len(QUESTIONS) >= 20
+    assert rows or question.startswith(MAY_BE_EMPTY)
+    assert all(any(row[name] is not None for row in rows) for name in names) or not rows, "a column is always empty"
+    for row in rows:
+        assert row.get("unaccounted", 0) == 0
+        assert all(0 <= value <= 1 for name, value in row.items() if "share" in name and value is not None)
+
+
 def test_no_shelf_shows_what_its_scenario_excludes(shop: Shop) -> None:
     sold_out = "SELECT count(*) FROM recommendations JOIN items USING (as_of_date, item_id) WHERE stock = 0"
     assert ask(shop, sold_out) == [(0,)]
