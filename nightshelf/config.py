@@ -73,12 +73,27 @@ class Task(Strict):
         return -(-self.window // dt.timedelta(days=1))
 
 
+class Rerank(Strict):
+    """What acts on the order of a shelf beside the score (pipelines/rerank.py).
+
+    diversity: weight of likeness to what stands above, against the score. most_per: column of items → most places. repeats:
+    share of its score that an item loses for each shelf of an earlier scenario that it stands on. explore: share of the places
+    that go to new items by chance.
+    """
+
+    diversity: float = Field(0.0, ge=0, lt=1)
+    most_per: dict[str, Annotated[int, Field(ge=1)]] = Field({})
+    repeats: float = Field(0.0, ge=0, lt=1)
+    explore: float = Field(0.0, ge=0, le=0.5)
+
+
 class Scenario(Strict):
-    """A surface with its shelf: how long, what it is ranked by, what it must not show."""
+    """A surface with its shelf: how long, what it is ranked by, what it must not show, what else orders it."""
 
     top_n: int = Field(20, ge=1, le=1000)
     utility: dict[str, float]
     exclude: list[Literal["purchased_30d", "out_of_stock"]] = Field([])
+    rerank: Rerank = Rerank()
 
 
 class Bots(Strict):
@@ -238,6 +253,7 @@ class Shop(Strict):
     items: Dimension | None = None
     users: Dimension | None = None
     graph: Graph | None = None
+    blocked: str | None = None
     negatives: Literal["impressions"] | Sampled = "impressions"
     attribution: Literal["last_touch", "first_touch"] = "last_touch"
     session_gap: Duration = "30m"
@@ -280,6 +296,13 @@ class Shop(Strict):
                 if task_name not in self.tasks:
                     known = ", ".join(self.tasks)
                     raise ValueError(f"scenarios.{name}.utility: {task_name!r} is no task; known: {known}")
+            groups = ["category_1", "category_2", "category_3", "brand"]
+            groups += [f"attribute_{attribute}" for attribute in (self.items.attributes if self.items else [])]
+            for column in scenario.rerank.most_per:
+                if column not in groups:
+                    raise ValueError(
+                        f"scenarios.{name}.rerank.most_per: {column!r} is unknown; known: {', '.join(groups)}"
+                    )
         for source in self.sources:
             for scenario_name in source.scenarios:
                 if scenario_name not in self.scenarios:

@@ -62,6 +62,13 @@ def _shelf_columns(shop: Shop) -> tuple[Column, ...]:
         *predictions,
         Column("source", "string", "the candidate generator"),
         Column("reason", "string", "why it is there, in a sentence"),
+        Column("rank_by_score", "int32", "the place that its score alone would give it"),
+        Column("placed_by", "string", "score; rules: diversity, caps or repeats moved it; or explore: drawn by chance"),
+        Column(
+            "propensity",
+            "float64",
+            "chance with which it came to this place, given the places above; 1 without exploration",
+        ),
         Column("model_version", "string", "the registered model that ranked it; popularity while the shop has none"),
         Column("run_id", "string", "the run that wrote it"),
     )

@@ -5,6 +5,7 @@ One SQL statement brings the drafts to a row of facts per scenario, and the suit
 
 from typing import TYPE_CHECKING
 
+from nightshelf.blocked import blocked_items
 from nightshelf.config import Shop
 from nightshelf.raw_logs import FINITE
 from pipelines.stage import Night
@@ -27,6 +28,9 @@ _ROW_FAULTS = {
     "empty_sources": "source IS NULL OR trim(source) = ''",
     "wrong_dates": "as_of_date IS NULL OR as_of_date <> $day",
     "odd_scores": f"score IS NULL OR isnan(score) OR abs(score) > {FINITE}",
+    "odd_propensities": "propensity IS NULL OR NOT (propensity > 0 AND propensity <= 1)",
+    "no_rank_by_score": "rank_by_score IS NULL OR rank_by_score < 1",
+    "blocked_items": "item_id IN (SELECT item_id FROM blocked)",
     "unknown_items": "item_id IS NULL OR item_id NOT IN (SELECT item_id FROM items)",
     "unknown_users": "user_key IS NULL OR user_key NOT IN (SELECT user_key FROM users UNION ALL SELECT '*')",
 }
@@ -58,6 +62,7 @@ def shelf_facts(night: Night, drafts: list[str]) -> "pa.Table":
     day = [night.as_of_date]
     connection = connect(night)
     connection.read_parquet(drafts).create_view("drafts")
+    connection.register("blocked", pa.table({"item_id": pa.array(sorted(blocked_items(night.shop)), pa.string())}))
     connection.register("items", night.warehouse.read("items", day, ("item_id",)))
     connection.register("users", night.warehouse.read("users", day, ("user_key",)))
     lengths = {
@@ -81,8 +86,11 @@ def _facts_query(shop: Shop) -> str:
     row_sums = ", ".join(f"count(*) FILTER (WHERE {fault}) AS {name}" for name, fault in row_faults.items())
     return f"""
         WITH steps AS (
-            SELECT user_key, item_id, rank, row_number() OVER places AS place, score > lag(score) OVER places AS rises
-            FROM drafts WHERE scenario = $scenario WINDOW places AS (PARTITION BY user_key ORDER BY rank)
+            SELECT user_key, item_id, rank, row_number() OVER places AS place,
+                score > lag(score) OVER scores AS rises
+            FROM drafts WHERE scenario = $scenario
+            WINDOW places AS (PARTITION BY user_key ORDER BY rank),
+                scores AS (PARTITION BY user_key ORDER BY rank_by_score, score DESC)
         ), shelves AS (
             SELECT $scenario AS scenario, user_key, count(*) AS items, len(list_distinct(list(item_id))) AS distinct_items,
                 count(*) FILTER (WHERE rank IS NULL OR rank <> place) AS misplaced, count(*) FILTER (WHERE rises) AS rises

@@ -13,12 +13,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from nightshelf.blocked import blocked_items
 from nightshelf.dates import days_back
 from nightshelf.errors import InputError
 from nightshelf.logs import get_logger
 from pipelines.candidate_lists import EVERYBODY, GENERATOR_ORDER, CandidateLists, pack_candidates
 from pipelines.predictors import predictors
-from pipelines.shelves import Exclusions, Predict, Shelves, fill_shelves, first_look, reason_texts, worth_to_anybody
+from pipelines.rerank import PLACED_BY, Groups
+from pipelines.shelves import (
+    Exclusions,
+    Predict,
+    Shelves,
+    Stockroom,
+    fill_shelves,
+    first_look,
+    reason_texts,
+    worth_to_anybody,
+)
 from pipelines.stage import Night, StageResult
 from pipelines.warehouse import DAY_FOLDER, arrow_schema
 
@@ -34,6 +45,7 @@ class _Catalogue:
     keys: pa.Array  # the same
     titles: dict[str, str]
     out_of_stock: np.ndarray
+    groups: Groups
 
 
 class _Drafts:
@@ -74,7 +86,10 @@ def run(night: Night) -> StageResult:
     found = predictors(night, chosen, catalogue.item_ids)
     warm = found.user_keys
     lists = pack_candidates(candidates, warm, catalogue.item_ids)
-    exclusions = Exclusions(catalogue.out_of_stock, _purchased(night, warm, catalogue.item_ids))
+    exclusions = Exclusions(
+        catalogue.out_of_stock, _purchased(night, warm, catalogue.item_ids), _blocked(night, catalogue.item_ids)
+    )
+    room = Stockroom(lists, exclusions, catalogue.groups, str(night.as_of_date))
     cold = sorted(
         set(night.warehouse.read("users", [night.as_of_date], ("user_key",))["user_key"].to_pylist()) - set(warm)
     )
@@ -83,7 +98,7 @@ def run(night: Night) -> StageResult:
     keys = pa.array(warm or [""])
     schema = arrow_schema(night.warehouse.specs["shelf_drafts"])
     with _Drafts({name: _draft_file(night, folder, name) for name in chosen}, schema) as drafts:
-        for name, is_fallback, shelves in _rank(night, warm, lists, exclusions, found.by_scenario):
+        for name, is_fallback, shelves in _rank(night, warm, room, found.by_scenario):
             table = _rows(night, name, found.version, shelves, keys, catalogue, lists)
             drafts.add(name, _for_all(table, [EVERYBODY, *cold]) if is_fallback else table)
     _keep_other_scenarios(night, folder, chosen)
@@ -97,11 +112,28 @@ def run(night: Night) -> StageResult:
 
 
 def _catalogue(night: Night) -> _Catalogue:
-    items = night.warehouse.read("items", [night.as_of_date], ("item_id", "title", "stock")).sort_by("item_id")
+    attributes = [f"attribute_{name}" for name in (night.shop.items.attributes if night.shop.items else [])]
+    grouped = ("category_1", "category_2", "category_3", "brand", *attributes)
+    columns = ("item_id", "title", "stock", *grouped)
+    items = night.warehouse.read("items", [night.as_of_date], columns).sort_by("item_id")
     ids = items["item_id"].to_pylist()
     titles = {item: title for item, title in zip(ids, items["title"].to_pylist(), strict=True) if title}
     out_of_stock = pc.fill_null(pc.equal(items["stock"], 0), False).to_numpy().astype(bool)
-    return _Catalogue(ids, pa.array(ids, pa.string()), titles, out_of_stock)
+    groups = Groups({name: _codes(items[name]) for name in grouped})
+    return _Catalogue(ids, pa.array(ids, pa.string()), titles, out_of_stock, groups)
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    codes = column.combine_chunks().dictionary_encode().indices
+    return pc.fill_null(codes, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+
+
+def _blocked(night: Night, item_ids: list[str]) -> np.ndarray:
+    blocked = blocked_items(night.shop)
+    strange = sorted(blocked.difference(item_ids))
+    if strange:
+        get_logger("recommend").warning("blocked: %d items are not in the catalogue, e.g. %s", len(strange), strange[0])
+    return np.array([item in blocked for item in item_ids], bool)
 
 
 def _purchased(night: Night, users: list[str], item_ids: list[str]) -> np.ndarray:
@@ -116,7 +148,7 @@ def _purchased(night: Night, users: list[str], item_ids: list[str]) -> np.ndarra
 
 
 def _rank(
-    night: Night, users: list[str], lists: CandidateLists, exclusions: Exclusions, by_scenario: dict[str, Predict]
+    night: Night, users: list[str], room: Stockroom, by_scenario: dict[str, Predict]
 ) -> Iterator[tuple[str, bool, Shelves]]:
     """Yield scenario, whether the shelves are those of the unknown user, and the shelves of a block of users.
 
@@ -126,15 +158,17 @@ def _rank(
     from training.workers import torch_workers
 
     scenarios, pivot = night.shop.scenarios, next(iter(by_scenario))
-    worth = worth_to_anybody(scenarios, by_scenario, len(exclusions.out_of_stock))
+    worth = worth_to_anybody(scenarios, by_scenario, len(room.exclusions.out_of_stock))
 
     def serve(start: int, end: int) -> list[tuple[str, Shelves]]:
         block = np.arange(start, end)
-        look = first_look(block, scenarios[pivot], lists, by_scenario[pivot], worth, pivot)
-        return [
-            (name, fill_shelves(block, name, scenarios[name], lists, exclusions, predict, look))
-            for name, predict in by_scenario.items()
-        ]
+        look = first_look(block, scenarios[pivot], room.lists, by_scenario[pivot], worth, pivot)
+        served, shown = [], np.zeros((len(block), 0), np.int64)
+        for name, predict in by_scenario.items():
+            shelves = fill_shelves(block, name, scenarios[name], room, predict, look, shown)
+            shown = np.concatenate([shown, shelves.of_block(block, scenarios[name].top_n)], axis=1)
+            served.append((name, shelves))
+        return served
 
     told, blocks = time.monotonic(), list(pairwise([*range(0, len(users), BLOCK), len(users)]))
     with torch_workers() as pool:
@@ -145,7 +179,7 @@ def _rank(
                 told = time.monotonic()
                 get_logger("recommend").info("%d of %d users with a history are served", end, len(users))
     for name, predict in by_scenario.items():
-        yield name, True, fill_shelves(_UNKNOWN_USER, name, scenarios[name], lists, exclusions, predict)
+        yield name, True, fill_shelves(_UNKNOWN_USER, name, scenarios[name], room, predict)
 
 
 def _rows(
@@ -168,6 +202,9 @@ def _rows(
         **{f"p_{task}": shelves.predictions[task] for task in night.shop.tasks},
         "source": pa.array(GENERATOR_ORDER).take(pa.array(shelves.generators)),
         "reason": pa.array(reason_texts(shelves, name, lists.texts, catalogue.titles), pa.string()),
+        "rank_by_score": shelves.rank_by_score,
+        "placed_by": pa.array(PLACED_BY).take(pa.array(shelves.placed_by)),
+        "propensity": shelves.propensity,
         "model_version": pa.array([version] * count),
         "run_id": pa.array([night.run_id] * count),
     }

@@ -1,4 +1,4 @@
-"""From candidates and predictions to shelves: exclusions, utility, the top n with ranks 1..k, and a true reason for each."""
+"""From candidates and predictions to shelves: exclusions, utility, the order of places, and a true reason for each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import numpy as np
 
 from nightshelf.config import Scenario
 from pipelines.candidate_lists import EVERYBODY, GENERATOR_ORDER, CandidateLists
+from pipelines.rerank import EXPLORE, RULES, SCORE, Exploration, Groups, explore, interleave, order
 
 # predict(user numbers [B], item numbers [B, K]) → task → predictions [B, K]. User number -1 is the unknown user, item
 # number -1 no item at all; what cannot be scored is NaN.
@@ -19,14 +20,15 @@ PRESELECTED, PRESELECTED_LEAST = 2, 40
 
 @dataclass(frozen=True)
 class Exclusions:
-    """What must not be shown: items that are out of stock, and what a user bought of late (sorted user × items + item)."""
+    """What must not be shown: items out of stock or blocked, and what a user bought of late (sorted user × items + item)."""
 
     out_of_stock: np.ndarray
     purchased: np.ndarray
+    blocked: np.ndarray
 
     def mask(self, rules: list[str], users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Return True where the item [B, K] may be shown to the user [B]."""
-        allowed = items >= 0
+        allowed = (items >= 0) & ~self.blocked[items]
         if "out_of_stock" in rules:
             allowed &= ~self.out_of_stock[items]
         if "purchased_30d" in rules and len(self.purchased):
@@ -37,8 +39,18 @@ class Exclusions:
 
 
 @dataclass(frozen=True)
+class Stockroom:
+    """What all shelves of a night are filled from; `seed` is what chance hangs on beside the user: the night."""
+
+    lists: CandidateLists
+    exclusions: Exclusions
+    groups: Groups
+    seed: str
+
+
+@dataclass(frozen=True)
 class Shelves:
-    """Rows of shelves: user number, rank, item number, score, predictions, generator and because, all [rows]."""
+    """Rows of shelves: user number, rank, item number, score, predictions, who proposed and who placed it, all [rows]."""
 
     users: np.ndarray
     ranks: np.ndarray
@@ -47,6 +59,15 @@ class Shelves:
     predictions: dict[str, np.ndarray]
     generators: np.ndarray
     because: np.ndarray
+    rank_by_score: np.ndarray
+    placed_by: np.ndarray
+    propensity: np.ndarray
+
+    def of_block(self, users: np.ndarray, length: int) -> np.ndarray:
+        """Return the item numbers of the places of each user of a block [B, length], -1 where a shelf is shorter."""
+        shown = np.full((len(users), length), -1, np.int64)
+        shown[np.searchsorted(users, self.users), self.ranks - 1] = self.items
+        return shown
 
 
 @dataclass(frozen=True)
@@ -104,21 +125,34 @@ def fill_shelves(
     users: np.ndarray,
     name: str,
     scenario: Scenario,
-    lists: CandidateLists,
-    exclusions: Exclusions,
+    room: Stockroom,
     predict: Predict,
     look: FirstLook | None = None,
+    shown: np.ndarray | None = None,
 ) -> Shelves:
     """Rank the candidates of a block of users (numbers [B], or [-1] for the unknown user) in one scenario.
 
-    The score is the expected utility: the sum of weight × prediction over the scenario's tasks. Ties break by item id.
-    With a first look, only the PRESELECTED × top_n best of it (but PRESELECTED_LEAST at least) are scored.
+    The score is the expected utility: the sum of weight × prediction over the scenario's tasks. Ties break by item id. What
+    else orders the shelf, `scenario.rerank` says. With a first look, only the PRESELECTED × top_n best of it (but
+    PRESELECTED_LEAST at least) are scored, and what chance draws from the new ones among the rest.
+
+    Args:
+        users: their numbers.
+        name, scenario: the scenario.
+        room: what the night's shelves are filled from.
+        predict: the scenario's predictions.
+        look: the first look at the block; without one everything is scored and nothing explored.
+        shown: item numbers [B, S] on the users' shelves of earlier scenarios, -1 where there is none.
     """
-    items, generators, because = _candidates(users, [name], lists)
-    allowed = exclusions.mask(list(scenario.exclude), users, items)
+    items, generators, because = _candidates(users, [name], room.lists)
+    allowed = room.exclusions.mask(list(scenario.exclude), users, items)
+    draws, length = None, scenario.top_n
     if look is not None:
         seen = np.where(allowed, look.score(name, items), -np.inf)
-        best = _top(seen, items, max(PRESELECTED_LEAST, PRESELECTED * scenario.top_n))
+        best = _top(seen, items, max(PRESELECTED_LEAST, PRESELECTED * length))
+        if scenario.rerank.explore:
+            draws, drawn = _draw(users, name, scenario, room, allowed, generators, best)
+            best = np.concatenate([best, drawn], axis=1)
         items, generators, because, allowed = (
             np.take_along_axis(a, best, 1) for a in (items, generators, because, allowed)
         )
@@ -126,20 +160,72 @@ def fill_shelves(
     score = _utility(scenario, predictions)
     allowed &= np.isfinite(score)
     score = np.where(allowed, np.round(score, 6), -np.inf)  # rounded: ties, not the last bit, decide between equals
-    top = _top(score, items, scenario.top_n)
+    top, placed_by, propensity = _arranged(score, items, scenario, room, draws, shown)
     row = np.arange(len(users))[:, None]
-    kept = allowed[row, top]
-    ranks = np.broadcast_to(np.arange(1, top.shape[1] + 1), top.shape)
+    kept = (top >= 0) & allowed[row, top]
     pick = (np.broadcast_to(row, top.shape)[kept], top[kept])
     return Shelves(
         users=np.broadcast_to(users[:, None], top.shape)[kept],
-        ranks=ranks[kept].astype(np.int32),
+        ranks=np.cumsum(kept, axis=1)[kept].astype(np.int32),
         items=items[pick],
         scores=score[pick],
         predictions={task: np.round(values[pick].astype(np.float64), 6) for task, values in predictions.items()},
         generators=generators[pick],
         because=because[pick],
+        rank_by_score=_places(score, items)[pick].astype(np.int32),
+        placed_by=placed_by[kept],
+        propensity=propensity[kept],
     )
+
+
+def _draw(
+    users: np.ndarray,
+    name: str,
+    scenario: Scenario,
+    room: Stockroom,
+    allowed: np.ndarray,
+    generators: np.ndarray,
+    best: np.ndarray,
+) -> tuple[Exploration, np.ndarray]:
+    """Draw what the users' shelves explore; return the draws and the columns [B, E] of the candidates that were drawn.
+
+    The pool is what is new in the shop and is not scored anyway, so that no item comes to a place in two ways.
+    """
+    is_pool = allowed & (generators == GENERATOR_ORDER.index("fresh"))
+    np.put_along_axis(is_pool, best, False, axis=1)
+    columns = np.flatnonzero(is_pool.any(axis=0))
+    draws = explore(users, is_pool[:, columns], scenario.top_n, scenario.rerank.explore, f"{room.seed}/{name}")
+    most = int(np.minimum(draws.given.sum(axis=1), draws.size).max(initial=0))
+    order_in_scored = np.broadcast_to(best.shape[1] + np.arange(most), (len(users), most))
+    return Exploration(draws.given, order_in_scored, draws.size), columns[draws.order[:, :most]]
+
+
+def _arranged(
+    score: np.ndarray,
+    items: np.ndarray,
+    scenario: Scenario,
+    room: Stockroom,
+    draws: Exploration | None,
+    shown: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the columns of the places [B, n], -1 for none, who placed them, and with which propensity."""
+    own = score.shape[1] - (draws.order.shape[1] if draws else 0)
+    repeated = np.zeros((len(items), own), np.int16)
+    if scenario.rerank.repeats and shown is not None:
+        repeated = (items[:, :own, None] == shown[:, None, :]).sum(axis=2)
+    best = order(score[:, :own], items[:, :own], scenario.top_n, scenario.rerank, room.groups, repeated)
+    is_moved = np.take_along_axis(_places(score[:, :own], items[:, :own]), best, 1) != np.arange(1, best.shape[1] + 1)
+    if draws is None:
+        return best, np.where(is_moved, RULES, SCORE), np.ones(best.shape)
+    columns, explored, propensity = interleave(best, draws, scenario.rerank.explore, scenario.top_n)
+    place = np.clip(np.cumsum(~explored, axis=1) - 1, 0, max(best.shape[1] - 1, 0))
+    moved = np.take_along_axis(is_moved, place, 1) if best.shape[1] else np.zeros(columns.shape, bool)
+    return columns, np.where(explored, EXPLORE, np.where(moved, RULES, SCORE)), propensity
+
+
+def _places(score: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Return the place of each column by its score alone [B, K], 1 = highest, ties by item number."""
+    return np.argsort(np.lexsort((items, -score), axis=1), axis=1) + 1
 
 
 def _utility(scenario: Scenario, predictions: dict[str, np.ndarray]) -> np.ndarray:

@@ -59,12 +59,12 @@ def print_query(shop: Shop, query: str, output: str, as_of: str) -> None:
 
 def _create_view(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, name: str, files: list[str]) -> None:
     spec = warehouse.specs[name]
+    columns = ", ".join(f'NULL::{_DUCKDB[column.type]} AS "{column.name}"' for column in spec.columns)
+    body = f"SELECT {columns} WHERE false"
     if files:
         listed = ", ".join(f"'{_quoted(file)}'" for file in files)
-        body = f"SELECT * FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
-    else:
-        columns = ", ".join(f'NULL::{_DUCKDB[column.type]} AS "{column.name}"' for column in spec.columns)
-        body = f"SELECT {columns} WHERE false"
+        rows = f"SELECT * FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+        body = f"{rows} UNION ALL BY NAME {body}"  # nights before an upgrade lack columns, which are null then
     connection.execute(f'CREATE VIEW "{name}" AS {body}')
 
 

@@ -14,17 +14,20 @@ from pipelines.warehouse import arrow_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# The row count of what is set aside, or waits, only warns: quarantine.max_share already stops a night that sets aside too much.
+# The row count of what is set aside only warns: quarantine.max_share already stops a night that sets aside too much.
 # An item graph may be empty, in a shop of single visits; what is of categories or brands too, in a shop that names none.
 _MAY_BE_EMPTY = ("quarantine", "waiting_events", "item_graph", "attribute_features")
-_WARNS_ONLY = ("quarantine", "waiting_events")
+_WARNS_ONLY = ("quarantine",)
 # Below so many rows on a usual night, ten times as many or as few are no sign of a fault: a warning at most.
 _FEW_ROWS = 100
 
 
 def spec_rules(night: Night, table: str) -> list[Rule]:
     """Return the rules for the night's partition of a table that follow from its spec, the row count first."""
-    spec, past = night.warehouse.specs[table], usual(night, table)
+    spec = night.warehouse.specs[table]
+    past = (
+        None if table == "waiting_events" else usual(night, table)
+    )  # a few rows of whatever kind, or many: either is usual
     is_closed = night.shop.is_closed(night.as_of_date)
     may_be_empty = is_closed or table in _MAY_BE_EMPTY or "category_3" in spec.keys
     rules = row_rules(table, past, night.shop.checks, 0 if may_be_empty else 1, counted_day(night, table))

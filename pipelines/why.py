@@ -71,9 +71,12 @@ def explain(shop: Shop, user: str, scenario: str, as_of_date: str = "", against:
     day = day or nights[-1]
     places = look.places(day)
     if not places:
-        raise InputError(
-            f"--user {user}: no shelf in {scenario} on {day}; whoever is unknown that night is shown the shelf of --user '*'"
+        instead = (
+            "the night made none for whoever is not known"
+            if user == EVERYBODY
+            else "whoever is unknown is shown --user '*'"
         )
+        raise InputError(f"--user {user}: no shelf in {scenario} on {day}; {instead}")
     before = look.places(other) if other else []
     return Explanation(
         shop.shop,
@@ -123,7 +126,7 @@ class _Look:
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def places(self, day: dt.date) -> list[Row]:
-        """Return the places of the shelf: rank, item, predictions, what each adds to the score, who proposed it, reason."""
+        """Return the places: item, predictions, what each adds to the score, who proposed it and who placed it, reason."""
         weights = self.shop.scenarios[self.scenario].utility
         predictions = ", ".join(f'p_{task} AS "{task}"' for task in self.shop.tasks)
         parts = ", ".join(f'round({weight!r} * p_{task}, 6) AS "from_{task}"' for task, weight in weights.items())
@@ -132,7 +135,8 @@ class _Look:
             WITH proposals AS ({_PROPOSALS}), offers AS (
                 SELECT item_id, list(DISTINCT generator ORDER BY generator) AS generators FROM proposals GROUP BY item_id)
             SELECT rank, item_id, title, score, {predictions}, {parts}, source,
-                list_filter(coalesce(generators, []), lambda name: name <> source) AS also_proposed_by, reason, model_version
+                list_filter(coalesce(generators, []), lambda name: name <> source) AS also_proposed_by, reason,
+                rank_by_score, placed_by, propensity, model_version
             FROM recommendations LEFT JOIN offers USING (item_id)
             LEFT JOIN (SELECT item_id, title FROM items WHERE as_of_date = $day) USING (item_id)
             WHERE as_of_date = $day AND user_key = $user AND scenario = $scenario ORDER BY rank""",
@@ -242,11 +246,13 @@ def _print_tables(found: Explanation) -> None:
     )
     score = " + ".join(f"{weight:g} × {task}" for task, weight in found.utility.items())
     console.print(f"score = {score}, part by part:")
-    table = Table("rank", "item", "title", "score", *found.utility, "proposed by", "reason")
+    table = Table("rank", "by score", "item", "title", "score", *found.utility, "proposed by", "placed by", "reason")
     for row in found.places:
         parts = [f"{row[f'from_{task}']:.4f}" for task in found.utility]
         by = ", ".join([row["source"], *row["also_proposed_by"]])
-        table.add_row(str(row["rank"]), row["item_id"], row["title"], f"{row['score']:.4f}", *parts, by, row["reason"])
+        placed = f"explore ({row['propensity']:.4g})" if row["placed_by"] == "explore" else row["placed_by"]
+        what = [_shown(row["rank_by_score"]), row["item_id"], row["title"], f"{row['score']:.4f}"]
+        table.add_row(str(row["rank"]), *what, *parts, by, placed, row["reason"])
     console.print(table)
     told = ", ".join(f"{row['generator']} {row['items']} ({row['alone']} alone)" for row in found.proposed)
     console.print(f"Proposed: {told or 'nothing'}")

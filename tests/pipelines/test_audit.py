@@ -1,12 +1,13 @@
 """The audit of shelves before they are published: every fault is found, and told with its scenario."""
 
+import dataclasses
 import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from nightshelf.errors import GateError
+from nightshelf.errors import GateError, InputError
 from pipelines.audit import audit_shelves
 from pipelines.stage import Night
 
@@ -25,6 +26,9 @@ def drafts(**change: Any) -> list[dict[str, Any]]:
             "p_click": 0.1,
             "source": "popular",
             "reason": "Bought often.",
+            "rank_by_score": rank,
+            "placed_by": "score",
+            "propensity": 1.0,
         }
         for scenario in ("home_feed", "search")
         for user in ("*", "a", "b")
@@ -59,9 +63,12 @@ def test_good_shelves_pass_the_audit(night, audit):
         (drafts(score=float("nan")), "odd_scores"),
         (drafts(p_click=1.1), "odd_probabilities"),
         (drafts(reason=" "), "empty_reasons"),
+        (drafts(propensity=0.0), "odd_propensities"),
+        (drafts(propensity=None), "odd_propensities"),
+        (drafts(rank_by_score=None), "no_rank_by_score"),
         (drafts(item_id="gone"), "unknown_items"),
         (drafts()[:-3], "users_without_shelf"),
-        ([*drafts(), {**drafts()[-1], "rank": 4, "item_id": "i4", "score": 0.1}], "too_long"),
+        ([*drafts(), {**drafts()[-1], "rank": 4, "item_id": "i4", "score": 0.1, "rank_by_score": 4}], "too_long"),
     ],
 )
 def test_a_faulty_shelf_is_not_published(night, audit, broken, rows, fault):
@@ -72,6 +79,22 @@ def test_a_faulty_shelf_is_not_published(night, audit, broken, rows, fault):
         r["observed"] for r in night.warehouse.read("data_checks", [DAY]).to_pylist() if r["column_name"] == fault
     ]
     assert observed == [f"{fault}=1 scenario=search"]
+
+
+def test_what_is_blocked_is_not_published(night, audit, broken):
+    (night.shop.home / "blocked.txt").write_text("# recalled\n\n i3 \ngone\n")
+    shop = night.shop.model_copy(update={"blocked": "blocked.txt"})
+    with pytest.raises(GateError, match="blocked_items"):
+        audit(dataclasses.replace(night, shop=shop), drafts())
+    with pytest.raises(InputError, match=r"blocked: .*none.txt cannot be read .*an empty one will do"):
+        audit(dataclasses.replace(night, shop=shop.model_copy(update={"blocked": "none.txt"})), drafts())
+
+
+def test_a_place_that_the_rules_gave_is_no_rising_score(night, audit):
+    rows = drafts()
+    rows[0].update(score=0.4, rank_by_score=2, placed_by="rules")
+    rows[1].update(score=1.0, rank_by_score=1, placed_by="rules")
+    assert audit(night, rows).endswith("checks held")
 
 
 def test_a_missing_shelf_for_strangers_is_a_warning(night, audit, broken):

@@ -14,7 +14,8 @@ D1, D2, D3 = (dt.date(2026, 2, n) for n in (5, 6, 7))
 
 def shelves(score=0.5, reason="Popular"):
     place = {"scenario": "search", "user_key": "u1", "p_click": 0.1, "source": "popular", "reason": reason}
-    rows = [{**place, "rank": n, "item_id": f"i{n}", "score": score / n} for n in (1, 2)]
+    place |= {"placed_by": "score", "propensity": 1.0}
+    rows = [{**place, "rank": n, "item_id": f"i{n}", "score": score / n, "rank_by_score": n} for n in (1, 2)]
     rows += [{**row, "scenario": "home_feed"} for row in rows]
     return rows + [{**row, "user_key": "*"} for row in rows]
 

@@ -1,11 +1,13 @@
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightshelf.config import Scenario
 from pipelines.candidate_lists import GENERATOR_ORDER, pack_candidates
-from pipelines.shelves import Exclusions, fill_shelves, first_look, reason_texts, worth_to_anybody
+from pipelines.rerank import Groups
+from pipelines.shelves import Exclusions, Stockroom, fill_shelves, first_look, reason_texts, worth_to_anybody
 
 USERS, ITEMS = [f"u{n}" for n in range(6)], [f"i{n:02}" for n in range(30)]
 
@@ -21,6 +23,17 @@ def candidate_table(rows: list[tuple[str, str, str, str, float]]) -> pa.Table:
     )
     because = [f"a/{generator}" if generator == "affinity" else None for generator in table["generator"].to_pylist()]
     return table.append_column("because", pa.array(because, pa.string()))
+
+
+def stockroom(lists, out_of_stock=(), bought=(), blocked=(), items=30):  # type: ignore[no-untyped-def]
+    """Return what shelves are filled from: items by number, bought as pairs of user and item numbers."""
+    stock, barred = np.zeros(items, bool), np.zeros(items, bool)
+    stock[list(out_of_stock)] = True
+    barred[list(blocked)] = True
+    pairs = np.array(sorted(user * items + item for user, item in bought), np.int64)
+    names = ("category_1", "category_2", "category_3", "brand")
+    groups = Groups({name: np.arange(items, dtype=np.int32) for name in names})
+    return Stockroom(lists, Exclusions(stock, pairs, barred), groups, "2026-02-05")
 
 
 own = st.tuples(
@@ -44,22 +57,19 @@ shared = st.tuples(
     st.lists(own | shared, max_size=80),
     st.sets(st.integers(0, 29), max_size=8),
     st.sets(st.tuples(st.integers(0, 5), st.integers(0, 29)), max_size=10),
+    st.sets(st.integers(0, 29), max_size=4),
     st.integers(1, 8),
 )
-def test_a_shelf_is_what_sorting_by_hand_gives(rows, sold_out, bought, top_n) -> None:  # type: ignore[no-untyped-def]
+def test_a_shelf_is_what_sorting_by_hand_gives(rows, sold_out, bought, blocked, top_n) -> None:  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(0)
     click, buy = (rng.integers(0, 4, (7, 30)) / 4 for _ in range(2))  # few values, so that ties happen
     scenario = Scenario(top_n=top_n, utility={"click": 1, "purchase": 3}, exclude=["out_of_stock", "purchased_30d"])
-    stock = np.zeros(30, bool)
-    stock[list(sold_out)] = True
-    exclusions = Exclusions(stock, np.array(sorted(u * 30 + i for u, i in bought), np.int64))
-    lists = pack_candidates(candidate_table(rows), USERS, ITEMS)
+    room = stockroom(pack_candidates(candidate_table(rows), USERS, ITEMS), sold_out, bought, blocked)
     shelves = fill_shelves(
         np.arange(6),
         "search",
         scenario,
-        lists,
-        exclusions,
+        room,
         lambda u, i: {"click": click[u[:, None], i], "purchase": buy[u[:, None], i]},
     )
     for number, user in enumerate(USERS):
@@ -71,12 +81,14 @@ def test_a_shelf_is_what_sorting_by_hand_gives(rows, sold_out, bought, top_n) ->
         allowed = [
             ITEMS.index(item)
             for item in wanted
-            if not stock[ITEMS.index(item)] and (number, ITEMS.index(item)) not in bought
+            if ITEMS.index(item) not in sold_out | blocked and (number, ITEMS.index(item)) not in bought
         ]
         best = sorted(allowed, key=lambda i: (-(click[number, i] + 3 * buy[number, i]), i))[:top_n]
         mine = shelves.users == number
         assert shelves.items[mine].tolist() == best
-        assert shelves.ranks[mine].tolist() == list(range(1, len(best) + 1))
+        assert shelves.ranks[mine].tolist() == shelves.rank_by_score[mine].tolist() == list(range(1, len(best) + 1))
+    assert set(shelves.placed_by.tolist()) <= {0}
+    assert set(shelves.propensity.tolist()) <= {1.0}
 
 
 def test_the_unknown_user_gets_what_everybody_may_see() -> None:
@@ -87,9 +99,9 @@ def test_the_unknown_user_gets_what_everybody_may_see() -> None:
         ("*", "search", "i03", "popular", 1.0),
     ]
     lists = pack_candidates(candidate_table(rows), USERS, ITEMS)
-    exclusions = Exclusions(np.zeros(30, bool), np.array([2], np.int64))
+    room = stockroom(lists, bought=[(0, 2)])
     scenario = Scenario(utility={"click": 1}, exclude=["purchased_30d"])
-    shelves = fill_shelves(np.array([-1]), "cart", scenario, lists, exclusions, lambda u, i: {"click": i.astype(float)})
+    shelves = fill_shelves(np.array([-1]), "cart", scenario, room, lambda u, i: {"click": i.astype(float)})
     assert shelves.items.tolist() == [2, 1]
     assert [GENERATOR_ORDER[g] for g in shelves.generators] == ["fresh", "popular"]
 
@@ -97,13 +109,12 @@ def test_the_unknown_user_gets_what_everybody_may_see() -> None:
 def test_a_reason_names_what_the_generator_found() -> None:
     rows = [("u0", "*", "i05", "affinity", 1.0), ("*", "cart", "i01", "popular", 1.0)]
     lists = pack_candidates(candidate_table(rows), USERS, ITEMS)
-    exclusions = Exclusions(np.zeros(30, bool), np.zeros(0, np.int64))
+    room = stockroom(lists)
     shelves = fill_shelves(
         np.array([0]),
         "cart",
         Scenario(utility={"click": 1}),
-        lists,
-        exclusions,
+        room,
         lambda u, i: {"click": i.astype(float)},
     )
     assert reason_texts(shelves, "cart", lists.texts, {}).tolist() == ["You often choose affinity", "Popular in cart"]
@@ -111,9 +122,9 @@ def test_a_reason_names_what_the_generator_found() -> None:
 
 def test_no_candidates_at_all_give_no_rows() -> None:
     lists = pack_candidates(candidate_table([]), USERS, ITEMS)
-    exclusions = Exclusions(np.zeros(30, bool), np.zeros(0, np.int64))
+    room = stockroom(lists)
     shelves = fill_shelves(
-        np.arange(6), "cart", Scenario(utility={"click": 1}), lists, exclusions, lambda u, i: {"click": i.astype(float)}
+        np.arange(6), "cart", Scenario(utility={"click": 1}), room, lambda u, i: {"click": i.astype(float)}
     )
     assert len(shelves.ranks) == 0
 
@@ -124,7 +135,7 @@ def test_a_first_look_that_keeps_everything_changes_nothing(rows) -> None:  # ty
     worth = np.random.default_rng(1).random((7, 30))
     scenario = Scenario(top_n=20, utility={"click": 1})  # 2 x 20 places: more than the 30 items that there are
     lists = pack_candidates(candidate_table(rows), USERS, ITEMS)
-    exclusions = Exclusions(np.arange(30) % 7 == 0, np.zeros(0, np.int64))
+    room = stockroom(lists, range(0, 30, 7))
 
     def predict(users, items):  # type: ignore[no-untyped-def]
         return {"click": np.where(items >= 0, worth[users[:, None], items], np.nan)}
@@ -132,8 +143,8 @@ def test_a_first_look_that_keeps_everything_changes_nothing(rows) -> None:  # ty
     users = np.arange(6)
     anybody = worth_to_anybody({"search": scenario, "cart": scenario}, {"search": predict, "cart": predict}, 30)
     look = first_look(users, scenario, lists, predict, anybody, "cart")
-    whole = fill_shelves(users, "search", scenario, lists, exclusions, predict)
-    chosen = fill_shelves(users, "search", scenario, lists, exclusions, predict, look)
+    whole = fill_shelves(users, "search", scenario, room, predict)
+    chosen = fill_shelves(users, "search", scenario, room, predict, look)
     for one, other in zip(vars(whole).values(), vars(chosen).values(), strict=True):
         assert (
             np.array_equal(one, other)
@@ -147,7 +158,7 @@ def test_a_first_look_spares_the_model_the_worst_candidates() -> None:
     many = [f"i{n:03}" for n in range(200)]
     table = candidate_table([("u0", "*", item, "related", 1.0) for item in many] + rows[-1:])
     lists = pack_candidates(table, USERS, many)
-    exclusions = Exclusions(np.zeros(200, bool), np.zeros(0, np.int64))
+    room = stockroom(lists, items=200)
     widths = []
 
     def predict(users, items):  # type: ignore[no-untyped-def]
@@ -157,7 +168,7 @@ def test_a_first_look_spares_the_model_the_worst_candidates() -> None:
     scenario = Scenario(top_n=5, utility={"click": 1})
     anybody = worth_to_anybody({"search": scenario}, {"search": predict}, 200)
     look = first_look(np.arange(6), scenario, lists, predict, anybody, "search")
-    shelves = fill_shelves(np.arange(6), "search", scenario, lists, exclusions, predict, look)
+    shelves = fill_shelves(np.arange(6), "search", scenario, room, predict, look)
     assert widths == [200, 200, 40]  # once for everybody, the look, and what it left
     assert shelves.items[shelves.users == 0].tolist() == [199, 198, 197, 196, 195]
 
@@ -165,7 +176,7 @@ def test_a_first_look_spares_the_model_the_worst_candidates() -> None:
 def test_a_first_look_moves_from_one_scenario_to_another_by_what_items_are_worth_there() -> None:
     items = [f"i{n:03}" for n in range(200)]
     lists = pack_candidates(candidate_table([("u0", "*", item, "related", 1.0) for item in items]), USERS, items)
-    exclusions = Exclusions(np.zeros(200, bool), np.zeros(0, np.int64))
+    room = stockroom(lists, items=200)
     scenario = Scenario(top_n=5, utility={"click": 1})
     scores = {"home": lambda items: (items + 1) / 200, "checkout": lambda items: (200 - items) / 200}  # the reverse
     predictors = {
@@ -176,5 +187,73 @@ def test_a_first_look_moves_from_one_scenario_to_another_by_what_items_are_worth
     look = first_look(
         np.arange(6), scenario, lists, predictors["home"], worth_to_anybody(both, predictors, 200), "home"
     )
-    shelves = fill_shelves(np.arange(6), "checkout", scenario, lists, exclusions, predictors["checkout"], look)
+    shelves = fill_shelves(np.arange(6), "checkout", scenario, room, predictors["checkout"], look)
     assert shelves.items[shelves.users == 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def explored(users: int, block: int, share: float = 0.3, seed: str = "2026-02-05"):  # type: ignore[no-untyped-def]
+    """Return the shelves of five places of users with the same scores, served in blocks; items 60 to 69 are new in the shop."""
+    items = [f"i{n:03}" for n in range(70)]
+    keys = [f"u{n}" for n in range(users)]
+    rows = [("*", "*", item, "popular" if n < 60 else "fresh", 1.0) for n, item in enumerate(items)]
+    room = stockroom(pack_candidates(candidate_table(rows), keys, items), items=70)
+    room = Stockroom(room.lists, room.exclusions, room.groups, seed)
+    scenario = Scenario(top_n=5, utility={"click": 1}, rerank={"explore": share})
+
+    def predict(users, items):  # type: ignore[no-untyped-def]
+        return {"click": np.where(items >= 0, (70 - items) / 70, np.nan)}
+
+    anybody = worth_to_anybody({"search": scenario}, {"search": predict}, 70)
+    parts = []
+    for start in range(0, users, block):
+        numbers = np.arange(start, min(start + block, users))
+        look = first_look(numbers, scenario, room.lists, predict, anybody, "search")
+        parts.append(fill_shelves(numbers, "search", scenario, room, predict, look))
+    return {
+        name: np.concatenate([vars(part)[name] for part in parts])
+        for name in ("users", "ranks", "items", "propensity", "placed_by")
+    }
+
+
+def test_exploration_draws_evenly_and_its_propensities_are_true() -> None:
+    users = 6000
+    found = explored(users, 1000)
+    drawn = found["placed_by"] == 2
+    assert drawn.mean() == pytest.approx(0.3, abs=0.01)
+    assert set(found["items"][drawn].tolist()) == set(range(60, 70))
+    assert set(found["items"][~drawn].tolist()) <= set(range(5))
+    assert len(
+        {(user, item) for user, item in zip(found["users"].tolist(), found["items"].tolist(), strict=True)}
+    ) == len(drawn)
+    for rank in (1, 3, 5):
+        here = found["ranks"] == rank
+        counts = np.bincount(found["items"][here & drawn] - 60, minlength=10) / users
+        assert counts == pytest.approx(0.03, abs=0.01)
+    first = found["ranks"] == 1  # an item that came with chance p counts 1/p: on average each item counts as one
+    weights = 1 / found["propensity"][first]
+    for item in (0, *range(60, 70)):
+        assert (weights * (found["items"][first] == item)).sum() / users == pytest.approx(1, abs=0.25)
+    assert found["propensity"][first & ~drawn].tolist() == [0.7] * int((first & ~drawn).sum())
+    assert found["propensity"][first & drawn].tolist() == [0.3 / 10] * int((first & drawn).sum())
+
+
+def test_exploration_hangs_on_the_night_and_the_user_not_on_the_block() -> None:
+    whole, parts, other = explored(500, 500), explored(500, 37), explored(500, 500, seed="2026-02-06")
+    assert all(np.array_equal(whole[name], parts[name]) for name in whole)
+    assert not np.array_equal(whole["items"], other["items"])
+
+
+def test_an_item_counts_for_less_where_an_earlier_shelf_has_it() -> None:
+    rows = [("*", "*", item, "popular", 1.0) for item in ITEMS]
+    room = stockroom(pack_candidates(candidate_table(rows), USERS, ITEMS))
+    scenario = Scenario(top_n=3, utility={"click": 1}, rerank={"repeats": 0.5})
+    worth = np.array([1.0, 0.9, 0.6, *np.linspace(0.5, 0.1, 27)])
+    shown = np.array([[0, 1, -1], [0, 0, -1]])  # the second user has the first item on two shelves
+
+    def predict(users, items):  # type: ignore[no-untyped-def]
+        return {"click": worth[items]}
+
+    shelves = fill_shelves(np.array([0, 1]), "search", scenario, room, predict, None, shown)
+    assert shelves.items.tolist() == [2, 0, 3, 1, 2, 3]  # .6, .5 = .5, … and .9, .6, .5: ties to the lower number
+    assert shelves.scores[:3].tolist() == [0.6, 1.0, 0.5]  # the score is what it was
+    assert shelves.rank_by_score[:3].tolist() == [3, 1, 4]

@@ -7,7 +7,7 @@ import pytest
 from nightshelf.config import Shop, load_shop
 from nightshelf.errors import InputError
 from pipelines.sql import connect, print_query
-from pipelines.warehouse import Warehouse
+from pipelines.warehouse import Warehouse, write_days
 
 DEMO = Path(__file__).resolve().parents[2] / "conf/shops/demo.yaml"
 DAY = dt.date(2026, 2, 14)
@@ -97,6 +97,8 @@ def test_a_new_column_of_the_shop_file_widens_the_table(shop: Shop) -> None:
         "item_id": "i",
         "source": "popular",
         "reason": "r",
+        "rank_by_score": 1,
+        "placed_by": "score",
         "model_version": "1",
         "run_id": "x",
     }
@@ -149,3 +151,13 @@ def test_formats(shop: Shop, capsys: pytest.CaptureFixture[str], output: str) ->
 def test_a_shop_without_a_night_says_so(shop: Shop) -> None:
     with pytest.raises(InputError, match="no night has been published"):
         print_query(shop, "SELECT 1", "table", "")
+
+
+def test_a_column_that_nights_before_an_upgrade_lack_is_null(shop: Shop) -> None:
+    warehouse = Warehouse(shop)
+    folder = warehouse.new_run_dir("shelf_status", "old")
+    rows = pa.table({"as_of_date": pa.array([DAY], pa.date32()), "run_id": ["r"], "status": ["published"]})
+    write_days(rows, folder, [DAY])
+    warehouse.publish("shelf_status", folder, [DAY], {"run_id": "old"})
+    found = connect(warehouse).execute("SELECT status, reason, serves FROM shelf_status").fetchall()
+    assert found == [("published", None, None)]

@@ -48,6 +48,7 @@ def shop(night, publish):
         places = [
             {"rank": rank, "item_id": item, "p_click": click, "p_purchase": buys, "score": click + 10 * buys}
             | {"scenario": "home_feed", "source": "popular", "reason": "Popular", "model_version": str(day.day)}
+            | {"rank_by_score": rank, "placed_by": "score", "propensity": 1.0}
             for rank, (item, (click, buys)) in enumerate(shelf.items(), 1)
         ]
         publish(night, "recommendations", [{**row, "user_key": user} for row in places for user in (key, "*")], day)
@@ -100,7 +101,8 @@ def test_a_stranger_has_bought_nothing(shop):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (("nobody", "home_feed"), r"no shelf in home_feed on 2026-02-05; whoever is unknown .* --user '\*'"),
+        (("nobody", "home_feed"), r"no shelf in home_feed on 2026-02-05; whoever is unknown is shown --user '\*'"),
+        (("*", "search"), "no shelf in search on 2026-02-05; the night made none for whoever is not known"),
         (("u1", "moon"), r"--scenario 'moon' is unknown; shop tiny has home_feed, search"),
         (
             ("u1", "home_feed", "2026-01-01"),

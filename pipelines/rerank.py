@@ -1,0 +1,152 @@
+"""Re-ranking: from the candidates' scores to the order of a shelf, by the rules of its scenario.
+
+Three rules act on the order, the fourth on single places:
+
+- diversity: maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998). Each place takes the item with the greatest
+  (1 - d) × relevance - d × likeness to what stands above it; relevance is the score over the user's best one.
+- most_per: at most so many items of one category or brand, as long as others are left.
+- repeats: what already stands on a shelf of the user in an earlier scenario counts for less.
+- explore: each place is given, with that probability, to an item drawn by chance from what is new in the shop. The chance
+  with which an item came to its place, given the places above it, is kept: `propensity`, for tomorrow's off-policy estimates
+  (Swaminathan and Joachims, ICML 2015).
+"""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from nightshelf.config import Rerank
+
+SCORE, RULES, EXPLORE = range(3)
+PLACED_BY = ("score", "rules", "explore")
+# What two items share, and how alike that makes them; whoever shares a finer category shares the coarser ones too.
+_LIKENESS = {"category_1": 0.2, "category_2": 0.2, "category_3": 0.4, "brand": 0.2}
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What each item of the catalogue belongs to: column of the table items → codes [items], -1 where it has none."""
+
+    codes: dict[str, np.ndarray]
+
+    def likeness(self, items: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Return how alike items [B, K] are to one item a row [B], 0..1."""
+        alike = np.zeros(items.shape, np.float32)
+        for column, share in _LIKENESS.items():
+            codes, of_other = self.codes[column][items], self.codes[column][other][:, None]
+            alike += np.float32(share) * ((codes == of_other) & (codes >= 0))
+        return alike
+
+
+def order(
+    score: np.ndarray, items: np.ndarray, length: int, rules: Rerank, groups: Groups, repeated: np.ndarray
+) -> np.ndarray:
+    """Return the columns [B, min(length, K)] in the order in which the shelves take them; ties go to the lower item number.
+
+    Args:
+        score: [B, K], -inf where there is nothing to place; such columns come last.
+        items: item numbers [B, K].
+        length: the most places.
+        rules: the scenario's.
+        groups: of the catalogue.
+        repeated: on how many shelves of the user's earlier scenarios each item is [B, K].
+    """
+    length = min(length, score.shape[1])
+    worth = _discounted(score, repeated, rules.repeats) if rules.repeats else score
+    if not rules.diversity and not rules.most_per:
+        return np.lexsort((items, -worth), axis=1)[:, :length]
+    by_item = np.argsort(items, axis=1, kind="stable")  # the first of equals is the one with the lowest item number
+    items, worth = (np.take_along_axis(a, by_item, 1) for a in (items, worth))
+    rows, exists = np.arange(len(items)), np.isfinite(worth)
+    best = np.where(exists, np.abs(worth), 0).max(axis=1, keepdims=True, initial=1e-12)
+    relevance = np.where(exists, worth / best, -np.inf)
+    codes = {column: groups.codes[column][items] for column in rules.most_per}
+    free, is_full = np.ones(items.shape, bool), np.zeros(items.shape, bool)
+    alike, placed = np.zeros(items.shape, np.float32), np.empty((len(items), length), np.int64)
+    counts = {column: np.zeros(items.shape, np.int16) for column in rules.most_per}
+    for place in range(length):
+        gain = (1 - rules.diversity) * relevance - rules.diversity * alike
+        # A cap gives way only where nothing else is left: a shelf has no hole
+        gain = np.where(free & exists, gain - 10.0 * is_full, -np.inf)
+        pick = np.where(np.isfinite(gain).any(axis=1), gain.argmax(axis=1), free.argmax(axis=1))
+        placed[:, place] = pick
+        free[rows, pick] = False
+        if rules.diversity:
+            alike = np.maximum(alike, groups.likeness(items, items[rows, pick]))
+        for column, most in rules.most_per.items():
+            same = (codes[column] == codes[column][rows, pick][:, None]) & (codes[column] >= 0)
+            counts[column] += same
+            is_full |= counts[column] >= most
+    return np.take_along_axis(by_item, placed, 1)
+
+
+def _discounted(score: np.ndarray, repeated: np.ndarray, repeats: float) -> np.ndarray:
+    """Return scores less the share `repeats` of what is left of them, once for each earlier shelf."""
+    loss = np.where(np.isfinite(score), np.abs(score), 0.0) * (1 - (1 - repeats) ** repeated)
+    return score - loss
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """Which places of each user are given away, and in which order the columns of the pool take them.
+
+    given: [B, places]. order: [B, P], the pool's columns, drawn without replacement; the first `size` [B] of them are there.
+    """
+
+    given: np.ndarray
+    order: np.ndarray
+    size: np.ndarray
+
+
+def explore(users: np.ndarray, pool: np.ndarray, places: int, share: float, seed: str) -> Exploration:
+    """Draw for users [B] which places are given away, and what from their pools [B, P] (True where an item may be drawn).
+
+    The draw hangs on the seed and the user's number alone, not on the block that the user is served in.
+    """
+    start = np.uint64(zlib.crc32(seed.encode()))
+    key = _mixed((users.astype(np.uint64)[:, None] << np.uint64(20)) ^ (start << np.uint64(32)))
+    given = _uniform(key, np.arange(places)) < share
+    chance = np.where(pool, _uniform(key, (1 << 16) + np.arange(pool.shape[1])), 2.0)
+    return Exploration(given & (users[:, None] >= 0), np.argsort(chance, axis=1, kind="stable"), pool.sum(axis=1))
+
+
+def _uniform(key: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return numbers in [0, 1) of keys [B, 1] and places [n]."""
+    return (_mixed(key + places.astype(np.uint64)[None, :]) >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def _mixed(value: np.ndarray) -> np.ndarray:
+    """Mix 64 bits (SplitMix64; Steele, Lea and Flood, OOPSLA 2014)."""
+    value = value * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def interleave(
+    best: np.ndarray, draws: Exploration, share: float, length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the shelf: columns of `best` [B, n] or of the pool, whether the latter, and propensities, all [B, length].
+
+    A column of -1 is an empty place: nothing is left.
+    """
+    users = np.arange(len(best))
+    columns = np.full((len(best), length), -1, np.int64)
+    explored, propensity = np.zeros((len(best), length), bool), np.ones((len(best), length))
+    from_best, from_pool = np.zeros(len(best), np.int64), np.zeros(len(best), np.int64)
+    for place in range(length):
+        left = draws.size - from_pool
+        gives = draws.given[:, place] & (left > 0)
+        has_best = from_best < best.shape[1]
+        if draws.order.shape[1]:
+            drawn = draws.order[users, np.minimum(from_pool, draws.order.shape[1] - 1)]
+        else:
+            drawn = np.full(len(best), -1)
+        own = best[users, np.minimum(from_best, best.shape[1] - 1)] if best.shape[1] else np.full(len(best), -1)
+        columns[:, place] = np.where(gives, drawn, np.where(has_best, own, -1))
+        explored[:, place] = gives
+        propensity[:, place] = np.where(gives, share / np.maximum(left, 1), np.where(left > 0, 1 - share, 1.0))
+        from_pool += gives
+        from_best += ~gives
+    return columns, explored, propensity

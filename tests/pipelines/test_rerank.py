@@ -1,0 +1,108 @@
+"""The order of a shelf against a slow one, written place by place for one user."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nightshelf.config import Rerank
+from nightshelf.errors import InputError
+from pipelines.rerank import Groups, order
+
+ITEMS = 12
+CODES = {
+    "category_1": [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, -1, -1],
+    "category_2": [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, -1, -1],
+    "category_3": [0, 0, 1, 2, 2, 2, 3, 3, 3, 4, -1, -1],
+    "brand": [0, 1, 0, 1, 0, 1, 2, 2, 2, -1, -1, 2],
+}
+GROUPS = Groups({name: np.array(codes, np.int32) for name, codes in CODES.items()})
+SHARES = {"category_1": 0.2, "category_2": 0.2, "category_3": 0.4, "brand": 0.2}
+
+
+def likeness(one: int, other: int) -> float:
+    return sum(share for name, share in SHARES.items() if CODES[name][one] == CODES[name][other] >= 0)
+
+
+def by_hand(scores: dict[int, float], rules: Rerank, length: int, repeated: dict[int, int]) -> list[int]:
+    """Return the items in the order in which a shelf takes them, one place after the other."""
+    worth = {item: score * (1 - rules.repeats) ** repeated[item] for item, score in scores.items()}
+    best = max(map(abs, worth.values()), default=1) or 1e-12
+    shelf: list[int] = []
+    while len(shelf) < min(length, len(scores)):
+        left = [item for item in sorted(scores) if item not in shelf]
+        full = {
+            item
+            for item in left
+            for column, most in rules.most_per.items()
+            if CODES[column][item] >= 0 and sum(CODES[column][other] == CODES[column][item] for other in shelf) >= most
+        }
+        pool = [item for item in left if item not in full] or left
+
+        def gain(item: int) -> float:
+            alike = max((likeness(item, other) for other in shelf), default=0.0)
+            return (1 - rules.diversity) * worth[item] / best - rules.diversity * alike
+
+        shelf.append(max(pool, key=lambda item: (round(gain(item), 5), -item)))
+    return shelf
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(st.integers(0, ITEMS - 1), st.integers(1, 40).map(lambda n: n / 40), max_size=ITEMS),
+    st.sampled_from([0.0, 0.25, 0.5]),
+    st.dictionaries(st.sampled_from(["category_1", "category_3", "brand"]), st.integers(1, 3), max_size=2),
+    st.sampled_from([0.0, 0.5]),
+    st.lists(st.integers(0, 2), min_size=ITEMS, max_size=ITEMS),
+    st.integers(1, 8),
+    st.randoms(),
+)
+def test_the_order_is_what_one_gets_place_by_place(
+    scores, diversity, most_per, repeats, repeated, length, chance
+) -> None:  # type: ignore[no-untyped-def]
+    rules = Rerank(diversity=diversity, most_per=most_per, repeats=repeats)
+    columns = list(range(ITEMS))
+    chance.shuffle(columns)  # candidates come in any order
+    score = np.array([[scores.get(item, -np.inf) for item in columns]])
+    counts = np.array([[repeated[item] for item in columns]])
+    found = order(score, np.array([columns]), length, rules, GROUPS, counts)[0]
+    shelf = [columns[place] for place in found if np.isfinite(score[0, place])]
+    expected = by_hand(scores, rules, length, dict(enumerate(repeated)))
+    worth = [round(_total(shelf[:n], scores, rules, repeated), 4) for n in range(len(shelf) + 1)]
+    assert worth == [round(_total(expected[:n], scores, rules, repeated), 4) for n in range(len(expected) + 1)]
+    assert len(set(shelf)) == len(shelf)
+
+
+def _total(shelf: list[int], scores: dict[int, float], rules: Rerank, repeated: list[int]) -> float:
+    """Return what the places gained; equal for orders that differ by ties alone, which 32-bit likeness may break otherwise."""
+    worth = {item: score * (1 - rules.repeats) ** repeated[item] for item, score in scores.items()}
+    best = max(map(abs, worth.values()), default=1)
+    total = 0.0
+    for place, item in enumerate(shelf):
+        alike = max((likeness(item, other) for other in shelf[:place]), default=0.0)
+        total += (1 - rules.diversity) * worth[item] / best - rules.diversity * alike
+    return total
+
+
+def test_a_cap_holds_while_others_are_left_and_gives_way_before_a_hole() -> None:
+    score, items = np.array([[0.9, 0.8, 0.7, 0.1, 0.05]]), np.array([[6, 7, 8, 9, 0]])
+    rules = Rerank(most_per={"category_3": 1})
+    assert items[0, order(score, items, 5, rules, GROUPS, np.zeros((1, 5)))[0]].tolist() == [6, 9, 0, 7, 8]
+
+
+def test_items_without_a_category_are_no_group() -> None:
+    score, items = np.array([[0.9, 0.8]]), np.array([[10, 11]])
+    rules = Rerank(most_per={"category_3": 1}, diversity=0.5)
+    assert items[0, order(score, items, 2, rules, GROUPS, np.zeros((1, 2)))[0]].tolist() == [10, 11]
+
+
+def test_what_counts_for_less_counts_for_less_below_zero_too() -> None:
+    score, items = np.array([[-0.2, -0.3]]), np.array([[0, 6]])
+    found = order(score, items, 2, Rerank(repeats=0.9), GROUPS, np.array([[1, 0]]))
+    assert items[0, found[0]].tolist() == [6, 0]
+
+
+def test_a_cap_on_what_items_do_not_have_is_refused(tiny_shop) -> None:  # type: ignore[no-untyped-def]
+    scenario = {"utility": {"click": 1}, "rerank": {"most_per": {"flavour": 2}}}
+    with pytest.raises(InputError, match=r"most_per: 'flavour' is unknown; known: category_1, .*, attribute_colour"):
+        tiny_shop(days=0, scenarios={"home_feed": scenario, "search": {"utility": {"click": 1}}})
