@@ -150,6 +150,22 @@ def ledgers() -> list[TableSpec]:
             ),
         ),
         TableSpec(
+            "candidate_recall",
+            "outcome event × candidate generator: what of a day's outcomes the last night before it had proposed",
+            ("event_type", "generator"),
+            (
+                AS_OF_DATE,
+                Column("candidates_of", "date", "the night that proposed"),
+                Column("event_type", "string", "the outcome: click, cart, purchase …"),
+                Column("generator", "string", "the candidate generator, or `*` for all together"),
+                Column(
+                    "outcomes", "int64", "different pairs of user and item with that outcome in a scenario on the day"
+                ),
+                Column("found", "int64", "those that were candidates"),
+                Column("recall", "float64", "found / outcomes"),
+            ),
+        ),
+        TableSpec(
             "model_metrics",
             "model_version × scenario × task × metric on the test days",
             ("model_version", "scenario", "task", "metric"),

@@ -80,6 +80,7 @@ def _facts(shop: Shop, day: dt.date, tables: "duckdb.DuckDBPyConnection") -> dic
         "promotions": [{**row, "evidence": read_evidence(row["evidence"])} for row in sections.promotions(tables, day)],
         "rates": sections.task_rates(tables, day, shop),
         "shelves": sections.shelves(tables, day),
+        "recalls": sections.candidate_recall(tables, day),
         "generators": sections.generators(tables, day),
         "top_items": sections.top_items(tables, day),
         "users": [

@@ -123,6 +123,15 @@ def generators(tables: "duckdb.DuckDBPyConnection", day: dt.date) -> list[Row]:
     return ask(tables, query, day=day)
 
 
+def candidate_recall(tables: "duckdb.DuckDBPyConnection", day: dt.date) -> list[Row]:
+    """Return for each generator, all together first, what it had proposed of the day's outcomes: event → recall."""
+    query = """
+        SELECT generator, any_value(candidates_of) AS candidates_of,
+            map_from_entries(list((event_type, recall) ORDER BY event_type)) AS recalls
+        FROM candidate_recall WHERE as_of_date = $day GROUP BY generator ORDER BY generator <> '*', max(recall) DESC, generator"""
+    return ask(tables, query, day=day)
+
+
 def top_items(tables: "duckdb.DuckDBPyConnection", day: dt.date, limit: int = 5) -> list[Row]:
     """Return the items that lie on most shelves of each scenario, with the share of its users that see them."""
     query = """
