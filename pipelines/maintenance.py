@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
 
 from nightshelf.config import Shop
 from nightshelf.logs import get_logger
@@ -32,13 +33,25 @@ class Kept:
     """What was done to one table: states and files before and after, bytes freed, partitions merged or dropped."""
 
     table: str
-    states: int
-    states_left: int
+    states: int = 0
+    states_left: int = 0
     files: int = 0
     files_deleted: int = 0
     bytes_freed: int = 0
     merged: int = 0
     dropped: int = 0
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether there was anything to do."""
+        return bool(self.files_deleted or self.merged or self.dropped or self.states > self.states_left)
+
+    def __str__(self) -> str:
+        """Return it in a line."""
+        return (
+            f"{self.table}: {self.files_deleted} of {self.files} files, {self.bytes_freed / 1e6:.1f} MB; "
+            f"{self.states - self.states_left} of {self.states} states; {self.merged} partitions merged, {self.dropped} dropped"
+        )
 
 
 def maintain(shop: Shop, now: dt.datetime, dry_run: bool = False) -> list[Kept]:
@@ -47,7 +60,7 @@ def maintain(shop: Shop, now: dt.datetime, dry_run: bool = False) -> list[Kept]:
     Args:
         shop: its `keep` says how long states and partitions are kept.
         now: the moment from which their age is counted.
-        dry_run: only tell what would be deleted of what is there; nothing is merged, expired or dropped.
+        dry_run: only tell which states and files would go of those that are there; nothing is merged or dropped.
 
     Raises:
         EngineError: another run holds the shop.
@@ -59,27 +72,23 @@ def maintain(shop: Shop, now: dt.datetime, dry_run: bool = False) -> list[Kept]:
             table = warehouse.load(name)
             if table is None:
                 continue
-            kept = Kept(name, len(table.snapshots()), len(table.snapshots()))
+            kept = Kept(name)
             if not dry_run:
                 kept.merged = _merge(warehouse, name) if name in {spec.name for spec in ledgers()} else 0
                 kept.dropped = _drop_partitions(warehouse, name, now)
-                kept.states_left = _expire(warehouse, name, now - dt.timedelta(days=shop.keep.snapshot_days))
-            _sweep(warehouse, name, kept, dry_run)
+                table.refresh()
+            left = _states_left(table, now - dt.timedelta(days=shop.keep.snapshot_days))
+            kept.states, kept.states_left = len(table.snapshots()), len(left)
+            _sweep(warehouse, table, left, kept, dry_run)
             done.append(kept)
-            log.info(
-                "%s: %d of %d states left, %d files deleted", name, kept.states_left, kept.states, kept.files_deleted
-            )
+            if kept.is_changed:
+                log.info("%s", kept)
     return done
 
 
 def told(done: list[Kept], dry_run: bool) -> str:
     """Return what was done, a line a table where something was, and a line for all."""
-    lines = [
-        f"{kept.table}: {kept.files_deleted} of {kept.files} files, {kept.bytes_freed / 1e6:.1f} MB; "
-        f"{kept.states - kept.states_left} of {kept.states} states; {kept.merged} partitions merged, {kept.dropped} dropped"
-        for kept in done
-        if kept.files_deleted or kept.merged or kept.dropped or kept.states > kept.states_left
-    ]
+    lines = [str(kept) for kept in done if kept.is_changed]
     files, size = sum(kept.files_deleted for kept in done), sum(kept.bytes_freed for kept in done)
     lines.append(
         f"{len(done)} tables: {files} files, {size / 1e6:.1f} MB {'would be deleted' if dry_run else 'deleted'}"
@@ -117,26 +126,29 @@ def _drop_partitions(warehouse: Warehouse, name: str, now: dt.datetime) -> int:
     return len(old)
 
 
-def _expire(warehouse: Warehouse, name: str, before: dt.datetime) -> int:
-    """Forget the states from before a moment, tagged ones too, but never the current one; return how many are left."""
-    table = warehouse.load(name)
-    assert table is not None
-    limit = int(before.timestamp() * 1000)
-    old = {snapshot.snapshot_id for snapshot in table.snapshots() if snapshot.timestamp_ms < limit}
-    tags = [ref for ref, at in table.metadata.refs.items() if ref != "main" and at.snapshot_id in old]
-    for tag in tags:
+def _states_left(table: Table, before: dt.datetime) -> list[Snapshot]:
+    """Return the states from a moment on, and the current one, however old."""
+    current, limit = table.current_snapshot(), int(before.timestamp() * 1000)
+    return [state for state in table.snapshots() if state == current or state.timestamp_ms >= limit]
+
+
+def _expire(table: Table, left: list[Snapshot]) -> None:
+    """Forget all other states, the tagged ones too."""
+    old = {state.snapshot_id for state in table.snapshots()} - {state.snapshot_id for state in left}
+    for tag in [ref for ref, at in table.metadata.refs.items() if ref != "main" and at.snapshot_id in old]:
         table.manage_snapshots().remove_tag(tag).commit()
     if old:
-        table.maintenance.expire_snapshots().older_than(before).commit()
-    return len(table.refresh().snapshots())
+        table.maintenance.expire_snapshots().by_ids(sorted(old)).commit()
 
 
-def _sweep(warehouse: Warehouse, name: str, kept: Kept, dry_run: bool) -> None:
-    table = warehouse.load(name)
-    assert table is not None
-    wanted = {path.removeprefix("file://") for path in _referenced(table)}
+def _sweep(warehouse: Warehouse, table: Table, left: list[Snapshot], kept: Kept, dry_run: bool) -> None:
+    """Expire all states but `left`, and delete the files that none of these refers to."""
+    if not dry_run:
+        _expire(table, left)
+        table.refresh()
+    wanted = {path.removeprefix("file://") for path in _referenced(table, left)}
     youngest = time.time() - _GRACE_SECONDS
-    folders = (warehouse_dir(warehouse.shop) / "data" / name, Path(table.location().removeprefix("file://")))
+    folders = (warehouse_dir(warehouse.shop) / "data" / kept.table, Path(table.location().removeprefix("file://")))
     for file in [file for folder in folders for file in folder.rglob("*") if file.is_file()]:
         kept.files += 1
         told = file.stat()
@@ -150,12 +162,12 @@ def _sweep(warehouse: Warehouse, name: str, kept: Kept, dry_run: bool) -> None:
         _remove_empty(folders[0])
 
 
-def _referenced(table: Table) -> Iterator[str]:
-    """Yield the path of every file that a state of the table, or its metadata, refers to."""
+def _referenced(table: Table, states: list[Snapshot]) -> Iterator[str]:
+    """Yield the path of every file that one of these states of the table, or its metadata, refers to."""
     yield table.metadata_location
     yield from (entry.metadata_file for entry in table.metadata.metadata_log)
     seen: set[str] = set()
-    for snapshot in table.snapshots():
+    for snapshot in states:
         yield snapshot.manifest_list
         for manifest in snapshot.manifests(table.io):
             if manifest.manifest_path in seen:
