@@ -3,7 +3,7 @@ SHELL := /bin/sh
 JOBS := .venv/jobs/bin
 AIRFLOW := .venv/airflow/bin
 .DEFAULT_GOAL := help
-.PHONY: help env lock night up down doctor test test-cluster test-engines test-peers test-torchrec coverage lint format bench-night bench-truth bench-dirt bench-features bench-gpu bench-recipes bench-movielens bench-training chaos docs
+.PHONY: help env lock night up down doctor test test-cluster test-engines test-peers test-torchrec coverage lint format bench-night bench-truth bench-dirt bench-features bench-gpu bench-readers bench-recipes bench-movielens bench-training chaos docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ bench-features: env ## raw logs to training examples at 1 and 10 million events,
 
 bench-gpu: env ## MMoE and PLE on this machine's accelerator, beside what it could do at best; last line JSON
 	@$(JOBS)/python -m benchmarks.gpu
+
+bench-readers: env ## who reads while nights publish, are refused and are killed sees whole versions; last line JSON
+	@$(JOBS)/python -m benchmarks.readers
 
 bench-recipes: env ## every backbone and balance on the demo night beside models that share nothing; last line JSON
 	@$(JOBS)/python -m benchmarks.recipes

@@ -42,6 +42,11 @@ def report_file(shop: Shop, as_of_date: dt.date) -> Path:
     return shop.home / "reports" / f"{as_of_date}.html"
 
 
+def views_file(shop: Shop) -> Path:
+    """Return the DuckDB file whose views are the shop's tables."""
+    return shop.home / f"{shop.shop}.duckdb"
+
+
 def data_docs_file(shop: Shop, as_of_date: dt.date) -> Path:
     """Return the page of a night's data checks."""
     return shop.home / "data_docs" / str(as_of_date) / "index.html"

@@ -19,6 +19,7 @@ from nightshelf.config import Shop
 from nightshelf.logs import get_logger
 from nightshelf.paths import warehouse_dir
 from nightshelf.shelf_tables import ledgers
+from pipelines.sql import write_views
 from pipelines.stage import lease
 from pipelines.warehouse import Warehouse, conform, write_days
 
@@ -83,6 +84,8 @@ def maintain(shop: Shop, now: dt.datetime, dry_run: bool = False) -> list[Kept]:
             done.append(kept)
             if kept.is_changed:
                 log.info("%s", kept)
+        if not dry_run and done:
+            write_views(warehouse)
     return done
 
 

@@ -11,6 +11,7 @@ import duckdb
 from nightshelf.errors import EngineError, GateError, InputError
 from pipelines.audit import audit_shelves
 from pipelines.shelf_status import TABLE, tell_status
+from pipelines.sql import write_views
 from pipelines.stage import Night, StageResult
 from pipelines.warehouse import DAY_FOLDER
 
@@ -44,6 +45,7 @@ def run(night: Night) -> StageResult:
         raise EngineError(f"{told}; the shelves before are back; run the stage again")
     night.warehouse.tag(TABLE, f"night-{night.as_of_date}")
     tell_status(night.warehouse, night.as_of_date, night.run_id, "published")
+    write_views(night.warehouse)
     return StageResult(rows_in=rows, rows_out=rows, inputs=["shelf_drafts"], message=f"content {reads}")
 
 

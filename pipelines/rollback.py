@@ -8,6 +8,7 @@ from nightshelf.config import Shop
 from nightshelf.dates import parse_as_of_date
 from nightshelf.errors import InputError
 from pipelines.shelf_status import TABLE, tell_status
+from pipelines.sql import write_views
 from pipelines.stage import lease
 from pipelines.warehouse import Warehouse
 
@@ -43,6 +44,7 @@ def rollback(shop: Shop, to: str, reason: str = "") -> str:
             raise InputError(f"--to {to}: {gone[0]} and with it that state is gone; give a later night")
         warehouse.restore(TABLE, wanted)
         tell_status(warehouse, night, f"{night}-rollback-{uuid.uuid4().hex[:12]}", "rolled_back", reason)
+        write_views(warehouse)
     return f"shop {shop.shop} serves the shelves of {night} again (snapshot {wanted}, was {current})"
 
 

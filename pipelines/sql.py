@@ -3,14 +3,16 @@
 import csv
 import datetime as dt
 import json
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from nightshelf.config import Shop
 from nightshelf.errors import InputError
-from nightshelf.paths import warehouse_dir
+from nightshelf.paths import views_file, warehouse_dir
 from pipelines.warehouse import Warehouse
 
 
@@ -35,6 +37,22 @@ def connect(warehouse: Warehouse, as_of: str = "") -> duckdb.DuckDBPyConnection:
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
+
+
+def write_views(warehouse: Warehouse) -> Path:
+    """Write the shop's file of views, for any client that opens DuckDB files; return it.
+
+    Its views name the files of the tables as they are now, so it is written anew by each night's publish, a rollback and the
+    maintenance. Who has it open keeps the old one.
+    """
+    target = views_file(warehouse.shop)
+    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    with duckdb.connect(str(fresh)) as connection:
+        for name in warehouse.specs:
+            _create_view(connection, warehouse, name, warehouse.files(name))
+    fresh.replace(target)
+    return target
 
 
 def print_query(shop: Shop, query: str, output: str, as_of: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 
+from nightshelf.blocked import blocked_items
 from nightshelf.config import Shop
 from nightshelf.dates import parse_as_of_date
 from nightshelf.errors import InputError
@@ -181,6 +182,7 @@ class _Look:
                 "SELECT item_id FROM items WHERE as_of_date = $day AND stock = 0 AND item_id IN (SELECT unnest($items))"
             )
             found |= {row["item_id"]: "out of stock" for row in self.ask(query, day=day, items=items)}
+        found |= dict.fromkeys(blocked_items(self.shop).intersection(items), "blocked")
         return dict(sorted(found.items()))
 
     def proposed_items(self, day: dt.date) -> set[str]:

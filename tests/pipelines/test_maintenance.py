@@ -5,9 +5,11 @@ import os
 import time
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from nightshelf.errors import InputError
+from nightshelf.paths import views_file
 from pipelines.maintenance import maintain, told
 from pipelines.rollback import rollback
 from pipelines.sql import connect
@@ -61,6 +63,8 @@ def test_what_nobody_can_read_goes_and_the_rest_stays(used):
     assert data_files(used, "items") == sorted([*used.files("items"), *fresh])
     assert len(fresh) == 1
     assert told_of["items"].bytes_freed > 1000
+    with duckdb.connect(str(views_file(used.shop)), read_only=True) as file:
+        assert file.execute("SELECT count(*) FROM items").fetchall() == [(6,)]
     assert told_of["shelf_status"].merged == 1  # two files of the other partition are few
     assert len(used.files("shelf_status", [EVE])) == 1
     _age(used.shop.home)

@@ -2,9 +2,11 @@
 
 import datetime as dt
 
+import duckdb
 import pytest
 
 from nightshelf.errors import EngineError, GateError, InputError
+from nightshelf.paths import views_file
 from pipelines.rollback import rollback
 from pipelines.stage import lease, run_stage
 from pipelines.warehouse import Warehouse
@@ -65,6 +67,23 @@ def test_a_night_is_rolled_back_and_the_way_back_is_open(night, publish_night):
     ]  # fmt: skip
     reasons = Warehouse(night.shop).read("shelf_status")["reason"].to_pylist()
     assert reasons.count("prices were wrong") == 1
+
+
+def test_the_file_of_views_shows_what_is_served(night, publish_night):
+    def shown():
+        with duckdb.connect(str(views_file(night.shop)), read_only=True) as file:
+            return file.execute(
+                "SELECT DISTINCT as_of_date, max(score) FROM recommendations GROUP BY 1 ORDER BY 1"
+            ).fetchall()
+
+    publish_night(D1, shelves(0.5))
+    assert shown() == [(D1, 0.5)]
+    with duckdb.connect(str(views_file(night.shop)), read_only=True) as held:
+        publish_night(D2, shelves(0.6))  # whoever has the file open does not keep the night from writing it anew
+        assert held.execute("SELECT count(DISTINCT as_of_date) FROM recommendations").fetchall() == [(1,)]
+    assert shown() == [(D1, 0.5), (D2, 0.6)]
+    rollback(night.shop, "2026-02-05")
+    assert shown() == [(D1, 0.5)]
 
 
 def test_of_a_night_that_was_published_twice_the_last_state_is_meant(night, publish_night):

@@ -92,6 +92,12 @@ def test_another_nights_shelf_differs_for_reasons(shop):
     assert explain(shop, "u1", "home_feed", "2026-02-04", "2026-02-04").changes == []
 
 
+def test_a_blocked_item_is_told(shop):
+    (shop.home / "blocked.txt").write_text("i6\n")
+    found = explain(shop.model_copy(update={"blocked": "blocked.txt"}), "*", "home_feed")
+    assert [(row["item_id"], row["rule"]) for row in found.excluded] == [("i6", "blocked")]
+
+
 def test_a_stranger_has_bought_nothing(shop):
     found = explain(shop, "*", "home_feed", against="2026-02-04")
     assert [row["item_id"] for row in found.excluded] == []
