@@ -20,7 +20,7 @@ test-cluster: env ## the feature jobs on a Spark cluster of two workers, one of 
 	$(JOBS)/python -m pytest tests/cluster -m cluster
 
 test-engines: env ## the feature jobs' tests on Sail, histories on Spark, nights on three engines and of late events; minutes
-	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest tests/feature_jobs tests/pipelines/test_clean.py tests/pipelines/test_waiting_events.py tests/pipelines/test_features.py tests/pipelines/test_file_order.py
+	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest tests/feature_jobs tests/pipelines/test_clean.py tests/pipelines/test_features.py tests/pipelines/test_file_order.py
 	$(JOBS)/python -m pytest -m "engines or histories"
 
 test-peers: .venv/peers/ready ## our backbones beside those of other libraries, with the same weights

@@ -9,7 +9,7 @@ from nightshelf.identity import ensure_key, user_key
 from pipelines.stage import run_stage
 from pipelines.warehouse import Warehouse
 
-pytestmark = [pytest.mark.spark, pytest.mark.night]
+pytestmark = [pytest.mark.spark, pytest.mark.histories]
 DAYS = [dt.date(2026, 2, n) for n in (1, 2, 3, 4)]
 D1, D2, D3, D4 = DAYS
 HEADER = ["sku", "title", "category", "brand", "price", "stock", "colour"]
