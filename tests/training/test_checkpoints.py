@@ -251,6 +251,7 @@ def test_a_loss_that_is_not_finite_is_survived_across_interruptions(
 def test_a_signal_that_nobody_asked_for_acts_in_the_end_and_a_second_interrupt_at_once():
     heard = []
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process ignores it
     try:
         with asked_to_end() as asked:
             assert not asked()
@@ -266,9 +267,10 @@ def test_a_signal_that_nobody_asked_for_acts_in_the_end_and_a_second_interrupt_a
             signal.raise_signal(signal.SIGINT)
             assert asked()
             signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def test_in_another_thread_signals_are_left_alone():
