@@ -38,8 +38,8 @@ import datetime as dt
 
 from airflow.sdk import DAG, Asset, CronPartitionTimetable, Param, chain
 
-from pipelines.airflow_stage import GPU_POOL, scheduled_shop, shop_files, stage, triage_notes
-from pipelines.night_request import SCENARIO_PATTERN, SHOP_PATTERN
+from pipelines.airflow_stage import GPU_POOL, scheduled_shop, shop_param, stage, triage_notes
+from pipelines.night_request import SCENARIO_PATTERN
 
 SHOP_FILE, SHOP = scheduled_shop()
 NOTES = triage_notes(__doc__)
@@ -65,14 +65,7 @@ with DAG(
             title="as_of_date",
             description="The last day whose logs the night may know. Empty: the last complete day in the shop's time zone.",
         ),
-        "shop": Param(
-            SHOP_FILE,
-            type="string",
-            pattern=SHOP_PATTERN,
-            examples=shop_files(),
-            title="Shop",
-            description="A shop file of conf/shops.",
-        ),
+        "shop": shop_param(SHOP_FILE),
         "retrain": Param(
             True, type="boolean", title="Retrain", description="No: the champion stays, and only the shelves are new."
         ),

@@ -10,10 +10,9 @@ The task is one command, `nightshelf maintain --shop F`; with `--dry-run` it onl
 
 import datetime as dt
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param
+from airflow.sdk import DAG, CronTriggerTimetable
 
-from pipelines.airflow_stage import MaintainOperator, scheduled_shop, shop_files, triage_notes
-from pipelines.night_request import SHOP_PATTERN
+from pipelines.airflow_stage import MaintainOperator, scheduled_shop, shop_param, triage_notes
 
 SHOP_FILE, SHOP = scheduled_shop()
 
@@ -28,14 +27,7 @@ with DAG(
     dagrun_timeout=dt.timedelta(hours=10),
     tags=["nightshelf", "weekly", SHOP.shop],
     params={
-        "shop": Param(
-            SHOP_FILE,
-            type="string",
-            pattern=SHOP_PATTERN,
-            examples=shop_files(),
-            title="Shop",
-            description="A shop file of conf/shops.",
-        ),
+        "shop": shop_param(SHOP_FILE),
     },
 ) as dag:
     MaintainOperator(

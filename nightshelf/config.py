@@ -213,7 +213,7 @@ class Spark(Strict):
         return self
 
 
-# Tables that no later night reads.
+# Tables that no night reads, or (candidates, for their recall) no further back than a week.
 _DROPPABLE = ("candidates", "shelf_drafts", "recommendations", "quarantine")
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from nightshelf.config import Shop, load_shop
 from nightshelf.errors import GateError, InputError
-from pipelines.night_request import NightRequest, decide_as_of_date, read_request
+from pipelines.night_request import SHOP_PATTERN, NightRequest, decide_as_of_date, read_request
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_SHOP = "conf/shops/demo.yaml"
@@ -49,6 +49,18 @@ def scheduled_shop() -> tuple[str, Shop]:
 def shop_files() -> list[str]:
     """Return the shop files that the trigger form offers."""
     return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "conf" / "shops").glob("*.yaml"))
+
+
+def shop_param(default: str) -> Param:
+    """Return the field of the trigger form that asks for a shop file."""
+    return Param(
+        default,
+        type="string",
+        pattern=SHOP_PATTERN,
+        examples=shop_files(),
+        title="Shop",
+        description="A shop file of conf/shops.",
+    )
 
 
 def triage_notes(doc: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
@@ -21,7 +22,7 @@ from nightshelf.paths import warehouse_dir
 from nightshelf.shelf_tables import ledgers
 from pipelines.sql import write_views
 from pipelines.stage import lease
-from pipelines.warehouse import Warehouse, conform, write_days
+from pipelines.warehouse import Warehouse, arrow_schema, conform, write_days
 
 # A ledger gains a file a row; from so many in a partition on they are merged.
 _MANY_FILES = 8
@@ -101,32 +102,31 @@ def told(done: list[Kept], dry_run: bool) -> str:
 
 def _merge(warehouse: Warehouse, name: str) -> int:
     """Write the partitions of a ledger that have many files anew, as one file each."""
-    table = warehouse.load(name)
-    days = warehouse.partitions(name)
-    if table is None or not days:
-        return 0
-    many = [day for day in days if len(warehouse.files(name, [day])) > _MANY_FILES]
+    many = [day for day in warehouse.partitions(name) if len(warehouse.files(name, [day])) > _MANY_FILES]
     if many:
-        run_id = f"{days[-1]}-maintain-{uuid.uuid4().hex[:12]}"
-        folder = warehouse.new_run_dir(name, run_id)
-        write_days(conform(warehouse.read(name, many), warehouse.specs[name]), folder, many)
-        # By the newest night, so that no look at an earlier one takes this state for its own
-        warehouse.publish(name, folder, many, {"run_id": run_id, "as_of_date": str(days[-1])})
+        _write_anew(warehouse, name, many, warehouse.read(name, many))
     return len(many)
 
 
 def _drop_partitions(warehouse: Warehouse, name: str, now: dt.datetime) -> int:
     """Drop the partitions that are older than the shop file wants to keep; their files go with the states that have them."""
-    days = warehouse.partitions(name)
     most = warehouse.shop.keep.partition_days.get(name)
-    if most is None or not days:
+    if most is None:
         return 0
-    old = [day for day in days if day < now.date() - dt.timedelta(days=most)]
+    old = [day for day in warehouse.partitions(name) if day < now.date() - dt.timedelta(days=most)]
     if old:
-        run_id = f"{days[-1]}-maintain-{uuid.uuid4().hex[:12]}"
-        folder = warehouse.new_run_dir(name, run_id)
-        warehouse.publish(name, folder, old, {"run_id": run_id, "as_of_date": str(days[-1])})
+        _write_anew(warehouse, name, old, arrow_schema(warehouse.specs[name]).empty_table())
     return len(old)
+
+
+def _write_anew(warehouse: Warehouse, name: str, days: list[dt.date], rows: pa.Table) -> None:
+    newest = warehouse.partitions(name)[
+        -1
+    ]  # the state bears its date, so that no look at an earlier night takes it for its own
+    run_id = f"{newest}-maintain-{uuid.uuid4().hex[:12]}"
+    folder = warehouse.new_run_dir(name, run_id)
+    write_days(conform(rows, warehouse.specs[name]), folder, days)
+    warehouse.publish(name, folder, days, {"run_id": run_id, "as_of_date": str(newest)})
 
 
 def _states_left(table: Table, before: dt.datetime) -> list[Snapshot]:
