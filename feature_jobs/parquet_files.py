@@ -16,11 +16,12 @@ from pyspark.sql.pandas.types import to_arrow_schema
 # A column that orders the rows of a task, and stays out of the files.
 ORDER = "_order"
 _ROW_GROUP_BYTES = 64 << 20
+_MOST_ROW_GROUPS = 8
 Batches = Iterable[pa.RecordBatch]
 
 
 def write_from_tasks(df: DataFrame, folder: str, split_by: list[str], plain: list[str]) -> None:
-    """Write the rows as they come below `folder/<column>=<value>/…` for the columns of `split_by`, one file a task and folder.
+    """Write the rows as they come below `folder/<column>=<value>/…` for the columns of `split_by`, a file or more a task.
 
     The Parquet columns `plain` have no dictionary. Without `split_by` there is a file even if there are no rows.
     """
@@ -66,20 +67,23 @@ def _text(value: object) -> str:
 
 
 class _File:
-    """One Parquet file of a folder, written a row group at a time."""
+    """The Parquet files of one folder and task, one after the other, written a row group at a time."""
 
     def __init__(self, folder: Path, schema: pa.Schema, plain: list[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._schema = schema
+        self._folder, self._schema = folder, schema
         self._waiting: list[pa.RecordBatch] = []
         self.waiting_bytes = 0
-        with_dictionary = [name for field in schema if (name := parquet_path(field)) not in plain]
-        self._file = pq.ParquetWriter(
-            folder / f"part-{uuid4().hex}.parquet",
-            schema,
+        self._with_dictionary = [name for field in schema if (name := parquet_path(field)) not in plain]
+        self._file, self._groups = self._open(), 0
+
+    def _open(self) -> pq.ParquetWriter:
+        return pq.ParquetWriter(
+            self._folder / f"part-{uuid4().hex}.parquet",
+            self._schema,
             compression="zstd",
             compression_level=1,
-            use_dictionary=with_dictionary,
+            use_dictionary=self._with_dictionary,
             store_schema=False,
         )
 
@@ -88,9 +92,13 @@ class _File:
         self.waiting_bytes += rows.nbytes
 
     def flush(self) -> None:
-        if self._waiting:
-            self._file.write_table(pa.Table.from_batches(self._waiting, self._schema))
-        self._waiting, self.waiting_bytes = [], 0
+        if not self._waiting:
+            return
+        if self._groups == _MOST_ROW_GROUPS:
+            self._file.close()
+            self._file, self._groups = self._open(), 0
+        self._file.write_table(pa.Table.from_batches(self._waiting, self._schema))
+        self._waiting, self.waiting_bytes, self._groups = [], 0, self._groups + 1
 
     def close(self) -> None:
         self.flush()

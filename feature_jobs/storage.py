@@ -30,13 +30,14 @@ def read_table(spark: SparkSession, spec: TableSpec, files: list[str]) -> DataFr
 
 
 def write_table(
-    df: DataFrame, spec: TableSpec, folder: Path, sort_by: list[str], files_per_day: int | None = 1, split_by: str = ""
+    df: DataFrame, spec: TableSpec, folder: Path, sort_by: list[str], by_task: bool = False, split_by: str = ""
 ) -> None:
     """Write the rows below `folder/_day=<as_of_date>/`, conformed to the spec and sorted inside each file.
 
-    With `files_per_day`, each day becomes at most that many files (rows with equal first sort column stay together);
-    None keeps df's own partitioning: each of its tasks writes one file a day. `split_by` names a column beyond the spec
-    whose values part the rows into folders of their own: `folder/<split_by>=<value>/_day=…`.
+    The rows of a day come together, those of small days in one task; a day larger than Spark's advisory size of a
+    partition (spark.sql.adaptive.advisoryPartitionSizeInBytes) is cut into files of about that size. With `by_task` df's
+    own partitioning stays: each of its tasks writes one file a day. `split_by` names a column beyond the spec whose values
+    part the rows into folders of their own: `folder/<split_by>=<value>/_day=…`.
     """
     split = [split_by] if split_by else []
     day = F.col("as_of_date").cast("string").alias(DAY_FOLDER)
@@ -45,9 +46,8 @@ def write_table(
     if is_embedded():
         write_files(_sorted(rows, folders, sort_by), str(folder), folders)
         return
-    if files_per_day is not None:
-        part = F.pmod(F.xxhash64(sort_by[0]), F.lit(files_per_day)) if files_per_day > 1 else F.lit(0)
-        rows = rows.repartition(F.col(DAY_FOLDER), part)
+    if not by_task:
+        rows = rows.hint("rebalance", F.col(DAY_FOLDER))
     write_files(rows.sortWithinPartitions(*folders, *sort_by), str(folder), folders)
 
 
@@ -58,11 +58,13 @@ def _sorted(rows: DataFrame, folders: list[str], sort_by: list[str]) -> DataFram
     return rows.withColumn(ORDER, F.row_number().over(Window.partitionBy(*folders).orderBy(*sort_by)))
 
 
-def write_day(df: DataFrame, spec: TableSpec, folder: Path, day: dt.date, most_files: int) -> None:
-    """Write the rows of one day below `folder/_day=<day>/` as they come, one file a task: for one large partition."""
+def write_day(df: DataFrame, spec: TableSpec, folder: Path, day: dt.date, sort_by: list[str], most_files: int) -> None:
+    """Write the rows of one day below `folder/_day=<day>/`, one sorted file a task: for one large partition."""
+    rows = df.select(conformed(spec))
     # Sail waits for itself if it is to bring the parts of a union together, and has few tasks anyway
-    rows = df if is_embedded() else df.coalesce(most_files)
-    write_files(rows.select(conformed(spec)), f"{folder}/{DAY_FOLDER}={day}")
+    if not is_embedded():
+        rows = rows.coalesce(most_files).sortWithinPartitions(*sort_by)
+    write_files(rows, f"{folder}/{DAY_FOLDER}={day}")
 
 
 def keep(df: DataFrame) -> DataFrame:

@@ -41,13 +41,13 @@ class Attempt:
         ]
 
     def write(
-        self, table: str, rows: "DataFrame", dates: list[dt.date], sort_by: list[str], files_per_day: int | None = 1
+        self, table: str, rows: "DataFrame", dates: list[dt.date], sort_by: list[str], by_task: bool = False
     ) -> None:
-        """Write the partitions `dates` of a table."""
+        """Write the partitions `dates` of a table; `by_task`: as the rows lie, each task one file a day."""
         from feature_jobs.storage import write_table
 
         folder = self._night.warehouse.new_run_dir(table, self._night.run_id)
-        write_table(rows, self._night.warehouse.specs[table], folder, sort_by, files_per_day)
+        write_table(rows, self._night.warehouse.specs[table], folder, sort_by, by_task)
         self._written[table] = (folder, dates)
 
     def write_parts(self, table: str, parts: "Iterable[DataFrame]", dates: list[dt.date], sort_by: list[str]) -> None:
@@ -56,16 +56,16 @@ class Attempt:
 
         folder = self._night.warehouse.new_run_dir(table, self._night.run_id)
         for rows in parts:
-            write_table(rows, self._night.warehouse.specs[table], folder, sort_by, files_per_day=None)
+            write_table(rows, self._night.warehouse.specs[table], folder, sort_by, by_task=True)
         self._written[table] = (folder, dates)
 
-    def write_night(self, table: str, rows: "DataFrame") -> None:
+    def write_night(self, table: str, rows: "DataFrame", sort_by: list[str]) -> None:
         """Write the night's partition of a table that has no other, in as many files as shuffles have partitions."""
         from feature_jobs.storage import write_day
 
         folder, day = self._night.warehouse.new_run_dir(table, self._night.run_id), self._night.as_of_date
         spec = self._night.warehouse.specs[table]
-        write_day(rows, spec, folder, day, self._night.shop.spark.shuffle_partitions)
+        write_day(rows, spec, folder, day, sort_by, self._night.shop.spark.shuffle_partitions)
         self._written[table] = (folder, [day])
 
     def write_arrow(self, table: str, rows: "pa.Table") -> None:

@@ -208,7 +208,7 @@ def _write_events_and_quarantine(job: _Job, known: "DataFrame | None") -> None:
     marked = mark_duplicates(good, _earlier_events(job), near)
     # The tasks of the comparison write a file a day each: another shuffle would only cost
     write_table(
-        marked, specs["events"], job.folders["events"], ["user_key", "event_ts", "event_id"], None, "is_duplicate"
+        marked, specs["events"], job.folders["events"], ["user_key", "event_ts", "event_id"], True, "is_duplicate"
     )
 
 

@@ -132,7 +132,7 @@ class FeatureWriter:
 
         days = missing_days(self.night, ("impressions",), sorted({*self.known, *self.near}))
         rows = impressions(self.tables.read("events", days), self.shop)
-        self.tables.write("impressions", rows, days, [], files_per_day=None)
+        self.tables.write("impressions", rows, days, [], by_task=True)
 
     def acts(self) -> None:
         """Write acts."""
@@ -229,14 +229,16 @@ class FeatureWriter:
         from feature_jobs.user_category_features import user_category_features
 
         days, users = self.tables.read("user_category_days", self.known), self.tables.read("user_features", [self.day])
-        self.tables.write_night("user_category_features", user_category_features(days, users, self.shop, self.day))
+        rows = user_category_features(days, users, self.shop, self.day)
+        self.tables.write_night("user_category_features", rows, ["user_key"])
 
     def user_scenario_features(self) -> None:
         """Write user_scenario_features."""
         from feature_jobs.user_scenario_features import user_scenario_features
 
         days, users = self.tables.read("user_days", self.known), self.tables.read("user_features", [self.day])
-        self.tables.write_night("user_scenario_features", user_scenario_features(days, users, self.shop, self.day))
+        rows = user_scenario_features(days, users, self.shop, self.day)
+        self.tables.write_night("user_scenario_features", rows, ["user_key"])
 
     def attribute_features(self) -> None:
         """Write attribute_features."""
@@ -305,4 +307,4 @@ class FeatureWriter:
         acts = self.month.where(self.month.as_of_date.isin(month))
         names = ("item_features", "item_scenario_features", "item_graph")
         inputs = CandidateInputs(acts, self.catalogue, *(self.tables.read(name, [self.day]) for name in names))
-        self.tables.write_night("candidates", candidates(inputs, self.shop, self.day))
+        self.tables.write_night("candidates", candidates(inputs, self.shop, self.day), ["user_key"])

@@ -1,6 +1,7 @@
 """Schema and storage: what is written is read back equal, by Spark and by the warehouse."""
 
 import datetime as dt
+import hashlib
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,17 +30,43 @@ def test_every_table_survives_the_way_through_spark_and_the_warehouse(spark, tin
     assert warehouse.read(spec.name).schema.names == arrow_schema(spec).names
 
 
-def test_files_per_day_bounds_the_files(spark, tiny_shop, tmp_path):
+def _written_users(spark, tiny_shop, folder, rows):
+    """Write users of three days, of which the first has half the rows; return the rows of each file by day."""
     spec = table_specs(tiny_shop(days=0))["users"]
-    frame = spark.range(100).selectExpr(
-        "date'2026-02-01' + cast(id % 2 as int) as as_of_date", "cast(id as string) as user_key", "'x' as user_age_band"
+    frame = spark.range(0, rows, 1, 6).selectExpr(
+        "date'2026-02-01' + cast(greatest(id % 4 - 1, 0) as int) as as_of_date",
+        "sha2(cast(id as string), 256) as user_key",
+        "'x' as user_age_band",
     )
-    write_table(frame, spec, tmp_path / "out", ["user_key"], files_per_day=2)
-    found = [
-        len(list(folder.glob("*.parquet"))) for folder in (tmp_path / "out").iterdir() if folder.name.startswith("_day")
-    ]
-    assert len(found) == 2
-    assert max(found) <= 2
+    write_table(frame, spec, folder, ["user_key"])
+    files = sorted(folder.glob("_day=*/*.parquet"))
+    return {
+        day.name: [pq.read_table(f)["user_key"].to_pylist() for f in files if f.parent == day]
+        for day in folder.iterdir()
+    }
+
+
+def test_small_days_have_one_sorted_file(spark, tiny_shop, tmp_path):
+    of_days = _written_users(spark, tiny_shop, tmp_path / "out", 400)
+    assert [len(files) for _, files in sorted(of_days.items())] == [1, 1, 1]
+    assert [len(files[0]) for _, files in sorted(of_days.items())] == [200, 100, 100]
+    assert all(files[0] == sorted(files[0]) for files in of_days.values())
+
+
+def test_a_large_day_is_cut_into_sorted_files(spark, tiny_shop, tmp_path):
+    advisory = "spark.sql.adaptive.advisoryPartitionSizeInBytes"
+    before = spark.conf.get(advisory)
+    spark.conf.set(advisory, "200k")
+    try:
+        of_days = _written_users(spark, tiny_shop, tmp_path / "out", 40_000)
+    finally:
+        spark.conf.set(advisory, before)
+    large = of_days["_day=2026-02-01"]
+    assert 3 <= len(large) <= 12  # 20,000 keys of 64 letters are some 1.3 MB
+    assert all(keys == sorted(keys) for keys in large)
+    assert sorted(key for files in of_days.values() for keys in files for key in keys) == sorted(
+        hashlib.sha256(str(n).encode()).hexdigest() for n in range(40_000)
+    )
 
 
 def test_no_files_are_no_rows(spark, tiny_shop):
