@@ -3,7 +3,7 @@ SHELL := /bin/sh
 JOBS := .venv/jobs/bin
 AIRFLOW := .venv/airflow/bin
 .DEFAULT_GOAL := help
-.PHONY: help env lock night up down doctor test test-cluster test-engines test-peers test-torchrec coverage lint format bench-night bench-truth bench-dirt bench-features bench-gpu bench-readers bench-recipes bench-movielens bench-training chaos docs
+.PHONY: help env lock night up down doctor test test-cluster test-engines test-stack test-peers test-torchrec coverage lint format bench-night bench-truth bench-dirt bench-features bench-gpu bench-readers bench-recipes bench-movielens bench-training bench-shelves bench-peers chaos docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test-cluster: env ## the feature jobs on a Spark cluster of two workers, one of 
 test-engines: env ## the feature jobs' tests on Sail, histories on Spark, nights on three engines and of late events; minutes
 	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest tests/feature_jobs tests/pipelines/test_clean.py tests/pipelines/test_features.py tests/pipelines/test_file_order.py
 	$(JOBS)/python -m pytest -m "engines or histories"
+
+test-stack: env ## exports to real servers of PostgreSQL and Redis, which it starts on loopback; a minute
+	@$(JOBS)/python -m pytest tests/stack -m stack
 
 test-peers: .venv/peers/ready ## our backbones beside those of other libraries, with the same weights
 	.venv/peers/bin/python -m pytest tests/peers -m peers
@@ -86,6 +89,12 @@ bench-movielens: env ## every backbone by a published protocol on MovieLens-1M, 
 
 bench-training: .venv/peers/ready ## training beside torch-rechub, deepctr-torch and fuxictr on one table; last line JSON
 	@$(JOBS)/python -m benchmarks.training_speed
+
+bench-shelves: .venv/peers/ready ## the search for the nearest items beside faiss, implicit and plain torch; last line JSON
+	@$(JOBS)/python -m benchmarks.shelves
+
+bench-peers: .venv/peers/ready ## twenty items of the whole catalogue on public logs, beside implicit and what is simple; last line JSON
+	@$(JOBS)/python -m benchmarks.top_n
 
 chaos: env ## kill -9 each stage at random moments and compare; last line JSON
 	@$(JOBS)/python benchmarks/chaos.py

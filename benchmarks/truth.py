@@ -18,7 +18,7 @@ from rich.table import Table
 from nightshelf.config import load_shop
 from nightshelf.errors import NightshelfError
 from nightshelf.identity import key_file
-from pipelines.candidate_lists import EVERYBODY
+from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY
 from pipelines.warehouse import Warehouse
 from simulation.score import score_shelves
 
@@ -53,9 +53,10 @@ def main() -> None:
     scores = score_shelves(shop, ours, day, arguments.users, key)
     _print(day, scores)
     users = sorted(set(ours["user_key"].to_pylist()))
+    candidates = pa.concat_tables(warehouse.read(table, [day]) for table in CANDIDATE_TABLES)
     generators = {
         name: round(score_shelves(shop, shelves, day, min(arguments.users, GENERATOR_USERS), key)["gap_closed_mean"], 4)
-        for name, shelves in generator_shelves(warehouse.read("candidates", [day]), users, list(shop.scenarios)).items()
+        for name, shelves in generator_shelves(candidates, users, list(shop.scenarios)).items()
     }
     gaps = {name: round(gap, 4) for name, gap in scores["gap_closed"].items()}
     line = {"gap_closed": gaps, "gap_closed_mean": round(scores["gap_closed_mean"], 4), "per_generator": generators}

@@ -21,6 +21,8 @@ stages of a night are in `nightshelf sql "select * from stage_runs"`. More in do
   an engine failure: memory or disk; raise `spark.driver_memory` in the shop file.
 - `validate_examples`: Checks what the model will learn from. *Red:* `data_checks` says which; a label rate that
   jumped is often a log that stopped.
+- `retrieve`: Trains the two-tower model, if the shop file names one, and proposes candidates of the whole catalogue. *Red:*
+  memory, or the recipe: the log names the key.
 - `train`: Trains the challenger, from the champion's weights if there is one. *Red:* loss not finite: see the run in
   MLflow. A trigger with `retrain: no` still brings fresh shelves.
 - `evaluate`: Measures challenger and champion on the same later impressions. *Red:* too few mature impressions: is a
@@ -31,6 +33,8 @@ stages of a night are in `nightshelf sql "select * from stage_runs"`. More in do
   popularity. *Red:* features or model cannot be read: the log names the file.
 - `publish`: Audits the shelves and moves `recommendations` to them in one commit. *Red:* the audit said no: the old
   shelves stay up; `data_checks` says which rule.
+- `export`: Copies the shelves to where the shop file's `exports` name: PostgreSQL, Redis, a folder. *Red:* a server is away; its
+  readers have the version before. Clear the task when it is back.
 - `report`: Writes the night's HTML report. *Red:* the shelves are out already: read the log, clear the task.
 """
 
@@ -84,10 +88,12 @@ with DAG(
         stage("validate_events", NOTES),
         stage("features", NOTES, hours=4),
         stage("validate_examples", NOTES),
+        stage("retrieve", NOTES, hours=2, pool=GPU_POOL),
         stage("train", NOTES, hours=6, pool=GPU_POOL),
         stage("evaluate", NOTES),
         stage("promote", NOTES),
         stage("recommend", NOTES, hours=4),
         stage("publish", NOTES, outlets=[RECOMMENDATIONS]),
+        stage("export", NOTES),
         stage("report", NOTES),
     )

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from feature_jobs.schema import conform
 from nightshelf.config import Shop
 from nightshelf.dates import day_bounds_utc
-from nightshelf.features import fact_relations, outcome_events
+from nightshelf.features import event_worth, fact_relations, outcome_events
 from nightshelf.tables import table_specs
 
 EVERYBODY = "*"
@@ -173,21 +173,10 @@ def related(interest: DataFrame, edges: DataFrame, quality: DataFrame) -> DataFr
 
 
 def _event_weight(shop: Shop) -> Column:
-    """Return log2(1 + the mean utility of the event over the scenarios); at least 0.5, and 0.5 for `searched` and `viewed`."""
+    """Return what the act's type counts."""
     weight = F.lit(0.5)
-    for event in outcome_events(shop):
-        worth = [
-            sum(
-                w
-                for name, w in s.utility.items()
-                if shop.tasks[name].event == event and shop.tasks[name].kind == "binary"
-            )
-            for s in shop.scenarios.values()
-        ]
-        mean = sum(worth) / len(worth)
-        weight = F.when(F.col("event_type") == event, F.greatest(F.log2(F.lit(1.0 + mean)), F.lit(0.5))).otherwise(
-            weight
-        )
+    for event, worth in event_worth(shop).items():
+        weight = F.when(F.col("event_type") == event, F.lit(worth)).otherwise(weight)
     return weight
 
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from nightshelf.dates import parse_duration
 from nightshelf.errors import InputError
+from nightshelf.exports import Export
 from nightshelf.raw_logs import Dimension, Duration, Graph, Source
 from nightshelf.yamlfile import Name, Strict, load_model
 
@@ -214,7 +215,7 @@ class Spark(Strict):
 
 
 # Tables that no night reads, or (candidates, for their recall) no further back than a week.
-_DROPPABLE = ("candidates", "shelf_drafts", "recommendations", "quarantine")
+_DROPPABLE = ("candidates", "retrieved_candidates", "shelf_drafts", "recommendations", "quarantine")
 
 
 class Keep(Strict):
@@ -260,12 +261,14 @@ class Shop(Strict):
     tasks: dict[Name, Task] = Field(min_length=1)
     scenarios: dict[Name, Scenario] = Field(min_length=1)
     model: Path = Path("conf/models/ple.yaml")
+    retrieval: Path | None = None
     history_days: int = Field(14, ge=2, le=400)
     quarantine: Quarantine = Quarantine()
     checks: Checks = Checks()
     vocabularies: Vocabularies = Vocabularies()
     spark: Spark = Spark()
     keep: Keep = Keep()
+    exports: list[Export] = Field([])
     privacy: Privacy = Privacy()
 
     @field_validator("timezone")
@@ -358,9 +361,14 @@ def load_shop(path: Path | str) -> Shop:
     """
     shop = load_model(Path(path), Shop)
     home = Path(os.environ.get("NIGHTSHELF_HOME") or shop.home).expanduser().absolute()
-    own = Path(__file__).resolve().parent.parent / shop.model
+    model, retrieval = _found(shop.model), shop.retrieval and _found(shop.retrieval)
     spark = _with_master(shop.spark, os.environ.get("NIGHTSHELF_SPARK_MASTER"), path)
-    return shop.model_copy(update={"home": home, "model": shop.model if shop.model.exists() else own, "spark": spark})
+    return shop.model_copy(update={"home": home, "model": model, "retrieval": retrieval, "spark": spark})
+
+
+def _found(recipe: Path) -> Path:
+    """Return a model file: from the working directory, or from nightshelf's own folder."""
+    return recipe if recipe.exists() else Path(__file__).resolve().parent.parent / recipe
 
 
 def _with_master(spark: Spark, master: str | None, path: Path | str) -> Spark:

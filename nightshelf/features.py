@@ -4,6 +4,7 @@ Features know events up to the end of a day (their as_of_date); an impression is
 its own, and a shelf for tomorrow with those of tonight: both see the same distance. Windows count days of arrival.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,6 +57,19 @@ def sequence_events(shop: Shop) -> list[str]:
 def outcome_events(shop: Shop) -> list[str]:
     """Return the event types other than impressions, in alphabetical order."""
     return [name for name in shop.event_types if name != "impression"]
+
+
+def event_worth(shop: Shop) -> dict[str, float]:
+    """Return event type → log2(1 + its mean utility over the scenarios), at least 0.5; 0.5 for `searched` and `viewed`."""
+    worth = dict.fromkeys(sequence_events(shop), 0.5)
+    binary = {name: task.event for name, task in shop.tasks.items() if task.kind == "binary"}
+    for event in outcome_events(shop):
+        of_scenarios = [
+            sum(weight for name, weight in scenario.utility.items() if binary.get(name) == event)
+            for scenario in shop.scenarios.values()
+        ]
+        worth[event] = max(0.5, math.log2(1 + sum(of_scenarios) / len(of_scenarios)))
+    return worth
 
 
 def request_scenarios(shop: Shop) -> list[str]:

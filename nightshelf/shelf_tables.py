@@ -3,6 +3,21 @@
 from nightshelf.config import Shop
 from nightshelf.table_spec import AS_OF_DATE, ITEM, SCENARIO, USER, Column, TableSpec
 
+_CANDIDATE_COLUMNS = (
+    AS_OF_DATE,
+    USER,
+    SCENARIO,
+    ITEM,
+    Column("generator", "string", "popular, affinity, related, own_history, two_tower …"),
+    Column("generator_score", "float32", "the generator's own score, larger is better"),
+    Column(
+        "because",
+        "string",
+        "what ties it to the user: the category, the brand or the item of the user's history; null if nothing does",
+        True,
+    ),
+)
+
 
 def shelf_tables(shop: Shop) -> list[TableSpec]:
     """Return the specs of drafts and published shelves."""
@@ -11,20 +26,13 @@ def shelf_tables(shop: Shop) -> list[TableSpec]:
             "candidates",
             "user, scenario, item and generator worth ranking (scenario `*`: for all of them; user `*`: for everybody)",
             ("user_key", "scenario", "item_id", "generator"),
-            (
-                AS_OF_DATE,
-                USER,
-                SCENARIO,
-                ITEM,
-                Column("generator", "string", "popular, affinity, related, own_history …"),
-                Column("generator_score", "float32", "the generator's own score, larger is better"),
-                Column(
-                    "because",
-                    "string",
-                    "what ties it to the user: the category, the brand or the item of the user's history; null if nothing does",
-                    True,
-                ),
-            ),
+            _CANDIDATE_COLUMNS,
+        ),
+        TableSpec(
+            "retrieved_candidates",
+            "user and item that the two-tower model proposes: candidates that the user has not turned to yet",
+            ("user_key", "scenario", "item_id", "generator"),
+            _CANDIDATE_COLUMNS,
         ),
         TableSpec(
             "shelf_drafts",

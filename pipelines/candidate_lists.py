@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 EVERYBODY = "*"
+CANDIDATE_TABLES = ("candidates", "retrieved_candidates")
 # Where several generators propose one item to one user, the first of these is named as its source.
-GENERATOR_ORDER = ("own_history", "related", "affinity", "brand", "fresh", "popular")
+GENERATOR_ORDER = ("own_history", "related", "affinity", "brand", "two_tower", "fresh", "popular")
 
 
 @dataclass(frozen=True)

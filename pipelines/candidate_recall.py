@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from nightshelf.dates import days_back
 from nightshelf.features import outcome_events
-from pipelines.candidate_lists import EVERYBODY, GENERATOR_ORDER
+from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY, GENERATOR_ORDER
 from pipelines.rules import Rule, between, check_rules
 from pipelines.stage import Night
 from pipelines.usual import FEWEST_NIGHTS, NIGHTS
@@ -37,8 +37,9 @@ def candidate_recall(night: Night) -> list[Row]:
     if not before:
         return []
     connection = connect(night)
-    for table, day in (("acts", night.as_of_date), ("candidates", before[-1])):
-        view_files(connection, table, night.warehouse.files(table, [day]), night.warehouse.specs[table])
+    proposed = [file for table in CANDIDATE_TABLES for file in night.warehouse.files(table, before[-1:])]
+    for table, files in (("acts", night.warehouse.files("acts", [night.as_of_date])), ("candidates", proposed)):
+        view_files(connection, table, files, night.warehouse.specs[table])
     events = outcome_events(night.shop)
     # Twice over the candidates, each time with an equality that a hash join can use
     query = f"""
@@ -70,6 +71,7 @@ def candidate_recall(night: Night) -> list[Row]:
         for event in events
         if (event, "outcomes") in counts
         for generator in (ALL, *GENERATOR_ORDER)
+        if generator != "two_tower" or night.shop.retrieval
     ]
 
 

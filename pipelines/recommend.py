@@ -17,7 +17,7 @@ from nightshelf.blocked import blocked_items
 from nightshelf.dates import days_back
 from nightshelf.errors import InputError
 from nightshelf.logs import get_logger
-from pipelines.candidate_lists import EVERYBODY, GENERATOR_ORDER, CandidateLists, pack_candidates
+from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY, GENERATOR_ORDER, CandidateLists, pack_candidates
 from pipelines.predictors import predictors
 from pipelines.rerank import PLACED_BY, Groups
 from pipelines.shelves import (
@@ -78,7 +78,7 @@ class _Drafts:
 
 def run(night: Night) -> StageResult:
     """Write the night's shelf drafts: all scenarios, or those of the night and the published rows of the others."""
-    candidates = night.warehouse.read("candidates", [night.as_of_date])
+    candidates = pa.concat_tables(night.warehouse.read(table, [night.as_of_date]) for table in CANDIDATE_TABLES)
     if candidates.num_rows == 0:
         raise InputError(f"there are no candidates of {night.as_of_date}; run `nightshelf stage features` first")
     catalogue = _catalogue(night)
@@ -106,7 +106,7 @@ def run(night: Night) -> StageResult:
     return StageResult(
         candidates.num_rows,
         rows,
-        inputs=["candidates", "user_features", "item_features", "user_sequences", "vocabularies"],
+        inputs=[*CANDIDATE_TABLES, "user_features", "item_features", "user_sequences", "vocabularies"],
         message=f"model {found.version}",
     )
 

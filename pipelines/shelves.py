@@ -276,6 +276,7 @@ def _sentence(generator: str, because: str | None, scenario: str, titles: dict[s
         "related": f"Goes with {titles.get(because, because)} from your history",
         "affinity": f"You often choose {because.rsplit('/', 1)[-1]}",
         "brand": f"From {because}, a brand that you chose before",
+        "two_tower": "Shoppers with a history like yours turn to this next",
         "fresh": "New in the shop",
         "popular": f"Popular in {scenario.replace('_', ' ')}",
     }[generator]

@@ -30,11 +30,13 @@ STAGES = {
     "validate_events": "pipelines.validate_events",
     "features": "pipelines.features",
     "validate_examples": "pipelines.validate_examples",
+    "retrieve": "pipelines.retrieve",
     "train": "pipelines.train",
     "evaluate": "pipelines.evaluate",
     "promote": "pipelines.promote",
     "recommend": "pipelines.recommend",
     "publish": "pipelines.publish",
+    "export": "pipelines.export",
     "report": "pipelines.report",
 }
 

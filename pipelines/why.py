@@ -18,7 +18,7 @@ from nightshelf.dates import parse_as_of_date
 from nightshelf.errors import InputError
 from nightshelf.identity import key_file, user_key
 from nightshelf.paths import warehouse_dir
-from pipelines.candidate_lists import EVERYBODY
+from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY
 from pipelines.sql import connect
 from pipelines.warehouse import Warehouse
 
@@ -192,7 +192,7 @@ class _Look:
 
 
 # A user without a history of their own is shown what everybody may be.
-_PROPOSALS = f"""SELECT item_id, generator, because FROM candidates
+_PROPOSALS = f"""SELECT item_id, generator, because FROM ({" UNION ALL ".join(f"FROM {table}" for table in CANDIDATE_TABLES)})
     WHERE as_of_date = $day AND user_key IN ($user, '{EVERYBODY}') AND scenario IN ($scenario, '{EVERYBODY}')"""
 
 

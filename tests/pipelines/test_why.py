@@ -44,7 +44,8 @@ def shop(night, publish):
             {"user_key": keys[user], "scenario": "*", "item_id": item, "generator": generator}
             for item, generator, user in PROPOSED[day]
         ]
-        publish(night, "candidates", rows, day)
+        publish(night, "candidates", rows[::2], day)
+        publish(night, "retrieved_candidates", rows[1::2], day)
         places = [
             {"rank": rank, "item_id": item, "p_click": click, "p_purchase": buys, "score": click + 10 * buys}
             | {"scenario": "home_feed", "source": "popular", "reason": "Popular", "model_version": str(day.day)}

@@ -1,0 +1,270 @@
+"""make bench-peers: recommendations of a whole catalogue on public logs, beside other libraries and what is simple.
+
+Who is known before a moment gets 20 items of the whole catalogue as they are known then; what the user turned to afterwards
+says how good they are. MovieLens-1M: films rated above 3, before and from 2000-12-01 on, films that the user has not liked yet.
+Globo (--globo FOLDER, your own copy): articles clicked, before and from 2017-10-07 on, whatever the user read.
+recall@20 = hits / min(20, items afterwards); NDCG@20 with gains of 1.
+
+ours: the two-tower model of conf/models/two_tower.yaml as `nightshelf stage retrieve` trains it. als, bpr, itemknn:
+implicit's, in .venv/peers. popularity: users of each item, of all that lies before the cut; recent: of its last tenth.
+own: the user's own newest items, then recent popularity.
+
+  make bench-peers           (or: .venv/jobs/bin/python -m benchmarks.top_n --globo ~/globo/clicks)
+"""
+
+import argparse
+import datetime as dt
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.fetch import fetch
+
+PLACES = 20
+PEERS = ("als", "bpr", "itemknn")
+_RECENT = 0.1  # of the acts, the newest
+
+
+@dataclass(frozen=True)
+class Log:
+    """Acts before a moment, oldest first, and what each known user turned to from then on.
+
+    wanted: user → items. fields: [I, F] what is known of each item, as small numbers. is_new_alone: whether only items that are
+    new to the user count.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    seconds: np.ndarray
+    cut: float
+    wanted: dict[int, np.ndarray]
+    fields: np.ndarray
+    is_new_alone: bool
+
+    @property
+    def items(self) -> int:
+        """Return the size of the catalogue."""
+        return len(self.fields)
+
+    @property
+    def users(self) -> int:
+        """Return how many users are known."""
+        return int(self.user.max()) + 1
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, default=Path("var/bench-peers"))
+    parser.add_argument("--globo", type=Path, help="folder of clicks_hour_*.csv.gz; without it MovieLens alone")
+    parser.add_argument("--recipe", type=Path, default=Path("conf/models/two_tower.yaml"))
+    asked = parser.parse_args()
+    logs: dict[str, Callable[[], Log]] = {"movielens": lambda: movielens(asked.home.absolute() / "movielens")}
+    if asked.globo:
+        logs["globo"] = lambda: globo(asked.globo)
+    found = {name: measure(read(), asked.home.absolute() / name, asked.recipe) for name, read in logs.items()}
+    _print(found)
+    line = {
+        name: {
+            f"{metric}_at_{PLACES}": {who: round(row[metric], 4) for who, row in rows.items()}
+            for metric in ("recall", "ndcg")
+        }
+        for name, rows in found.items()
+    }
+    print(json.dumps(line))
+
+
+def movielens(home: Path) -> Log:
+    """Read the likes of MovieLens-1M, which is downloaded once."""
+    if not (home / "movielens.yaml").exists():
+        fetch("movielens", home)
+    acts = duckdb.sql(
+        f"SELECT user, movie AS item, ts AS seconds FROM read_json('{home}/raw/ratings/*/*.jsonl.gz') WHERE what = 'like'"
+    )
+    films = f"read_csv('{home}/raw/movies.csv', all_varchar = true)"
+    of_items = duckdb.sql(f"SELECT movie AS item, category, split_part(category, '/', 1) AS genre, decade FROM {films}")
+    return _log(acts, of_items, dt.datetime(2000, 12, 1, tzinfo=dt.UTC).timestamp(), is_new_alone=True)
+
+
+def globo(folder: Path) -> Log:
+    """Read the clicks of Globo.com from the user's copy."""
+    clicks = duckdb.sql(
+        "SELECT user_id AS user, click_article_id AS item, click_timestamp / 1000 AS seconds "
+        f"FROM read_csv('{folder}/clicks_hour_*.csv.gz')"
+    )
+    articles = duckdb.sql("SELECT DISTINCT item FROM clicks")
+    return _log(clicks, articles, dt.datetime(2017, 10, 7, 3, tzinfo=dt.UTC).timestamp(), is_new_alone=False)
+
+
+def _log(acts: duckdb.DuckDBPyRelation, of_items: duckdb.DuckDBPyRelation, cut: float, is_new_alone: bool) -> Log:
+    rows = acts.order("seconds, item, user").to_arrow_table()
+    seconds = rows["seconds"].to_numpy().astype(np.float64)
+    is_before = seconds < cut
+    item = rows["item"].combine_chunks().cast(pa.string())
+    known = item.filter(pa.array(is_before)).unique()
+    users = rows["user"].combine_chunks().cast(pa.string())
+    places, user = (
+        pc.fill_null(pc.index_in(column, value_set=column.filter(pa.array(is_before)).unique()), -1)
+        .to_numpy()
+        .astype(np.int64)
+        for column in (item, users)
+    )
+    details = of_items.to_arrow_table()
+    at = pc.index_in(known, value_set=details["item"].combine_chunks().cast(pa.string()))
+    fields = [np.arange(len(known))]
+    fields += [
+        np.asarray(pc.fill_null(details[name].combine_chunks().take(at), "").dictionary_encode().indices)
+        for name in details.column_names
+        if name != "item"
+    ]
+    afterwards = ~is_before & (user >= 0) & (places >= 0)
+    own = set(zip(user[is_before].tolist(), places[is_before].tolist(), strict=True)) if is_new_alone else set()
+    wanted: dict[int, set[int]] = {}
+    for who, what in zip(user[afterwards].tolist(), places[afterwards].tolist(), strict=True):
+        if (who, what) not in own:
+            wanted.setdefault(who, set()).add(what)
+    return Log(
+        user[is_before],
+        places[is_before],
+        seconds[is_before],
+        cut,
+        {who: np.array(sorted(items)) for who, items in wanted.items()},
+        np.stack(fields, axis=1).astype(np.int64) + 1,
+        is_new_alone,
+    )
+
+
+def measure(log: Log, home: Path, recipe: Path) -> dict[str, dict[str, float]]:
+    """Return who → recall, ndcg and seconds."""
+    home.mkdir(parents=True, exist_ok=True)
+    users = np.array(sorted(log.wanted))
+    found = {}
+    for who, make in (
+        ("popularity", lambda: popular(log, users, 0)),
+        ("recent", lambda: popular(log, users, round(len(log.item) * (1 - _RECENT)))),
+        ("own", lambda: own(log, users)),
+        ("ours", lambda: two_tower(log, users, recipe)),
+        *((peer, lambda peer=peer: _peer(log, users, home, peer)) for peer in PEERS),
+    ):
+        start = time.perf_counter()
+        places = make()
+        found[who] = {**scores(places, [log.wanted[user] for user in users]), "seconds": time.perf_counter() - start}
+    return found
+
+
+def scores(places: np.ndarray, wanted: list[np.ndarray]) -> dict[str, float]:
+    """Return the means of recall and NDCG of item numbers [U, 20], -1 for none."""
+    recalls, gains = [], []
+    discount = 1 / np.log2(np.arange(2, PLACES + 2))
+    for row, items in zip(places, wanted, strict=True):
+        hits = np.isin(row, items) & (row >= 0)
+        most = min(PLACES, len(items))
+        recalls.append(hits.sum() / most)
+        gains.append((hits * discount).sum() / discount[:most].sum())
+    return {"recall": float(np.mean(recalls)), "ndcg": float(np.mean(gains))}
+
+
+def popular(log: Log, users: np.ndarray, first: int) -> np.ndarray:
+    """Return what most users turned to since the act number `first`, without what the user knows if only new items count."""
+    pairs = np.unique(np.stack([log.user[first:], log.item[first:]]), axis=1)
+    order = np.argsort(-np.bincount(pairs[1], minlength=log.items), kind="stable")
+    if not log.is_new_alone:
+        return np.tile(order[:PLACES], (len(users), 1))
+    known = _known(log)
+    return np.array([_first([item for item in order if item not in known[user]]) for user in users])
+
+
+def own(log: Log, users: np.ndarray) -> np.ndarray:
+    """Return the user's newest items, each once, then what is popular of late; no item that does not count."""
+    rest = popular(log, users, round(len(log.item) * (1 - _RECENT)))
+    if log.is_new_alone:
+        return rest
+    newest: dict[int, dict[int, None]] = {user: {} for user in users.tolist()}
+    for user, item in zip(log.user[::-1].tolist(), log.item[::-1].tolist(), strict=True):
+        if user in newest:
+            newest[user].setdefault(item)
+    return np.array(
+        [
+            _first(list(dict.fromkeys([*newest[user], *row.tolist()])))
+            for user, row in zip(users.tolist(), rest, strict=True)
+        ]
+    )
+
+
+def two_tower(log: Log, users: np.ndarray, recipe_file: Path) -> np.ndarray:
+    """Return what our two-tower model proposes."""
+    from training.retrieval.catalogue import Catalogue
+    from training.retrieval.journeys import DAY_SECONDS, Journeys
+    from training.retrieval.recipe import load_retrieval_recipe
+    from training.retrieval.retrieve import retrieve_items
+    from training.retrieval.train_two_tower import train_two_tower
+
+    recipe = load_retrieval_recipe(recipe_file).model_copy(update={"candidates": PLACES})
+    order = np.lexsort((np.arange(len(log.user)), log.user))
+    ones = np.ones(len(order), np.int64)
+    journeys = Journeys(
+        np.searchsorted(log.user[order], np.arange(log.users + 1)),
+        [str(user) for user in range(log.users)],
+        log.item[order].astype(np.int32),
+        ones,
+        ones,
+        log.seconds[order],
+    )
+    names = ["item", *(f"field_{n}" for n in range(1, log.fields.shape[1]))]
+    catalogue = Catalogue(log.fields, {name: int(log.fields[:, n].max()) + 1 for n, name in enumerate(names)})
+    days = int((log.cut - log.seconds[0]) // DAY_SECONDS) + 1
+    midnights = log.cut - DAY_SECONDS * np.arange(days, -1, -1)
+    model = train_two_tower(recipe, journeys, catalogue, np.array([0.0, 1.0]), 1, midnights)
+    found = np.concatenate([items for _, items, _ in retrieve_items(model, recipe, journeys, catalogue, midnights)])
+    return found[users]
+
+
+def _peer(log: Log, users: np.ndarray, home: Path, name: str) -> np.ndarray:
+    """Return what a model of another library proposes, from a process in its own environment."""
+    np.savez(
+        home / "log.npz", user=log.user, item=log.item, users=users, counts=[log.users, log.items], new=log.is_new_alone
+    )
+    target = home / f"{name}.npy"
+    command = [
+        ".venv/peers/bin/python",
+        "-m",
+        "benchmarks.peers.implicit_top_n",
+        name,
+        str(home / "log.npz"),
+        str(target),
+    ]
+    subprocess.run([*command, str(PLACES)], check=True)
+    return np.load(target)
+
+
+def _known(log: Log) -> list[set[int]]:
+    known: list[set[int]] = [set() for _ in range(log.users)]
+    for user, item in zip(log.user.tolist(), log.item.tolist(), strict=True):
+        known[user].add(item)
+    return known
+
+
+def _first(items: list[int]) -> list[int]:
+    return [*items[:PLACES], *[-1] * (PLACES - len(items[:PLACES]))]
+
+
+def _print(found: dict[str, dict[str, dict[str, float]]]) -> None:
+    for name, rows in found.items():
+        table = Table("who", f"recall@{PLACES}", f"NDCG@{PLACES}", "seconds", title=name)
+        for who, row in sorted(rows.items(), key=lambda pair: -pair[1]["recall"]):
+            table.add_row(who, f"{row['recall']:.4f}", f"{row['ndcg']:.4f}", f"{row['seconds']:.1f}")
+        Console(stderr=True).print(table)
+
+
+if __name__ == "__main__":
+    main()

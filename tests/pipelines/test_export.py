@@ -1,0 +1,106 @@
+"""The stage export, and the folder of Parquet files: whole versions, the one before kept, nothing left of killed runs."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from nightshelf.config import Shop
+from nightshelf.errors import InputError
+from nightshelf.exports import ParquetDrop, RedisKeys
+from pipelines.export import run
+
+
+def place(user, rank, score=1.0):
+    return {
+        "user_key": user, "scenario": "search", "rank": rank, "item_id": f"i{rank}", "score": score, "source": "popular",
+        "reason": "Popular", "rank_by_score": rank, "placed_by": "score", "propensity": 1.0, "model_version": "1", "run_id": "r",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def exporting(night, publish):
+    """Return exporting(score, **export): a night with two shelves of that score and a shop that exports them."""
+
+    def make(score=1.0, run="00000001", **export) -> object:
+        publish(night, "recommendations", [place(user, rank, score) for user in ("u1", "*") for rank in (1, 2, 3)])
+        shop = Shop.model_validate({**night.shop.model_dump(), "exports": [export] if export else []})
+        return replace(night, shop=shop, run_id=f"2026-02-05-export-0000{run}")
+
+    return make
+
+
+def read(home: Path) -> list[tuple]:
+    files = f"read_parquet('{home}/drop/current/*.parquet')"
+    return duckdb.sql(f"SELECT user_key, rank, item_id, score FROM {files} ORDER BY ALL").fetchall()
+
+
+def test_a_folder_shows_the_newest_version_and_keeps_the_one_before(exporting):
+    for number in (1, 2, 3):
+        night = exporting(float(number), f"0000000{number}", to="parquet", folder="drop")
+        result = run(night)
+    home = night.shop.home
+    assert read(home) == [(user, rank, f"i{rank}", 3.0) for user in ("*", "u1") for rank in (1, 2, 3)]
+    assert (result.rows_in, result.rows_out) == (6, 6)
+    assert (home / "drop" / "current").readlink() == Path("20260205_00000003")
+    assert sorted(p.name for p in (home / "drop").iterdir()) == ["20260205_00000002", "20260205_00000003", "current"]
+
+
+def test_who_reads_while_versions_change_sees_one(exporting):
+    run(exporting(0.0, "00000000", to="parquet", folder="drop"))
+    home = exporting().shop.home
+    seen, stop = [], threading.Event()
+
+    def poll():
+        while not stop.is_set():
+            folder = (home / "drop" / "current").resolve()  # a reader that opens several files holds on to the folder
+            try:
+                scores = duckdb.sql(f"SELECT score FROM read_parquet('{folder}/*.parquet')").fetchall()
+            except duckdb.IOException:
+                continue  # two versions further on already
+            seen.append(scores)
+
+    reader = threading.Thread(target=poll)
+    reader.start()
+    try:
+        for number in range(1, 25):
+            run(exporting(float(number), f"{number:08d}", to="parquet", folder="drop"))
+    finally:
+        stop.set()
+        reader.join()
+    assert len(seen) > 5
+    assert all(len(scores) == 6 and len(set(scores)) == 1 for scores in seen)
+
+
+def test_what_a_killed_run_left_does_not_show(exporting):
+    night = exporting(1.0, "00000001", to="parquet", folder="drop")
+    run(night)
+    half = night.shop.home / "drop" / "20260206_deadbeef"
+    half.mkdir()
+    (half / "part-0000.parquet").write_bytes(b"PAR1")
+    assert len(read(night.shop.home)) == 6
+    for number in (2, 3):
+        run(exporting(2.0, f"0000000{number}", to="parquet", folder="drop"))
+    assert not half.exists()
+
+
+def test_a_shop_without_exports_exports_nothing(exporting):
+    assert "no `exports`" in run(exporting()).message
+
+
+def test_a_night_that_is_not_published_is_told(night):
+    shop = night.shop.model_copy(update={"exports": [ParquetDrop(to="parquet", folder=Path("drop"))]})
+    with pytest.raises(InputError, match="no shelves of 2026-02-05 are published"):
+        run(replace(night, shop=shop))
+
+
+def test_an_address_that_is_missing_and_a_column_that_is_unknown_are_told(exporting, monkeypatch):
+    monkeypatch.delenv("SHELVES_URL", raising=False)
+    with pytest.raises(InputError, match=r"\$SHELVES_URL is not set"):
+        run(exporting(to="postgres", url_env="SHELVES_URL"))
+    monkeypatch.setenv("SHELVES_URL", "redis://127.0.0.1:1/0")
+    with pytest.raises(InputError, match="no column 'prize'; known: as_of_date"):
+        run(exporting(to="redis", url_env="SHELVES_URL", columns=["prize"]))
+    assert RedisKeys(to="redis", url_env="X").columns == ["item_id", "score", "reason"]
