@@ -152,6 +152,9 @@ class Checks(Strict):
     missing: share of the rows that name a user or item which the table they refer to does not know.
     label_rate: how many times as high, or as low, a task's rate in a scenario may be as on the days before.
     psi: a feature's or label's population stability index against what the serving model learned, beyond chance.
+    shelf_kept: share of the places whose item stood on the user's shelf of the night before.
+    shelf_items: distinct items of a scenario's shelves, as a multiple of the night before's.
+    shelf_scores: Kolmogorov-Smirnov distance of a scenario's scores from the night before's.
     stump_auc: AUC with which one threshold on one feature may tell a task's label.
     """
 
@@ -164,6 +167,10 @@ class Checks(Strict):
     label_rate_warn: float | None = Field(4.0, gt=1)
     psi_warn: float | None = Field(0.25, gt=0)
     psi_fail: float | None = Field(10.0, gt=0)
+    shelf_kept_warn: Band = (0.02, 0.999)
+    shelf_items_warn: Band = (0.5, 2.0)
+    shelf_items_fail: Band = (0.05, 1e9)
+    shelf_scores_warn: float | None = Field(0.5, gt=0, le=1)
     stump_auc_fail: float = Field(0.98, gt=0.5, le=1)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nightshelf.blocked import blocked_items
 from nightshelf.config import Shop
 from nightshelf.raw_logs import FINITE
+from pipelines.shelf_change import change_suite, shelf_change
 from pipelines.stage import Night
 from pipelines.validate import check_table, connect, expect, none_above_zero, record_checks, stop_on_failure
 
@@ -48,6 +49,10 @@ def audit_shelves(night: Night, drafts: list[str]) -> str:
     """
     facts = shelf_facts(night, drafts).to_pandas()
     rows = check_table(night, TABLE, facts, shelves_suite(night), index=("scenario",))
+    change = shelf_change(night, drafts)
+    if change is not None:
+        suite = change_suite(night.shop.checks, len(night.shop.scenarios))
+        rows += check_table(night, f"{TABLE}.change", change, suite, index=("scenario",))
     record_checks(night, rows)
     return stop_on_failure(rows)
 

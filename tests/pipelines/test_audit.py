@@ -9,6 +9,7 @@ import pytest
 
 from nightshelf.errors import GateError, InputError
 from pipelines.audit import audit_shelves
+from pipelines.shelf_change import shelf_change
 from pipelines.stage import Night
 
 DAY = dt.date(2026, 2, 5)
@@ -105,3 +106,44 @@ def test_a_missing_shelf_for_strangers_is_a_warning(night, audit, broken):
 def test_a_scenario_without_shelves_is_not_published(night, audit):
     with pytest.raises(GateError, match="row_count on shelf_drafts 2026-02-05: observed 1, expected min 2"):
         audit(night, drafts()[:9])
+
+
+def test_the_night_before_is_compared_user_by_user(night, audit, publish, broken):
+    before = [row | {"item_id": f"i{row['rank'] + 1}", "score": row["score"] + 5} for row in drafts()]
+    publish(night, "recommendations", before, DAY - dt.timedelta(days=2))
+    audit(night, drafts())
+    change = shelf_change(night, night.warehouse.files("shelf_drafts", [DAY])).to_dict("records")
+    assert [row["scenario"] for row in change] == ["home_feed", "search"]
+    assert all(row["kept_share"] == pytest.approx(2 / 3) and row["items_ratio"] == 1 for row in change)
+    assert [row["score_distance"] for row in change] == [1, 1]
+    assert broken(night) == {("warn", "as_before", "score_distance")}
+
+
+@pytest.mark.parametrize(
+    ("before", "limits", "column"),
+    [
+        (drafts(), {}, "kept_share"),  # nothing has changed
+        ([row | {"item_id": f"x{row['rank']}"} for row in drafts()], {}, "kept_share"),  # nothing has stayed
+        ([row | {"item_id": f"x{n}"} for n, row in enumerate(drafts())], {"shelf_kept_warn": None}, "items_ratio"),
+    ],
+)
+def test_what_changed_too_little_or_too_much_is_told(night, audit, publish, broken, before, limits, column):
+    checks = night.shop.checks.model_copy(update={"shelf_scores_warn": None, **limits})
+    night = dataclasses.replace(night, shop=night.shop.model_copy(update={"checks": checks}))
+    publish(night, "recommendations", before, DAY - dt.timedelta(days=1))
+    audit(night, drafts())
+    assert broken(night) == {("warn", "as_before", column)}
+
+
+def test_a_catalogue_that_vanished_from_the_shelves_is_not_published(night, audit, publish, broken):
+    before = [row | {"user_key": f"u{n}", "item_id": f"x{n}{row['rank']}"} for n in range(40) for row in drafts()]
+    publish(night, "recommendations", before, DAY - dt.timedelta(days=1))
+    with pytest.raises(GateError, match=r"roughly_as_before on shelf_drafts.change.items_ratio"):
+        audit(night, drafts())
+    assert ("fail", "roughly_as_before", "items_ratio") in broken(night)
+
+
+def test_a_night_of_long_ago_is_compared_with_nothing(night, audit, publish):
+    publish(night, "recommendations", drafts(), DAY - dt.timedelta(days=8))
+    audit(night, drafts())
+    assert shelf_change(night, night.warehouse.files("shelf_drafts", [DAY])) is None

@@ -8,7 +8,9 @@ import math
 
 import torch
 
-_BLOCK_BYTES = 64 << 20  # of scores: more does not pay
+_BLOCK_BYTES = 16 << 20  # of scores, which stay in a cache
+_MOST_BYTES = 256 << 20  # … so that products have some rows where a catalogue is large
+_ROWS = 32
 
 
 def nearest_items(
@@ -31,7 +33,8 @@ def nearest_items(
     seen = seen and (seen[0].contiguous(), seen[1])
     groups = _group_count(len(items), k)
     size = -(-len(items) // groups)
-    rows = max(1, _BLOCK_BYTES // (4 * groups * size))
+    of_row = 4 * groups * size
+    rows = max(1, _BLOCK_BYTES // of_row, min(_ROWS, _MOST_BYTES // of_row))
     # One buffer for all blocks: the columns behind the last item stay without a score
     scores = torch.full((min(rows, len(users)), groups * size), -torch.inf, device=users.device)
     for start in range(0, len(users), rows):
@@ -48,38 +51,49 @@ def nearest_items(
 
 
 def _group_count(items: int, k: int) -> int:
-    """Return how many groups leave the fewest numbers to rank: √(items · k), a group having √(items / k) items."""
-    size = max(1, round(math.sqrt(items / max(1, k))))
+    """Return how many groups leave the least to do: they are ranked, and so are few more than k items of the k best of them."""
+    size = max(1, round(2 * math.sqrt(items / max(1, k))))
     return -(-items // size)
 
 
 def _best(scores: torch.Tensor, k: int, groups: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the columns [B, k] of the largest scores [B, size x groups] and these, largest first, ties by column."""
     if groups <= k or groups == scores.shape[1]:
-        columns, chosen, next_best = None, scores, None
+        values, best = scores.topk(min(k + 1, scores.shape[1]), dim=1)
+        tied = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
     else:
-        # Column c is in group c % groups: a maximum over groups is then one over rows that lie side by side
-        maxima, group = scores.unflatten(1, (-1, groups)).amax(1).topk(k + 1, dim=1)
-        next_best = maxima[:, k]
-        first = torch.arange(0, scores.shape[1], groups, device=scores.device)
-        columns = (first[:, None] + group[:, None, :k]).flatten(1)
-        chosen = scores.gather(1, columns)
-    values, place = chosen.topk(min(k + 1, chosen.shape[1]), dim=1)
-    best = place if columns is None else columns.gather(1, place)
-    best, rest = best[:, :k], values[:, k:]
-    values = values[:, :k]
-    last = values[:, -1]
-    # What ties with the last place may have been left out by chance
-    tied = (rest == last[:, None]).any(1)
-    if next_best is not None:
-        tied |= next_best == last
-    tied &= torch.isfinite(last)
-    by_column = best.argsort(1)
-    values, best = values.gather(1, by_column), best.gather(1, by_column)
-    by_value = values.argsort(dim=1, descending=True, stable=True)
-    values, best = values.gather(1, by_value), best.gather(1, by_value)
+        values, best, tied = _best_of_groups(scores, k, groups)
+    # Rows in which equals stand side by side, or may have been left out by chance, are looked at again
+    tied |= ((values[:, 1:] == values[:, :-1]) & torch.isfinite(values[:, 1:])).any(1)
+    best, values = best[:, :k], values[:, :k]
     for row in tied.nonzero().flatten().tolist():
-        able = (scores[row] >= last[row]).nonzero().flatten()
+        able = (scores[row] >= values[row, -1]).nonzero().flatten()
         order = scores[row, able].argsort(dim=0, descending=True, stable=True)[:k]
         best[row], values[row] = able[order], scores[row, able[order]]
     return best, values
+
+
+def _best_of_groups(scores: torch.Tensor, k: int, groups: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the largest scores [B, k or k + 1] in order, their columns, and in which rows a group too many was as good."""
+    # Column c is in group c % groups: a maximum over groups is then one over rows that lie side by side
+    maxima = scores.unflatten(1, (-1, groups)).amax(1)
+    least, group = maxima.topk(k, dim=1, sorted=False)
+    least = least.amin(1, keepdim=True)  # k scores at least are as large
+    tied = (maxima >= least).sum(1) > k
+    of_groups = scores.unflatten(1, (-1, groups))
+    chosen = of_groups.gather(2, group.unsqueeze(1).expand(-1, of_groups.shape[1], -1)).flatten(1)
+    # What may be among the best, packed to the left: few more than k a row
+    place = (chosen >= least).flatten().nonzero().squeeze(1)
+    row, place_in_row = place // chosen.shape[1], place % chosen.shape[1]
+    counts = torch.bincount(row, minlength=len(scores))
+    width = int(counts.max())
+    slot = (
+        torch.arange(len(row), device=row.device)
+        + (torch.arange(len(counts), device=row.device) * width - counts.cumsum(0) + counts)[row]
+    )
+    packed = torch.full((len(scores) * width,), -torch.inf, device=scores.device)
+    packed[slot] = chosen.flatten()[place]
+    values, order = packed.view(-1, width).topk(min(k + 1, width), dim=1)
+    numbers = torch.zeros(len(packed), dtype=torch.int64, device=scores.device)
+    numbers[slot] = place_in_row // k * groups + group.flatten()[row * k + place_in_row % k]
+    return values, numbers.view(-1, width).gather(1, order), tied

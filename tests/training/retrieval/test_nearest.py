@@ -46,6 +46,7 @@ def test_blocks_change_nothing(monkeypatch, block_bytes):
     seen = (torch.arange(40), torch.arange(40) * 7)
     whole = nearest_items(users, items, 50, seen)
     monkeypatch.setattr(nearest, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(nearest, "_MOST_BYTES", block_bytes)
     in_blocks = nearest_items(users, items, 50, seen)
     assert torch.equal(whole[0], in_blocks[0])
     torch.testing.assert_close(whole[1], in_blocks[1], rtol=1e-6, atol=1e-6)

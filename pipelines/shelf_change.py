@@ -1,0 +1,90 @@
+"""How tonight's drafts differ from the shelves of the night before: what stayed, how many items show, how the scores lie.
+
+Shelves that hardly change may be made of yesterday's features, and shelves of which nothing stays, of broken ones.
+"""
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from nightshelf.config import Checks
+from nightshelf.dates import days_back
+from pipelines.shelf_status import TABLE
+from pipelines.stage import Night
+from pipelines.validate import connect, expect
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations.expectations.expectation import Expectation
+
+# Shelves of a night further back were made for other days.
+_DAYS = 7
+_QUERY = """
+    WITH places AS (
+        SELECT scenario, user_key, item_id, score, true AS is_new FROM drafts WHERE scenario = $scenario
+        UNION ALL SELECT scenario, user_key, item_id, score, false FROM before WHERE scenario = $scenario
+    ), kept AS (
+        SELECT count(*) AS count FROM drafts d JOIN before b USING (scenario, user_key, item_id) WHERE scenario = $scenario
+    ), known AS (
+        SELECT count(*) AS count FROM drafts WHERE scenario = $scenario
+            AND user_key IN (SELECT user_key FROM before WHERE scenario = $scenario)
+    ), apart AS (
+        SELECT max(abs(new / nullif(news, 0) - old / nullif(olds, 0))) AS distance FROM (
+            SELECT count(*) FILTER (WHERE is_new) OVER up AS new, count(*) FILTER (WHERE NOT is_new) OVER up AS old,
+                count(*) FILTER (WHERE is_new) OVER () AS news, count(*) FILTER (WHERE NOT is_new) OVER () AS olds
+            FROM places WINDOW up AS (ORDER BY score RANGE UNBOUNDED PRECEDING)
+        )
+    )
+    SELECT $scenario AS scenario,
+        (SELECT count FROM kept) / nullif((SELECT count FROM known), 0) AS kept_share,
+        count(DISTINCT item_id) FILTER (WHERE is_new) / nullif(count(DISTINCT item_id) FILTER (WHERE NOT is_new), 0)
+            AS items_ratio,
+        (SELECT distance FROM apart) AS score_distance
+    FROM places"""
+
+
+def shelf_change(night: Night, drafts: list[str]) -> "pd.DataFrame | None":
+    """Return a row per scenario that both nights have; None if no night was published in the week before.
+
+    kept_share: share of the places of known users whose item stood on the user's shelf before. items_ratio: distinct items now
+    over those then. score_distance: Kolmogorov-Smirnov distance of the scores.
+
+    Args:
+        night: the night.
+        drafts: Parquet files of its drafts.
+    """
+    import pandas as pd
+
+    before = night_before(night)
+    if before is None:
+        return None
+    connection = connect(night)
+    connection.read_parquet(drafts).create_view("drafts")
+    connection.read_parquet(night.warehouse.files(TABLE, [before])).create_view("before")
+    found = "SELECT DISTINCT scenario FROM drafts INTERSECT SELECT DISTINCT scenario FROM before ORDER BY scenario"
+    names = [name for (name,) in connection.sql(found).fetchall()]
+    facts = [connection.sql(_QUERY, params={"scenario": name}).df() for name in names]
+    return pd.concat(facts, ignore_index=True) if facts else None
+
+
+def night_before(night: Night) -> dt.date | None:
+    """Return the newest night of the week before that is published."""
+    published = set(night.warehouse.partitions(TABLE))
+    return next((day for day in reversed(days_back(night.as_of_date, _DAYS + 1)[:-1]) if day in published), None)
+
+
+def change_suite(checks: Checks, scenarios: int) -> "list[Expectation]":
+    """Return the rules for the facts of so many scenarios: warnings, but for a catalogue that vanished from the shelves."""
+    kinds = (
+        ("kept_share", checks.shelf_kept_warn, "warning"),
+        ("items_ratio", checks.shelf_items_warn, "warning"),
+        ("items_ratio", checks.shelf_items_fail, "critical"),
+        ("score_distance", checks.shelf_scores_warn and (0.0, checks.shelf_scores_warn), "warning"),
+    )
+    names = {"warning": "as_before", "critical": "roughly_as_before"}
+    rules = [expect("TableRowCountToBeBetween", "row_count", min_value=1, max_value=scenarios)]
+    for column, band, severity in kinds:
+        if band:
+            least, most = band
+            limits = {"min_value": least, "max_value": most}
+            rules.append(expect("ColumnValuesToBeBetween", names[severity], severity, column=column, **limits))
+    return rules
