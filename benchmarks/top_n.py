@@ -5,7 +5,7 @@ says how good they are. MovieLens-1M: films rated above 3, before and from 2000-
 Globo (--globo FOLDER, your own copy): articles clicked, before and from 2017-10-07 on, whatever the user read.
 recall@20 = hits / min(20, items afterwards); NDCG@20 with gains of 1.
 
-ours: the two-tower model of conf/models/two_tower.yaml as `nightshelf stage retrieve` trains it. als, bpr, itemknn:
+ours: the two-tower model, with the recipe of the log's shop file, as `nightshelf stage retrieve` trains it. als, bpr, itemknn:
 implicit's, in .venv/peers. popularity: users of each item, of all that lies before the cut; recent: of its last tenth.
 own: the user's own newest items, then recent popularity.
 
@@ -31,6 +31,7 @@ from rich.table import Table
 from pipelines.fetch import fetch
 
 PLACES = 20
+RECIPES = {"movielens": Path("conf/models/two_tower_ratings.yaml"), "globo": Path("conf/models/two_tower_news.yaml")}
 PEERS = ("als", "bpr", "itemknn")
 _RECENT = 0.1  # of the acts, the newest
 
@@ -67,12 +68,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, default=Path("var/bench-peers"))
     parser.add_argument("--globo", type=Path, help="folder of clicks_hour_*.csv.gz; without it MovieLens alone")
-    parser.add_argument("--recipe", type=Path, default=Path("conf/models/two_tower.yaml"))
     asked = parser.parse_args()
     logs: dict[str, Callable[[], Log]] = {"movielens": lambda: movielens(asked.home.absolute() / "movielens")}
     if asked.globo:
         logs["globo"] = lambda: globo(asked.globo)
-    found = {name: measure(read(), asked.home.absolute() / name, asked.recipe) for name, read in logs.items()}
+    found = {name: measure(read(), asked.home.absolute() / name, RECIPES[name]) for name, read in logs.items()}
     _print(found)
     line = {
         name: {

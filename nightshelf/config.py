@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from nightshelf.dates import parse_duration
 from nightshelf.errors import InputError
+from nightshelf.exclusions import acted_on
 from nightshelf.exports import Export
 from nightshelf.raw_logs import Dimension, Duration, Graph, Source
 from nightshelf.yamlfile import Name, Strict, load_model
@@ -93,8 +94,15 @@ class Scenario(Strict):
 
     top_n: int = Field(20, ge=1, le=1000)
     utility: dict[str, float]
-    exclude: list[Literal["purchased_30d", "out_of_stock"]] = Field([])
+    exclude: list[str] = Field([])
     rerank: Rerank = Rerank()
+
+    @field_validator("exclude")
+    @classmethod
+    def _known_rules(cls, rules: list[str]) -> list[str]:
+        for rule in rules:
+            acted_on(rule)
+        return rules
 
 
 class Bots(Strict):
@@ -306,6 +314,13 @@ class Shop(Strict):
                 if task_name not in self.tasks:
                     known = ", ".join(self.tasks)
                     raise ValueError(f"scenarios.{name}.utility: {task_name!r} is no task; known: {known}")
+            for rule in scenario.exclude:
+                acted = acted_on(rule)
+                if acted and acted[0] not in self.event_types:
+                    known = ", ".join(self.event_types)
+                    raise ValueError(
+                        f"scenarios.{name}.exclude: {rule!r}: no log has {acted[0]!r}; event types: {known}"
+                    )
             groups = ["category_1", "category_2", "category_3", "brand"]
             groups += [f"attribute_{attribute}" for attribute in (self.items.attributes if self.items else [])]
             for column in scenario.rerank.most_per:

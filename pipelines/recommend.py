@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from nightshelf.blocked import blocked_items
 from nightshelf.dates import days_back
 from nightshelf.errors import InputError
+from nightshelf.exclusions import acted_on
 from nightshelf.logs import get_logger
 from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY, GENERATOR_ORDER, CandidateLists, pack_candidates
 from pipelines.predictors import predictors
@@ -87,7 +88,7 @@ def run(night: Night) -> StageResult:
     warm = found.user_keys
     lists = pack_candidates(candidates, warm, catalogue.item_ids)
     exclusions = Exclusions(
-        catalogue.out_of_stock, _purchased(night, warm, catalogue.item_ids), _blocked(night, catalogue.item_ids)
+        catalogue.out_of_stock, _acted_on(night, warm, catalogue.item_ids), _blocked(night, catalogue.item_ids)
     )
     room = Stockroom(lists, exclusions, catalogue.groups, str(night.as_of_date))
     cold = sorted(
@@ -136,15 +137,19 @@ def _blocked(night: Night, item_ids: list[str]) -> np.ndarray:
     return np.array([item in blocked for item in item_ids], bool)
 
 
-def _purchased(night: Night, users: list[str], item_ids: list[str]) -> np.ndarray:
-    events = night.warehouse.read(
-        "events", days_back(night.as_of_date, 30), ("as_of_date", "event_type", "user_key", "item_id")
-    )
-    bought = events.filter(pc.equal(events["event_type"], "purchase"))
-    user = pc.index_in(bought["user_key"], pa.array(users, pa.string()))
-    item = pc.index_in(bought["item_id"], pa.array(item_ids, pa.string()))
-    pairs = pa.table({"user": user, "item": item}).drop_null()
-    return np.unique(pairs["user"].to_numpy().astype(np.int64) * len(item_ids) + pairs["item"].to_numpy())
+def _acted_on(night: Night, users: list[str], item_ids: list[str]) -> dict[str, np.ndarray]:
+    """Return for each rule of the shop that needs it the pairs of users and items that were acted on."""
+    named = {rule for scenario in night.shop.scenarios.values() for rule in scenario.exclude}
+    rules = {rule: acted for rule in sorted(named) if (acted := acted_on(rule))}
+    user_keys, items, found = pa.array(users, pa.string()), pa.array(item_ids, pa.string()), {}
+    for rule, (event, days) in rules.items():
+        columns = ("as_of_date", "event_type", "user_key", "item_id")
+        events = night.warehouse.read("events", days_back(night.as_of_date, days), columns)
+        acted = events.filter(pc.equal(events["event_type"], event))
+        numbers = [pc.index_in(acted["user_key"], user_keys), pc.index_in(acted["item_id"], items)]
+        pairs = pa.table(numbers, names=["user", "item"]).drop_null()
+        found[rule] = np.unique(pairs["user"].to_numpy().astype(np.int64) * len(item_ids) + pairs["item"].to_numpy())
+    return found
 
 
 def _rank(

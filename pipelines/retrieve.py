@@ -1,4 +1,4 @@
-"""Stage `retrieve`: a two-tower model, trained anew on the acts of 30 days, proposes what is new to each user."""
+"""Stage `retrieve`: a two-tower model, trained anew on the acts of the last weeks, proposes what is new to each user."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from nightshelf.dates import day_bounds_utc, days_back
 from nightshelf.errors import InputError
-from nightshelf.features import WINDOWS, event_worth, sequence_events
+from nightshelf.features import event_worth, sequence_events
 from pipelines.candidate_lists import EVERYBODY
 from pipelines.references import reference_rules
 from pipelines.rules import check_rules, values_of
@@ -39,7 +39,8 @@ def run(night: Night) -> StageResult:
     from training.retrieval.train_two_tower import train_two_tower
 
     recipe = load_retrieval_recipe(shop.retrieval)
-    acts = night.warehouse.files("acts", days_back(day, max(WINDOWS)))
+    days = days_back(day, recipe.acts_days)
+    acts = night.warehouse.files("acts", days)
     files = {table: night.warehouse.files(table, [day]) for table in ("item_features", "vocabularies")}
     if not acts or not all(files.values()):
         raise InputError(f"there are no acts or items of {day}; run `nightshelf stage features` first")
@@ -49,7 +50,7 @@ def run(night: Night) -> StageResult:
     sold = night.warehouse.read("items", [day], ("item_id",))["item_id"].combine_chunks()
     is_sold = pc.is_in(item_ids, sold).to_numpy(zero_copy_only=False)
     worth = event_worth(shop)
-    bounds = [day_bounds_utc(one, shop.timezone) for one in days_back(day, max(WINDOWS))]
+    bounds = [day_bounds_utc(one, shop.timezone) for one in days]
     midnights = np.array([*(start.timestamp() for start, _ in bounds), bounds[-1][1].timestamp()])
     model = train_two_tower(
         recipe,

@@ -84,7 +84,6 @@ def change_suite(checks: Checks, scenarios: int) -> "list[Expectation]":
     rules = [expect("TableRowCountToBeBetween", "row_count", min_value=1, max_value=scenarios)]
     for column, band, severity in kinds:
         if band:
-            least, most = band
-            limits = {"min_value": least, "max_value": most}
-            rules.append(expect("ColumnValuesToBeBetween", names[severity], severity, column=column, **limits))
+            kind, (least, most) = "ColumnValuesToBeBetween", band
+            rules.append(expect(kind, names[severity], severity, column=column, min_value=least, max_value=most))
     return rules

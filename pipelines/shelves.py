@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nightshelf.config import Scenario
+from nightshelf.exclusions import OUT_OF_STOCK
 from pipelines.candidate_lists import EVERYBODY, GENERATOR_ORDER, CandidateLists
 from pipelines.rerank import EXPLORE, RULES, SCORE, Exploration, Groups, explore, interleave, order
 
@@ -20,21 +21,22 @@ PRESELECTED, PRESELECTED_LEAST = 2, 40
 
 @dataclass(frozen=True)
 class Exclusions:
-    """What must not be shown: items out of stock or blocked, and what a user bought of late (sorted user × items + item)."""
+    """What must not be shown: items out of stock or blocked, and by rule what a user acted on (sorted user × items + item)."""
 
     out_of_stock: np.ndarray
-    purchased: np.ndarray
+    acted_on: dict[str, np.ndarray]
     blocked: np.ndarray
 
     def mask(self, rules: list[str], users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Return True where the item [B, K] may be shown to the user [B]."""
         allowed = (items >= 0) & ~self.blocked[items]
-        if "out_of_stock" in rules:
+        if OUT_OF_STOCK in rules:
             allowed &= ~self.out_of_stock[items]
-        if "purchased_30d" in rules and len(self.purchased):
-            pair = users[:, None].astype(np.int64) * len(self.out_of_stock) + items
-            place = np.searchsorted(self.purchased, pair).clip(max=len(self.purchased) - 1)
-            allowed &= (self.purchased[place] != pair) | (users[:, None] < 0)
+        pair = users[:, None].astype(np.int64) * len(self.out_of_stock) + items
+        for acted in (self.acted_on[rule] for rule in rules if rule in self.acted_on):
+            if len(acted):
+                place = np.searchsorted(acted, pair).clip(max=len(acted) - 1)
+                allowed &= (acted[place] != pair) | (users[:, None] < 0)
         return allowed
 
 

@@ -16,6 +16,7 @@ from nightshelf.blocked import blocked_items
 from nightshelf.config import Shop
 from nightshelf.dates import parse_as_of_date
 from nightshelf.errors import InputError
+from nightshelf.exclusions import OUT_OF_STOCK, acted_on
 from nightshelf.identity import key_file, user_key
 from nightshelf.paths import warehouse_dir
 from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY
@@ -24,7 +25,6 @@ from pipelines.warehouse import Warehouse
 
 Row = dict[str, Any]
 _KEY = re.compile(r"[0-9a-f]{32}|\*")
-_PURCHASE_DAYS = 30
 _MOVED = "moved"
 
 
@@ -169,15 +169,16 @@ class _Look:
     def rules_against(self, items: list[str], day: dt.date) -> dict[str, str]:
         """Return which of these items a rule of the scenario kept off the shelf that night, and by which rule."""
         rules = self.shop.scenarios[self.scenario].exclude
-        found = {}
-        if "purchased_30d" in rules and self.user != EVERYBODY:
+        found: dict[str, str] = {}
+        for event, days in (acted for rule in rules if self.user != EVERYBODY and (acted := acted_on(rule))):
             query = """
-                SELECT item_id, max(event_date) AS bought_on FROM events
-                WHERE user_key = $user AND event_type = 'purchase' AND item_id IN (SELECT unnest($items))
+                SELECT item_id, max(event_date) AS acted_on FROM events
+                WHERE user_key = $user AND event_type = $event AND item_id IN (SELECT unnest($items))
                     AND as_of_date <= $day AND as_of_date > $day - $days::INT GROUP BY item_id"""
-            bought = self.ask(query, user=self.user, items=items, day=day, days=_PURCHASE_DAYS)
-            found = {row["item_id"]: f"bought on {row['bought_on']}" for row in bought}
-        if "out_of_stock" in rules:
+            rows = self.ask(query, user=self.user, event=event, items=items, day=day, days=days)
+            said = "bought" if event == "purchase" else event
+            found |= {row["item_id"]: f"{said} on {row['acted_on']}" for row in rows}
+        if OUT_OF_STOCK in rules:
             query = (
                 "SELECT item_id FROM items WHERE as_of_date = $day AND stock = 0 AND item_id IN (SELECT unnest($items))"
             )

@@ -42,6 +42,17 @@ def test_every_shipped_shop_file_is_valid(shop_file: Path) -> None:
         ("format: jsonl", "format: xml", ["sources.0.format", "xml"]),
         ("history_days: 14", "history_days: 1", ["history_days", "1"]),
         ("name: search_log", "name: home_feed_log", ["two sources"]),
+        (
+            "[purchased_30d, out",
+            "[purchased_30, out",
+            ["home_feed.exclude", "'purchased_30' is no rule", "purchase_30d"],
+        ),
+        (
+            "[purchased_30d, out",
+            "[liked_9d, out",
+            ["'liked_9d': no log has 'liked'", "cart, click, impression, purchase"],
+        ),
+        ("privacy:", "exports: [{to: redis, url: x}]\nprivacy:", ["exports", "url"]),
         ("name: search_log", "name: items", ["'items'", "another part of the shop file"]),
         ("quarantine:", "checks: {rows_warn: [2, 0.5]}\nquarantine:", ["checks.rows_warn", "lower bound first"]),
         (

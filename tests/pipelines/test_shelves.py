@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -33,7 +35,7 @@ def stockroom(lists, out_of_stock=(), bought=(), blocked=(), items=30):  # type:
     pairs = np.array(sorted(user * items + item for user, item in bought), np.int64)
     names = ("category_1", "category_2", "category_3", "brand")
     groups = Groups({name: np.arange(items, dtype=np.int32) for name in names})
-    return Stockroom(lists, Exclusions(stock, pairs, barred), groups, "2026-02-05")
+    return Stockroom(lists, Exclusions(stock, {"purchased_30d": pairs}, barred), groups, "2026-02-05")
 
 
 own = st.tuples(
@@ -104,6 +106,19 @@ def test_the_unknown_user_gets_what_everybody_may_see() -> None:
     shelves = fill_shelves(np.array([-1]), "cart", scenario, room, lambda u, i: {"click": i.astype(float)})
     assert shelves.items.tolist() == [2, 1]
     assert [GENERATOR_ORDER[g] for g in shelves.generators] == ["fresh", "popular"]
+
+
+def test_each_scenario_excludes_by_its_own_rules() -> None:
+    lists = pack_candidates(candidate_table([("u0", "*", f"i0{n}", "related", 1.0) for n in range(1, 5)]), USERS, ITEMS)
+    room = stockroom(lists)
+    acted = {"like_90d": np.array([2]), "click_1d": np.array([3, 4])}  # items of user 0
+    room = replace(room, exclusions=replace(room.exclusions, acted_on=acted))
+    shown = {}
+    for rules in ((), ("like_90d",), ("click_1d",), ("like_90d", "click_1d")):
+        scenario = Scenario(utility={"click": 1}, exclude=list(rules))
+        shelves = fill_shelves(np.array([0]), "cart", scenario, room, lambda u, i: {"click": i.astype(float)})
+        shown[rules] = shelves.items.tolist()
+    assert list(shown.values()) == [[4, 3, 2, 1], [4, 3, 1], [2, 1], [1]]
 
 
 def test_a_reason_names_what_the_generator_found() -> None:

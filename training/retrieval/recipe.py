@@ -15,6 +15,7 @@ class RetrievalRecipe(Strict):
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     seed: int = Field(1, ge=0, lt=2**31)
+    acts_days: int = Field(30, ge=1, le=1000)
     embedding_size: Width = 32
     vector_size: Width = 64
     sequence_encoder: BlockSizes = BlockSizes(kind="hstu")
