@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nightshelf.features import attribute_columns
 from nightshelf.logs import get_logger
 from nightshelf.paths import artifact_dir, tracking_uri
 from pipelines.models import champion_of, registered_name
+from pipelines.segments import Segments, segments_of
 from pipelines.shelves import Predict
 from pipelines.stage import Night
 
@@ -20,10 +22,14 @@ POPULARITY = "popularity"
 
 @dataclass(frozen=True)
 class Predictors:
-    """One prediction function a scenario, the `model_version` that they bear, and the users that features know."""
+    """One prediction function a scenario, the `model_version` that they bear, the users that features know, and the others.
+
+    A user number is a place in user_keys; -1 is the unknown user, -2 - s whoever is in segment s.
+    """
 
     version: str
     user_keys: list[str]
+    segments: Segments
     by_scenario: dict[str, Predict]
 
 
@@ -47,27 +53,30 @@ def predictors(night: Night, scenarios: tuple[str, ...], item_ids: list[str]) ->
     tables = ("user_features", "item_features", "item_scenario_features", "user_sequences", "vocabularies")
     files = (night.warehouse.files(table, [night.as_of_date]) for table in tables)
     features = ShelfFeatures.load(night.shop, night.as_of_date, *files)
+    segments = segments_of(night, features.user_keys)
+    columns = [f"user_{name}_index" for name in attribute_columns(night.shop)]
+    features = features.with_strangers(dict(zip(columns, segments.fields.T, strict=True)))
     version = champion_of(night)
     if version is None:
         get_logger("recommend").warning(
             "no version has passed the gate yet: the shelves show what is popular in the scenario and near to the user"
         )
         by_rate = {name: popularity_predictor(night, features, item_ids, name) for name in scenarios}
-        return Predictors(POPULARITY, features.user_keys, by_rate)
+        return Predictors(POPULARITY, features.user_keys, segments, by_rate)
     ranker = Ranker.load(download(registered_name(night), version) / SERVING)
-    return Predictors(
-        version, features.user_keys, {name: model_predictor(ranker, features, item_ids, name) for name in scenarios}
-    )
+    by_scenario = {name: model_predictor(ranker, features, item_ids, name) for name in scenarios}
+    return Predictors(version, features.user_keys, segments, by_scenario)
 
 
 def model_predictor(ranker: "Ranker", features: "ShelfFeatures", item_ids: list[str], scenario: str) -> Predict:
     """Return scoring by user number and catalogue number; the model's own rows are looked up once."""
     import torch
 
-    rows = features.item_rows(item_ids)
+    rows, known = features.item_rows(item_ids), len(features.user_keys)
 
     def predict(users: np.ndarray, items: np.ndarray) -> dict[str, np.ndarray]:
-        user_rows = torch.from_numpy(users.astype(np.int64) + 1)  # row 0 is the unknown user
+        # Row 0 is the unknown user; segments come behind the last user
+        user_rows = torch.from_numpy(np.where(users < -1, known - 1 - users, users + 1).astype(np.int64))
         item_rows = torch.from_numpy(np.where(items >= 0, rows[items], -1))
         scored = ranker.score_users(features, scenario, user_rows, item_rows)
         return {task: values.numpy() for task, values in scored.items()}

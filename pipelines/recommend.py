@@ -1,5 +1,5 @@
-"""Stage `recommend`: the champion ranks every known user's candidates in every scenario; users without a history,
-and `*` for whoever comes tomorrow for the first time, get what it ranks for an unknown user.
+"""Stage `recommend`: the champion ranks every known user's candidates in every scenario; users without a history
+get what it ranks for their segment, and `*`, for whoever comes tomorrow for the first time, what it ranks for an unknown user.
 """
 
 import time
@@ -37,7 +37,7 @@ from pipelines.warehouse import DAY_FOLDER, arrow_schema
 BLOCK = 512
 LOG_SECONDS = 10.0
 _GROUP_ROWS = 200_000
-_UNKNOWN_USER = np.array([-1])
+_UNKNOWN_USER = -1
 
 
 @dataclass(frozen=True)
@@ -91,17 +91,17 @@ def run(night: Night) -> StageResult:
         catalogue.out_of_stock, _acted_on(night, warm, catalogue.item_ids), _blocked(night, catalogue.item_ids)
     )
     room = Stockroom(lists, exclusions, catalogue.groups, str(night.as_of_date))
-    cold = sorted(
-        set(night.warehouse.read("users", [night.as_of_date], ("user_key",))["user_key"].to_pylist()) - set(warm)
-    )
+    # The unknown user's shelf is that of strangers, too
+    cold = {_UNKNOWN_USER: [EVERYBODY, *found.segments.others]}
+    cold |= {_UNKNOWN_USER - 1 - place: members for place, members in enumerate(found.segments.members)}
     folder = night.warehouse.new_run_dir("shelf_drafts", night.run_id)
     (folder / f"{DAY_FOLDER}={night.as_of_date}").mkdir()
     keys = pa.array(warm or [""])
     schema = arrow_schema(night.warehouse.specs["shelf_drafts"])
     with _Drafts({name: _draft_file(night, folder, name) for name in chosen}, schema) as drafts:
-        for name, is_fallback, shelves in _rank(night, warm, room, found.by_scenario):
+        for name, whose, shelves in _rank(night, warm, list(cold), room, found.by_scenario):
             table = _rows(night, name, found.version, shelves, keys, catalogue, lists)
-            drafts.add(name, _for_all(table, [EVERYBODY, *cold]) if is_fallback else table)
+            drafts.add(name, table if whose is None else _for_all(table, cold[whose]))
     _keep_other_scenarios(night, folder, chosen)
     rows = night.warehouse.publish("shelf_drafts", folder, [night.as_of_date], night.summary)
     return StageResult(
@@ -153,9 +153,9 @@ def _acted_on(night: Night, users: list[str], item_ids: list[str]) -> dict[str, 
 
 
 def _rank(
-    night: Night, users: list[str], room: Stockroom, by_scenario: dict[str, Predict]
-) -> Iterator[tuple[str, bool, Shelves]]:
-    """Yield scenario, whether the shelves are those of the unknown user, and the shelves of a block of users.
+    night: Night, users: list[str], strangers: list[int], room: Stockroom, by_scenario: dict[str, Predict]
+) -> Iterator[tuple[str, int | None, Shelves]]:
+    """Yield scenario and the shelves of a block of users; then scenario, user number and shelf of each of the strangers.
 
     The first scenario takes a first look at all candidates of a block; every scenario then scores the best of them.
     Blocks are served side by side, each by one thread: the rows do not depend on the number of cores.
@@ -179,12 +179,13 @@ def _rank(
     with torch_workers() as pool:
         for (_, end), served in zip(blocks, pool.map(lambda block: serve(*block), blocks), strict=True):
             for name, shelves in served:
-                yield name, False, shelves
+                yield name, None, shelves
             if time.monotonic() - told > LOG_SECONDS:
                 told = time.monotonic()
                 get_logger("recommend").info("%d of %d users with a history are served", end, len(users))
     for name, predict in by_scenario.items():
-        yield name, True, fill_shelves(_UNKNOWN_USER, name, scenarios[name], room, predict)
+        for number in strangers:
+            yield name, number, fill_shelves(np.array([number]), name, scenarios[name], room, predict)
 
 
 def _rows(

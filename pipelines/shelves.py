@@ -247,14 +247,14 @@ def _candidates(
     _, first = np.unique(shared_items, return_index=True)
     first = np.sort(first)
     shared_items, shared_generators = shared_items[first], shared_generators[first]
-    unknown = users[:, None] < 0
-    own = np.where(unknown, -1, lists.items[users])
+    unknown, row = users[:, None] < 0, users.clip(min=0)  # segments, too, have no candidates of their own
+    own = np.where(unknown, -1, lists.items[row])
     repeated = np.zeros((len(users), max(int(lists.items.max(initial=0)), int(shared_items.max(initial=0))) + 2), bool)
     repeated[np.arange(len(users))[:, None], own] = True  # -1 marks the last, unused column
     rest = np.where(repeated[:, shared_items], -1, shared_items[None, :])
     items = np.concatenate([rest, own], axis=1)
-    generators = np.concatenate([np.broadcast_to(shared_generators, rest.shape), lists.generators[users]], axis=1)
-    because = np.concatenate([np.zeros(rest.shape, np.int32), lists.because[users]], axis=1)
+    generators = np.concatenate([np.broadcast_to(shared_generators, rest.shape), lists.generators[row]], axis=1)
+    because = np.concatenate([np.zeros(rest.shape, np.int32), lists.because[row]], axis=1)
     return items, generators, because
 
 

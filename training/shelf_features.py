@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +22,13 @@ from training.vocabulary import Vocabulary, load_vocabularies
 class ShelfFeatures:
     """The features of one night.
 
-    Row 0 of the users is the unknown user, `Feature.unseen` and an empty history; row r + 1 is user_keys[r].
+    Row 0 of the users is the unknown user, `Feature.unseen` and an empty history; row r + 1 is user_keys[r]; behind them come
+    the strangers of `with_strangers`.
     """
 
     user_keys: list[str]
     item_ids: list[str]
+    user_field_names: list[str]
     user_fields: np.ndarray  # int32 [U + 1, user fields]
     user_dense: np.ndarray  # float32 [U + 1, user features], raw
     user_names: list[str]
@@ -71,6 +73,7 @@ class ShelfFeatures:
         return cls(
             user_keys=user_keys.to_pylist(),
             item_ids=item_ids.to_pylist(),
+            user_field_names=user_names,
             user_fields=_after(np.zeros(len(user_names)), stack(users, user_names, np.int32)),
             user_dense=_after(_unseen(user_dense(shop)), _finite(users, user_columns, "user_features")),
             user_names=user_columns,
@@ -83,6 +86,20 @@ class ShelfFeatures:
             vocabularies=load_vocabularies(shop, vocabularies),
             scenarios=list(shop.scenarios),
             events=sequence_events(shop),
+        )
+
+    def with_strangers(self, fields: dict[str, np.ndarray]) -> "ShelfFeatures":
+        """Return these features with users at the end of whom no more is known than some fields: column → ids [S]."""
+        names = self.user_field_names
+        count = len(next(iter(fields.values()), np.zeros(0)))
+        known = np.zeros((count, len(names)), np.int32)
+        for name, ids in fields.items():
+            known[:, names.index(name)] = ids
+        return replace(
+            self,
+            user_fields=np.concatenate([self.user_fields, known]),
+            user_dense=np.concatenate([self.user_dense, np.repeat(self.user_dense[:1], count, axis=0)]),
+            user_history=np.concatenate([self.user_history, np.zeros(count, np.int64)]),
         )
 
     def user_rows(self, user_keys: Sequence[str]) -> np.ndarray:
