@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 import pytest
 
 from benchmarks.sql_features import TABLES, make_tables
 from nightshelf.config import Shop, load_shop
 from nightshelf.errors import GateError, InputError
+from nightshelf.exports import ParquetDrop
 from nightshelf.paths import report_file, truth_dir
 from pipelines.night import run_night
 from pipelines.publish import content_hash
 from pipelines.sql import connect
+from pipelines.stage import STAGES
 from pipelines.warehouse import Warehouse
 from simulation.simulate import simulate_shop
 
@@ -28,13 +31,19 @@ pytestmark = pytest.mark.night
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, spark) -> Iterator[Shop]:  # type: ignore[no-untyped-def]
-    """The demo shop, small, after one night."""
+    """The demo shop, small, after one night, with retrieval and an export."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIGHTSHELF_HOME", str(tmp_path_factory.mktemp("night")))
         patch.setenv(
             "NIGHTSHELF_ID_KEY", "a key of the test alone, 32 bytes or more"
         )  # keys order rows: the same night each time
         shop = load_shop(ROOT / "conf/shops/demo.yaml")
+        recipe = tmp_path_factory.mktemp("recipe") / "two_tower.yaml"
+        recipe.write_text(
+            "name: small\nembedding_size: 8\nvector_size: 16\nepochs: 2\nnegatives: 100\ncandidates: 30\n"
+        )
+        drop = ParquetDrop(to="parquet", folder=Path("drop"))
+        shop = shop.model_copy(update={"retrieval": recipe, "exports": [drop]})
         simulate_shop(shop, FIRST, 6, 1200, 150, 3)
         run_night(shop, NIGHT)
         yield shop
@@ -142,8 +151,36 @@ def test_the_first_challenger_is_champion_and_every_stage_left_its_row(shop: Sho
     assert promoted
     assert all(check["passed"] for check in json.loads(evidence))
     stages = ask(shop, "SELECT count(DISTINCT stage) FROM stage_runs WHERE status = 'done' AND peak_memory_mb > 0")
-    assert stages == [(10,)]
+    assert stages == [(len(STAGES),)]
     assert report_file(shop, NIGHT).stat().st_size > 10_000
+
+
+def test_the_whole_catalogue_was_searched_for_everybody_with_an_act(shop: Shop) -> None:
+    with_acts = ask(shop, "SELECT count(DISTINCT user_key) FROM acts JOIN items USING (item_id)")
+    assert ask(shop, "SELECT count(DISTINCT user_key) FROM retrieved_candidates") == with_acts
+    known = "FROM retrieved_candidates r SEMI JOIN acts a ON a.user_key = r.user_key AND a.item_id = r.item_id"
+    assert ask(shop, f"SELECT count(*) {known}") == [(0,)]
+    placed = "SELECT count(*) FROM recommendations WHERE source = 'two_tower' AND reason LIKE '%a history like yours%'"
+    assert ask(shop, placed)[0][0] > 0
+
+
+def test_who_has_no_history_gets_the_shelf_of_his_segment(shop: Shop) -> None:
+    cold = """WITH shelves AS (SELECT user_key, list((item_id, score) ORDER BY rank) AS shelf FROM recommendations
+                WHERE scenario = 'home_feed' GROUP BY user_key)
+              SELECT u.user_age_band, u.user_device, count(*), count(DISTINCT shelf) FROM users u JOIN shelves USING (user_key)
+              WHERE user_key NOT IN (SELECT user_key FROM user_features) GROUP BY ALL"""
+    segments = ask(shop, cold)
+    assert len(segments) > 5
+    assert {different for *_, different in segments} == {1}
+    kinds = f"SELECT count(DISTINCT shelf) FROM ({cold.replace('count(*), count(DISTINCT shelf)', 'any_value(shelf) AS shelf')})"
+    assert ask(shop, kinds)[0][0] > 1
+
+
+def test_the_export_holds_what_is_published(shop: Shop) -> None:
+    exported = duckdb.sql(f"FROM read_parquet('{shop.home}/drop/current/*.parquet')").df()
+    published = connect(Warehouse(shop)).sql("FROM recommendations").df()
+    keys = ["scenario", "user_key", "rank"]
+    pd.testing.assert_frame_equal(*(rows.sort_values(keys).reset_index(drop=True) for rows in (exported, published)))
 
 
 def test_every_feature_and_label_agrees_with_sql(shop: Shop, differences) -> None:  # type: ignore[no-untyped-def]

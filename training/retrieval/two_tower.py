@@ -36,7 +36,9 @@ class TwoTower(nn.Module):
         size, read = recipe.vector_size, len(fields) * recipe.embedding_size
         self.fields = FieldEmbedding(fields, recipe.embedding_size)
         self.item, self.bias = nn.Linear(read, size), nn.Linear(read, 1)
-        self.trend = nn.Parameter(torch.zeros(len(recipe.trend_half_lives_days)))
+        # Together the logarithm of how often an item is turned to: what is known without any taste
+        memories = len(recipe.trend_half_lives_days)
+        self.trend = nn.Parameter(torch.full((memories,), 1 / max(1, memories)))
         self.event, self.scenario = nn.Embedding(events + 1, size), nn.Embedding(scenarios + 1, size)
         self.pause, self.asked_after = nn.Embedding(_PAUSES, size), nn.Embedding(_PAUSES, size)
         for table in (self.event, self.scenario, self.pause, self.asked_after):
