@@ -120,9 +120,12 @@ def _timed(command: list[str]) -> tuple[float, float]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     with PeakMemory(process.pid) as memory:
         _, told = process.communicate()
+    seconds, peak = time.perf_counter() - start, memory.mb / 1024
+    # What is known is told at once: the whole may take hours, and end before its time
+    print(f"    {seconds:.1f} s, {peak:.2f} GB", file=sys.stderr, flush=True)
     if process.returncode:
         sys.exit(f"{' '.join(command)} failed with exit code {process.returncode}:\n{told[-2000:]}")
-    return time.perf_counter() - start, memory.mb / 1024
+    return seconds, peak
 
 
 def _line(runs: dict[str, Run], sizes: list[int], compared: int) -> dict[str, object]:

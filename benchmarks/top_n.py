@@ -31,7 +31,7 @@ from rich.table import Table
 from pipelines.fetch import fetch
 
 PLACES = 20
-RECIPES = {"movielens": Path("conf/models/two_tower_ratings.yaml"), "globo": Path("conf/models/two_tower.yaml")}
+RECIPES = {"movielens": Path("conf/retrieval/two_tower_ratings.yaml"), "globo": Path("conf/retrieval/two_tower.yaml")}
 PEERS = ("als", "bpr", "itemknn")
 _RECENT = 0.1  # of the acts, the newest
 

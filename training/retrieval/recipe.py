@@ -1,4 +1,4 @@
-"""The recipe of a two-tower model: every knob of its training, read from a file of conf/models/."""
+"""The recipe of a two-tower model: every knob of its training, read from a file of conf/retrieval/."""
 
 from pathlib import Path
 from typing import Annotated, Self
@@ -11,7 +11,7 @@ from training.recipe import BlockSizes, LearningRates
 
 
 class RetrievalRecipe(Strict):
-    """How a two-tower model is built and trained. The comments of conf/models/two_tower.yaml explain each knob."""
+    """How a two-tower model is built and trained. The comments of conf/retrieval/two_tower.yaml explain each knob."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
     seed: int = Field(1, ge=0, lt=2**31)

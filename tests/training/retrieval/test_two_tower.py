@@ -1,6 +1,7 @@
 """The two-tower model: its loss beside a whole softmax, towers that see no future, and patterns that it must find."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from training.retrieval.train_two_tower import ranges, read_windows, train_two_t
 from training.retrieval.trends import trends
 from training.retrieval.two_tower import TwoTower, sampled_softmax
 
+ROOT = Path(__file__).parents[3]
 WORTH = np.array([0.0, 1.0, 1.0])
 NOW = 1_770_000_000.0
 MIDNIGHTS = NOW - 86_400.0 * np.arange(25, -1, -1)
@@ -141,6 +143,11 @@ def test_nobody_gets_what_he_turned_to_and_the_same_seed_gives_the_same(small_re
 
 def test_ranges():
     assert ranges(np.array([3, 7, 7]), np.array([5, 7, 10])).tolist() == [3, 4, 7, 8, 9]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "conf" / "retrieval").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_recipes_that_come_along_can_be_read(file):
+    assert load_retrieval_recipe(file).name == file.stem
 
 
 def test_a_recipe_says_what_is_wrong_with_it(tmp_path):
