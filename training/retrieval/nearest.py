@@ -5,10 +5,13 @@ passed over once, in the order in which it lies in memory, and only what is left
 """
 
 import math
+import threading
 
 import torch
 
-_BLOCK_BYTES = 16 << 20  # of scores, which stay in a cache
+from training.workers import torch_workers
+
+_BLOCK_BYTES = 64 << 20  # of scores
 _MOST_BYTES = 256 << 20  # … so that products have some rows where a catalogue is large
 _ROWS = 32
 
@@ -30,29 +33,41 @@ def nearest_items(
     found = torch.full((len(users), k), -1), torch.full((len(users), k), -torch.inf)
     if not len(users) or not len(items):
         return found
-    seen = seen and (seen[0].contiguous(), seen[1])
     groups = _group_count(len(items), k)
-    size = -(-len(items) // groups)
-    of_row = 4 * groups * size
-    rows = max(1, _BLOCK_BYTES // of_row, min(_ROWS, _MOST_BYTES // of_row))
-    # One buffer for all blocks: the columns behind the last item stay without a score
-    scores = torch.full((min(rows, len(users)), groups * size), -torch.inf, device=users.device)
-    for start in range(0, len(users), rows):
+    width = -(-len(items) // groups) * groups
+    rows = max(1, _BLOCK_BYTES // (4 * width), min(_ROWS, _MOST_BYTES // (4 * width)))
+    users_of = seen[0].contiguous() if seen else None
+    buffers = threading.local()
+
+    @torch.inference_mode()
+    def search(start: int) -> None:
         end = min(start + rows, len(users))
-        block = scores[: end - start]
+        if not hasattr(
+            buffers, "scores"
+        ):  # one for all blocks of a thread: what is behind the last item stays without a score
+            buffers.scores = torch.full((min(rows, len(users)), width), -torch.inf, device=users.device)
+        block = buffers.scores[: end - start]
         torch.mm(users[start:end], items.T, out=block[:, : len(items)])
         if seen is not None:
-            cut = torch.searchsorted(seen[0], torch.tensor([start, end], device=seen[0].device)).tolist()
+            cut = torch.searchsorted(users_of, torch.tensor([start, end], device=users.device)).tolist()
             block[seen[0][cut[0] : cut[1]] - start, seen[1][cut[0] : cut[1]]] = -torch.inf
         best, values = _best(block, min(k, len(items)), groups)
         found[0][start:end, : best.shape[1]] = torch.where(torch.isfinite(values), best, -1).cpu()
         found[1][start:end, : best.shape[1]] = values.cpu()
+
+    blocks = range(0, len(users), rows)
+    if users.device.type == "cpu" and len(blocks) > 1:
+        with torch_workers() as pool:
+            list(pool.map(search, blocks))
+    else:
+        for start in blocks:
+            search(start)
     return found
 
 
 def _group_count(items: int, k: int) -> int:
     """Return how many groups leave the least to do: they are ranked, and so are few more than k items of the k best of them."""
-    size = max(1, round(2 * math.sqrt(items / max(1, k))))
+    size = max(1, round(math.sqrt(items / max(1, k))))
     return -(-items // size)
 
 
