@@ -48,7 +48,7 @@ def nearest_items(
             buffers.scores = torch.full((min(rows, len(users)), width), -torch.inf, device=users.device)
         block = buffers.scores[: end - start]
         torch.mm(users[start:end], items.T, out=block[:, : len(items)])
-        if seen is not None:
+        if seen is not None and users_of is not None:
             cut = torch.searchsorted(users_of, torch.tensor([start, end], device=users.device)).tolist()
             block[seen[0][cut[0] : cut[1]] - start, seen[1][cut[0] : cut[1]]] = -torch.inf
         best, values = _best(block, min(k, len(items)), groups)
