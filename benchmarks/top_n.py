@@ -5,8 +5,9 @@ says how good they are. MovieLens-1M: films rated above 3, before and from 2000-
 Globo (--globo FOLDER, your own copy): articles clicked, before and from 2017-10-07 on, whatever the user read.
 recall@20 = hits / min(20, items afterwards); NDCG@20 with gains of 1.
 
-ours: the two-tower model, with the recipe of the log's shop file, as `nightshelf stage retrieve` trains it. als, bpr, itemknn:
-implicit's, in .venv/peers. popularity: users of each item, of all that lies before the cut; recent: of its last tenth.
+ours: the two-tower model with the recipe that RECIPES names for the log, trained on its acts as `nightshelf stage retrieve`
+does: the model alone, not the shelves of a night. als, bpr, itemknn: implicit's, in .venv/peers. popularity: users of each
+item, of all that lies before the cut; recent: of its last tenth.
 own: the user's own newest items, then recent popularity.
 
   make bench-peers           (or: .venv/jobs/bin/python -m benchmarks.top_n --globo ~/globo/clicks)
