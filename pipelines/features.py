@@ -6,11 +6,13 @@ days lack, on a shop's first night or after a pause, is made in the same pass. E
 tables after it read those files; nothing is published before all are written.
 """
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
+from nightshelf.logs import get_logger
 from pipelines.attempt import Attempt
 from pipelines.example_days import AGAIN, ExampleDay
 from pipelines.feature_days import OF_LOGS
@@ -62,12 +64,19 @@ def _write_all(w: FeatureWriter) -> None:
     _together(w.look_back, w.item_features, w.user_features, w.user_sequences, w.user_scenario_sequences)
     _together(w.item_scenario_features, w.item_graph, w.attribute_features)
     _together(w.training_examples, w.candidates, w.user_category_features, w.user_scenario_features)
-    w.normalization()
+    _together(w.normalization)
     clear_cache(w.tables.spark)
 
 
 def _together(*writes: Callable[[], object]) -> None:
     """Write two tables at a time: planning and compiling keep one core busy, and the others can compute."""
     with ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(write) for write in writes]:
+        for done in [pool.submit(_timed, write) for write in writes]:
             done.result()
+
+
+def _timed(write: Callable[[], object]) -> None:
+    """Do one part of the stage and say how long it took: a first night of a large shop takes hours."""
+    start = time.perf_counter()
+    write()
+    get_logger("features").info("features: %s, %.1f s", write.__name__, time.perf_counter() - start)
