@@ -81,6 +81,7 @@ def test_each_partition_is_told_only_what_it_does_not_know(tiny_shop, frame, eve
 
 
 @pytest.mark.spark
+@pytest.mark.histories
 @pytest.mark.parametrize("attribution", ["last_touch", "first_touch"])
 def test_it_is_what_has_other_labels_whatever_came(tiny_shop, frame, random_log, attribution):
     """Compared with the labels of all impressions, before and after, of logs in which much is late."""

@@ -231,6 +231,7 @@ def once_read(shop, table):
     return Warehouse(shop).read(table).to_pylist()
 
 
+@pytest.mark.histories
 def test_a_closed_day_without_logs_keeps_the_users_and_the_items(spark, tiny_shop):
     shop = tiny_shop(days=1, user_count=3, closed={"dates": [D2]})
     run_stage("clean", shop, D1)
@@ -277,6 +278,7 @@ def test_logs_of_all_days_in_one_place_without_a_catalogue(spark, tiny_shop, wri
     assert [len(warehouse.read("users", [day])) for day in (D1, D2, D3)] == [1, 1, 3]
 
 
+@pytest.mark.histories
 def test_what_is_wrong_is_told_and_nothing_is_published(spark, tiny_shop, write_log):
     shop = tiny_shop(days=2, user_count=3)
     run_stage("clean", shop, D1)
@@ -317,6 +319,7 @@ def test_what_is_wrong_is_told_and_nothing_is_published(spark, tiny_shop, write_
     assert (seen["req"], seen["uid"], seen["unix"]) == ("integer", "text", "integer")
 
 
+@pytest.mark.histories
 def test_a_wrong_column_in_the_first_night_is_told(spark, tiny_shop, write_log):
     shop = tiny_shop(days=1, user_count=3)
     search = shop.home / "raw/search/2026-02-01.csv"
