@@ -20,6 +20,7 @@ from nightshelf.errors import NightshelfError
 from nightshelf.identity import key_file
 from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY
 from pipelines.warehouse import Warehouse
+from simulation.anchor_score import score_item_shelves
 from simulation.score import score_shelves
 
 COLUMNS = (
@@ -60,6 +61,11 @@ def main() -> None:
     }
     gaps = {name: round(gap, 4) for name, gap in scores["gap_closed"].items()}
     line = {"gap_closed": gaps, "gap_closed_mean": round(scores["gap_closed_mean"], 4), "per_generator": generators}
+    if shop.anchors:
+        columns = ("scenario", "anchor_item_id", "rank", "item_id")
+        beside = score_item_shelves(shop, warehouse.read("item_recommendations", [day], columns), day)
+        _print_items(beside)
+        line["item_shelves"] = {name: round(row["gap_closed"], 4) for name, row in beside.items()}
     sys.stdout.write(json.dumps(line) + "\n")
 
 
@@ -99,6 +105,16 @@ def _print(day: object, scores: dict[str, dict]) -> None:  # type: ignore[type-a
             scenario, *(f"{row['unpredictable'].get(task, float('nan')):.3f}" for task in ("click", "cart", "purchase"))
         )
     Console(width=160).print(table, noise)
+
+
+def _print_items(scores: dict[str, dict[str, float]]) -> None:
+    columns = list(next(iter(scores.values())))
+    table = Table(
+        "scenario", *columns, title="the same beside an item: shelves for whoever is at it, of whom no more is known"
+    )
+    for scenario, row in scores.items():
+        table.add_row(scenario, *(f"{row[name]:.4f}" for name in columns))
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from feature_jobs.schema import conform
 from nightshelf.config import Sampled, Shop
+from nightshelf.features import root_event
 from nightshelf.tables import table_specs
 
 # Up to this many possible negatives all of them are put in a random order; beyond it items are drawn until k differ.
@@ -27,16 +28,6 @@ def impressions(events: DataFrame, shop: Shop) -> DataFrame:
         rows = events.where("event_type = 'impression'").withColumn("sampling_rate", F.lit(1.0))
     rows = rows.withColumnsRenamed({"event_id": "impression_id", "event_ts": "impression_ts"})
     return conform(rows, table_specs(shop)["impressions"])
-
-
-def root_task(shop: Shop) -> str:
-    """Return the first task that needs no other: what makes an impression a positive."""
-    return next(name for name, task in shop.tasks.items() if task.given is None)
-
-
-def root_event(shop: Shop) -> str:
-    """Return the event type of the root task."""
-    return shop.tasks[root_task(shop)].event
 
 
 def sampled_impressions(events: DataFrame, event_type: str, k: int) -> DataFrame:

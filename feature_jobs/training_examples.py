@@ -5,12 +5,11 @@ import datetime as dt
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from feature_jobs.impressions import root_task
 from feature_jobs.labels import is_mature
 from feature_jobs.schema import conform
 from nightshelf.config import Shop
 from nightshelf.dates import day_bounds_utc
-from nightshelf.features import MOST_INVERSE_PROPENSITY, dense_features
+from nightshelf.features import MOST_INVERSE_PROPENSITY, dense_features, root_task
 from nightshelf.tables import table_specs
 
 

@@ -90,12 +90,17 @@ class Rerank(Strict):
 
 
 class Scenario(Strict):
-    """A surface with its shelf: how long, what it is ranked by, what it must not show, what else orders it."""
+    """A surface with its shelf: how long, what it is ranked by, what it must not show, what else orders it.
+
+    anchor: the act (`viewed`, `cart` …) that makes an item an anchor; with it, each item of the catalogue gets a shelf for
+    whoever did that with it last, beside the shelves of users.
+    """
 
     top_n: int = Field(20, ge=1, le=1000)
     utility: dict[str, float]
     exclude: list[str] = Field([])
     rerank: Rerank = Rerank()
+    anchor: Name | None = None
 
     @field_validator("exclude")
     @classmethod
@@ -230,7 +235,10 @@ class Spark(Strict):
 
 
 # Tables that no night reads, or (candidates, for their recall) no further back than a week.
-_DROPPABLE = ("candidates", "retrieved_candidates", "shelf_drafts", "recommendations", "quarantine")
+_DROPPABLE = (
+    "candidates", "retrieved_candidates", "shelf_drafts", "recommendations", "item_shelf_drafts", "item_recommendations",
+    "quarantine",
+)  # fmt: skip
 
 
 class Keep(Strict):
@@ -328,6 +336,7 @@ class Shop(Strict):
                     raise ValueError(
                         f"scenarios.{name}.rerank.most_per: {column!r} is unknown; known: {', '.join(groups)}"
                     )
+            self._check_anchor(name, scenario)
         for source in self.sources:
             for scenario_name in source.scenarios:
                 if scenario_name not in self.scenarios:
@@ -341,6 +350,7 @@ class Shop(Strict):
                     f"quarantine.orphans: {name!r} is no outcome beside impressions; event types: {', '.join(self.event_types)}"
                 )
         self._check_cuts()
+        self._check_exports()
         if self.items and self.items.consent:
             raise ValueError("items.consent: an item does not agree; write it below users")
         if len({source.name for source in self.sources}) < len(self.sources):
@@ -349,6 +359,23 @@ class Shop(Strict):
             if source.name in ("items", "users", "graph"):
                 raise ValueError(f"sources: {source.name!r} is the name of another part of the shop file; give another")
         return self
+
+    def _check_anchor(self, name: str, scenario: Scenario) -> None:
+        known = [event for event in self.event_types if event != "impression"]
+        if any("anchor_item_id" in source.columns for source in self.sources):
+            known.append("viewed")
+        if scenario.anchor is not None and scenario.anchor not in known:
+            raise ValueError(f"scenarios.{name}.anchor: no log tells of {scenario.anchor!r}; known: {', '.join(known)}")
+
+    def _check_exports(self) -> None:
+        places = [export.place for export in self.exports]
+        for export in self.exports:
+            if places.count(export.place) > 1:
+                raise ValueError(f"exports: two write to {export.place}; give each its own")
+            if export.table == "item_recommendations" and not self.anchors:
+                raise ValueError(
+                    "exports: there are no item_recommendations; give a scenario an `anchor`, or take that export out"
+                )
 
     def _check_cuts(self) -> None:
         from nightshelf.features import QUERY_TOKEN, index_features
@@ -361,6 +388,11 @@ class Shop(Strict):
                 )
             if name not in known:
                 raise ValueError(f"vocabularies.min_count: {name!r} is no vocabulary; known: {', '.join(known)}")
+
+    @property
+    def anchors(self) -> dict[str, str]:
+        """Return scenario → act, of the scenarios whose items get shelves."""
+        return {name: scenario.anchor for name, scenario in self.scenarios.items() if scenario.anchor}
 
     @property
     def event_types(self) -> list[str]:

@@ -59,6 +59,16 @@ def outcome_events(shop: Shop) -> list[str]:
     return [name for name in shop.event_types if name != "impression"]
 
 
+def root_task(shop: Shop) -> str:
+    """Return the first task that needs no other: what makes an impression a positive."""
+    return next(name for name, task in shop.tasks.items() if task.given is None)
+
+
+def root_event(shop: Shop) -> str:
+    """Return the event type of the root task."""
+    return shop.tasks[root_task(shop)].event
+
+
 def event_worth(shop: Shop) -> dict[str, float]:
     """Return event type → log2(1 + its mean utility over the scenarios), at least 0.5; 0.5 for `searched` and `viewed`."""
     worth = dict.fromkeys(sequence_events(shop), 0.5)

@@ -46,7 +46,56 @@ def shelf_tables(shop: Shop) -> list[TableSpec]:
             ("user_key", "scenario", "rank"),
             _shelf_columns(shop),
         ),
+        TableSpec(
+            "anchor_lifts",
+            "scenario × category of the anchor × category of an item that was shown beside it",
+            ("scenario", "anchor_category", "category"),
+            (
+                AS_OF_DATE,
+                SCENARIO,
+                Column(
+                    "anchor_category", "string", "category_3 of the item whose page it was, or that lay in the cart …"
+                ),
+                Column("category", "string", "category_3 of the item that was shown"),
+                Column("shown", "float64", "examples, by their sample weights"),
+                Column("outcomes", "float64", "of those, how many had the outcome of the first task"),
+                Column("expected", "float64", "how many they would have had at their items' own rates in the scenario"),
+                Column("lift", "float64", "how many times as often as elsewhere such an item is acted on there"),
+            ),
+        ),
+        *(
+            TableSpec(name, grain, ("scenario", "anchor_item_id", "rank"), _item_shelf_columns())
+            for name, grain in (
+                ("item_shelf_drafts", "row that wants to be published in item_recommendations"),
+                ("item_recommendations", "scenario × item that somebody is at × rank"),
+            )
+        ),
     ]
+
+
+def _item_shelf_columns() -> tuple[Column, ...]:
+    return (
+        AS_OF_DATE,
+        SCENARIO,
+        Column(
+            "anchor_item_id", "string", "the item whose page it is, or that lies in the cart …, as the scenario says"
+        ),
+        Column("rank", "int32", "1 = best"),
+        ITEM,
+        Column(
+            "score", "float64", "expected utility for a visitor of whom nothing but the anchor is known: worth × lift"
+        ),
+        Column("lift", "float64", "how many times as often as elsewhere it is acted on beside this anchor"),
+        Column(
+            "source", "string", "what ties it to the anchor: a relation of item_graph, same_category, category, popular"
+        ),
+        Column("reason", "string", "why it is there, in a sentence"),
+        Column("rank_by_score", "int32", "the place that its score alone would give it"),
+        Column(
+            "model_version", "string", "the registered model that tells the worth; popularity while the shop has none"
+        ),
+        Column("run_id", "string", "the run that wrote it"),
+    )
 
 
 def _shelf_columns(shop: Shop) -> tuple[Column, ...]:

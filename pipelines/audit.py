@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from great_expectations.expectations.expectation import Expectation
 
-TABLE = "shelf_drafts"
+TABLE, ITEM_TABLE = "shelf_drafts", "item_shelf_drafts"
 # A fault → what it counts, in shelves or rows.
 _SHELF_FAULTS = {
     "ranks_with_gaps": "misplaced > 0",
@@ -24,16 +24,25 @@ _SHELF_FAULTS = {
     "rising_scores": "rises > 0",
     "too_long": "items > top_n",
 }
-_ROW_FAULTS = {
+_ANY_ROW_FAULTS = {
     "empty_reasons": "reason IS NULL OR trim(reason) = ''",
     "empty_sources": "source IS NULL OR trim(source) = ''",
     "wrong_dates": "as_of_date IS NULL OR as_of_date <> $day",
     "odd_scores": f"score IS NULL OR isnan(score) OR abs(score) > {FINITE}",
-    "odd_propensities": "propensity IS NULL OR NOT (propensity > 0 AND propensity <= 1)",
     "no_rank_by_score": "rank_by_score IS NULL OR rank_by_score < 1",
     "blocked_items": "item_id IN (SELECT item_id FROM blocked)",
     "unknown_items": "item_id IS NULL OR item_id NOT IN (SELECT item_id FROM items)",
+}
+_ROW_FAULTS = {
+    **_ANY_ROW_FAULTS,
+    "odd_propensities": "propensity IS NULL OR NOT (propensity > 0 AND propensity <= 1)",
     "unknown_users": "user_key IS NULL OR user_key NOT IN (SELECT user_key FROM users UNION ALL SELECT '*')",
+}
+_ITEM_ROW_FAULTS = {
+    **_ANY_ROW_FAULTS,
+    "odd_lifts": f"lift IS NULL OR NOT (lift > 0 AND lift <= {FINITE})",
+    "own_anchors": "item_id = anchor_item_id",
+    "unknown_anchors": "anchor_item_id IS NULL OR anchor_item_id NOT IN (SELECT item_id FROM items)",
 }
 
 
@@ -57,10 +66,40 @@ def audit_shelves(night: Night, drafts: list[str]) -> str:
     return stop_on_failure(rows)
 
 
-def shelf_facts(night: Night, drafts: list[str]) -> "pa.Table":
-    """Return one row per scenario of the drafts: its shelves, and how often each fault occurs in it.
+def audit_item_shelves(night: Night, drafts: list[str]) -> str:
+    """Check drafts of the table item_recommendations as `audit_shelves` does those of recommendations.
 
-    Scenarios are read one after the other, so that memory holds one of them.
+    Raises:
+        GateError: a rule of severity fail does not hold; the drafts must not be published.
+    """
+    facts = item_shelf_facts(night, drafts).to_pandas()
+    rows = check_table(night, ITEM_TABLE, facts, item_shelves_suite(night), index=("scenario",))
+    record_checks(night, rows)
+    return stop_on_failure(rows)
+
+
+def shelf_facts(night: Night, drafts: list[str]) -> "pa.Table":
+    """Return one row per scenario of the drafts: its shelves, and how often each fault occurs in it."""
+    row_faults = {**_ROW_FAULTS, "odd_probabilities": _odd_probabilities(night.shop)}
+    counts = {
+        "users_without_shelf": "(SELECT count(DISTINCT user_key) FROM users) - count(*) FILTER (WHERE owner <> '*')",
+        "no_shelf_for_strangers": "1 - count(*) FILTER (WHERE owner = '*')",
+    }
+    return _facts(night, drafts, "user_key", counts, row_faults)
+
+
+def item_shelf_facts(night: Night, drafts: list[str]) -> "pa.Table":
+    """Return the same of drafts of item shelves."""
+    counts = {"items_without_shelf": "(SELECT count(*) FROM items) - count(*)"}
+    return _facts(night, drafts, "anchor_item_id", counts, _ITEM_ROW_FAULTS)
+
+
+def _facts(
+    night: Night, drafts: list[str], owner: str, counts: dict[str, str], row_faults: dict[str, str]
+) -> "pa.Table":
+    """Return the facts, scenario after scenario, so that memory holds one of them.
+
+    `owner` names the column whose values have shelves; `counts`, what to count over the shelves of a scenario.
     """
     import pyarrow as pa
 
@@ -75,7 +114,7 @@ def shelf_facts(night: Night, drafts: list[str]) -> "pa.Table":
         "top_n": [scenario.top_n for scenario in night.shop.scenarios.values()],
     }
     connection.register("lengths", pa.table(lengths))
-    query = _facts_query(night.shop)
+    query = _facts_query(owner, counts, row_faults)
     found = [name for (name,) in connection.sql("SELECT DISTINCT scenario FROM drafts ORDER BY scenario").fetchall()]
     facts = [
         connection.sql(query, params={"day": night.as_of_date, "scenario": name}).to_arrow_table() for name in found
@@ -85,26 +124,23 @@ def shelf_facts(night: Night, drafts: list[str]) -> "pa.Table":
     )
 
 
-def _facts_query(shop: Shop) -> str:
-    row_faults = {**_ROW_FAULTS, "odd_probabilities": _odd_probabilities(shop)}
+def _facts_query(owner: str, counts: dict[str, str], row_faults: dict[str, str]) -> str:
+    shelf_counts = ", ".join(f"{count} AS {name}" for name, count in counts.items())
     shelf_sums = ", ".join(f"count(*) FILTER (WHERE {fault}) AS {name}" for name, fault in _SHELF_FAULTS.items())
     row_sums = ", ".join(f"count(*) FILTER (WHERE {fault}) AS {name}" for name, fault in row_faults.items())
     return f"""
         WITH steps AS (
-            SELECT user_key, item_id, rank, row_number() OVER places AS place,
+            SELECT {owner} AS owner, item_id, rank, row_number() OVER places AS place,
                 score > lag(score) OVER scores AS rises
             FROM drafts WHERE scenario = $scenario
-            WINDOW places AS (PARTITION BY user_key ORDER BY rank),
-                scores AS (PARTITION BY user_key ORDER BY rank_by_score, score DESC)
+            WINDOW places AS (PARTITION BY {owner} ORDER BY rank),
+                scores AS (PARTITION BY {owner} ORDER BY rank_by_score, score DESC)
         ), shelves AS (
-            SELECT $scenario AS scenario, user_key, count(*) AS items, len(list_distinct(list(item_id))) AS distinct_items,
+            SELECT $scenario AS scenario, owner, count(*) AS items, len(list_distinct(list(item_id))) AS distinct_items,
                 count(*) FILTER (WHERE rank IS NULL OR rank <> place) AS misplaced, count(*) FILTER (WHERE rises) AS rises
-            FROM steps GROUP BY user_key
+            FROM steps GROUP BY owner
         ), by_shelf AS (
-            SELECT scenario, count(*) AS shelves,
-                (SELECT count(DISTINCT user_key) FROM users) - count(*) FILTER (WHERE user_key <> '*') AS users_without_shelf,
-                1 - count(*) FILTER (WHERE user_key = '*') AS no_shelf_for_strangers,
-                {shelf_sums}
+            SELECT scenario, count(*) AS shelves, {shelf_counts}, {shelf_sums}
             FROM shelves LEFT JOIN lengths USING (scenario) GROUP BY scenario
         ), by_row AS (
             SELECT scenario, {row_sums} FROM drafts WHERE scenario = $scenario GROUP BY scenario
@@ -122,14 +158,26 @@ def shelves_suite(night: Night) -> "list[Expectation]":
 
     Where a night asks for some scenarios only, the drafts also hold what is published of the others.
     """
-    known = list(night.shop.scenarios)
-    asked = list(night.scenarios or known)
+    asked, known = list(night.scenarios or night.shop.scenarios), list(night.shop.scenarios)
     faults = ["users_without_shelf", *_SHELF_FAULTS, *_ROW_FAULTS, "odd_probabilities"]
+    return [*_suite(asked, known, faults), none_above_zero("no_shelf_for_strangers", "warning")]
+
+
+def item_shelves_suite(night: Night) -> "list[Expectation]":
+    """Return the rules for the facts of drafts of item shelves; an item without any other to show warns."""
+    known = list(night.shop.anchors)
+    asked = [name for name in known if name in (night.scenarios or known)]
+    return [
+        *_suite(asked, known, [*_SHELF_FAULTS, *_ITEM_ROW_FAULTS]),
+        none_above_zero("items_without_shelf", "warning"),
+    ]
+
+
+def _suite(asked: list[str], known: list[str], faults: list[str]) -> "list[Expectation]":
     return [
         expect("TableRowCountToBeBetween", "row_count", min_value=len(asked), max_value=len(known)),
         expect("ColumnDistinctValuesToContainSet", "every_scenario", column="scenario", value_set=asked),
         expect("ColumnValuesToBeInSet", "known_scenario", column="scenario", value_set=known),
         expect("ColumnValuesToBeBetween", "some", column="shelves", min_value=1),
         *(none_above_zero(fault) for fault in faults),
-        none_above_zero("no_shelf_for_strangers", "warning"),
     ]

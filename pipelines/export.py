@@ -4,13 +4,12 @@ from nightshelf.errors import InputError
 from nightshelf.exports import Export, ParquetDrop, PostgresView
 from nightshelf.logs import get_logger
 from pipelines.exports.version import Version
-from pipelines.shelf_status import TABLE
 from pipelines.stage import Night, StageResult
 from pipelines.warehouse import arrow_schema
 
 
 def run(night: Night) -> StageResult:
-    """Write the night's recommendations to every place that `exports` names, one after the other.
+    """Write the night's shelves to every place that `exports` names, one after the other.
 
     Raises:
         InputError: nothing of this night is published, or a server's address is missing.
@@ -18,15 +17,19 @@ def run(night: Night) -> StageResult:
     """
     if not night.shop.exports:
         return StageResult(message="the shop file has no `exports`")
-    files = night.warehouse.files(TABLE, [night.as_of_date])
-    if not files:
-        raise InputError(f"no shelves of {night.as_of_date} are published; run `nightshelf stage publish` first")
     name = f"{night.as_of_date:%Y%m%d}_{night.run_id[-8:]}"
-    version = Version(name, files, arrow_schema(night.warehouse.specs[TABLE]))
-    told = [_export(night, target, version) for target in night.shop.exports]
+    versions = {}
+    for table in dict.fromkeys(target.table for target in night.shop.exports):
+        files = night.warehouse.files(table, [night.as_of_date])
+        if not files:
+            raise InputError(f"no {table} of {night.as_of_date} are published; run `nightshelf stage publish` first")
+        versions[table] = Version(name, files, arrow_schema(night.warehouse.specs[table]))
+    told = [_export(night, target, versions[target.table]) for target in night.shop.exports]
     for line in told:
         get_logger("export").info("%s", line)
-    return StageResult(version.rows, version.rows * len(told), inputs=[TABLE], message="; ".join(told))
+    written = sum(versions[target.table].rows for target in night.shop.exports)
+    read = sum(version.rows for version in versions.values())
+    return StageResult(read, written, inputs=list(versions), message="; ".join(told))
 
 
 def _export(night: Night, target: Export, version: Version) -> str:

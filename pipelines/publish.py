@@ -1,4 +1,4 @@
-"""Stage `publish`: audit the drafts, then make them the night's recommendations in one atomic commit, and read them back.
+"""Stage `publish`: audit the drafts, then make them the night's recommendations in one atomic commit a table, and read them back.
 
 How it ended, and which night's shelves readers see since, stands in shelf_status."""
 
@@ -9,58 +9,77 @@ from pathlib import Path
 import duckdb
 
 from nightshelf.errors import EngineError, GateError, InputError
-from pipelines.audit import audit_shelves
-from pipelines.shelf_status import TABLE, tell_status
+from pipelines.audit import audit_item_shelves, audit_shelves
+from pipelines.shelf_status import ITEM_TABLE, TABLE, tell_status
 from pipelines.sql import write_views
 from pipelines.stage import Night, StageResult
 from pipelines.warehouse import DAY_FOLDER
 
 
 def run(night: Night) -> StageResult:
-    """Publish the drafts of this night.
+    """Publish the drafts of this night: all of them, or none.
 
     Raises:
         InputError: there are no drafts of this night.
         GateError: the audit said no; yesterday's shelves stay in place.
         EngineError: the rows read back differ from the drafts; the shelves before are back.
     """
-    drafts = night.warehouse.files("shelf_drafts", [night.as_of_date])
-    if not drafts:
-        raise InputError(f"there are no shelf drafts of {night.as_of_date}; run `nightshelf stage recommend` first")
+    drafts = {TABLE: _drafts(night, "shelf_drafts")}
+    if night.shop.anchors:
+        drafts[ITEM_TABLE] = _drafts(night, "item_shelf_drafts")
     try:
-        audit_shelves(night, drafts)
+        audit_shelves(night, drafts[TABLE])
+        if ITEM_TABLE in drafts:
+            audit_item_shelves(night, drafts[ITEM_TABLE])
     except GateError as refused:
         tell_status(night.warehouse, night.as_of_date, night.run_id, "refused", str(refused))
         raise
-    before = night.warehouse.snapshot_id(TABLE)
-    folder = _new_folder(night)
-    for draft in map(Path, drafts):  # the same bytes under a second name: the two tables own their files apart
-        os.link(draft, folder / f"{DAY_FOLDER}={night.as_of_date}" / draft.name)
-    rows = night.warehouse.publish(TABLE, folder, [night.as_of_date], night.summary)
-    wrote, reads = content_hash(drafts), content_hash(night.warehouse.files(TABLE, [night.as_of_date]))
-    if wrote != reads:
-        _take_back(night, before)
-        told = f"recommendations {night.as_of_date}: reads back as {reads}, but {wrote} was written"
-        tell_status(night.warehouse, night.as_of_date, night.run_id, "refused", told)
-        raise EngineError(f"{told}; the shelves before are back; run the stage again")
+    before = {table: night.warehouse.snapshot_id(table) for table in drafts}
+    rows = sum(_publish(night, table, files) for table, files in drafts.items())
+    reads = []
+    for table, files in drafts.items():
+        wrote, found = content_hash(files), content_hash(night.warehouse.files(table, [night.as_of_date]))
+        if wrote != found:
+            _take_back(night, before)
+            told = f"{table} {night.as_of_date}: reads back as {found}, but {wrote} was written"
+            tell_status(night.warehouse, night.as_of_date, night.run_id, "refused", told)
+            raise EngineError(f"{told}; the shelves before are back; run the stage again")
+        reads.append(found)
     night.warehouse.tag(TABLE, f"night-{night.as_of_date}")
     tell_status(night.warehouse, night.as_of_date, night.run_id, "published")
     write_views(night.warehouse)
-    return StageResult(rows_in=rows, rows_out=rows, inputs=["shelf_drafts"], message=f"content {reads}")
+    inputs = ["shelf_drafts", *(["item_shelf_drafts"] if ITEM_TABLE in drafts else [])]
+    return StageResult(rows_in=rows, rows_out=rows, inputs=inputs, message=f"content {' '.join(reads)}")
 
 
-def _new_folder(night: Night) -> Path:
-    folder = night.warehouse.new_run_dir(TABLE, night.run_id)
+def _drafts(night: Night, table: str) -> list[str]:
+    files = night.warehouse.files(table, [night.as_of_date])
+    if not files:
+        told = table.replace("_", " ")
+        raise InputError(f"there are no {told} of {night.as_of_date}; run `nightshelf stage recommend` first")
+    return files
+
+
+def _publish(night: Night, table: str, drafts: list[str]) -> int:
+    folder = _new_folder(night, table)
+    for draft in map(Path, drafts):  # the same bytes under a second name: the two tables own their files apart
+        os.link(draft, folder / f"{DAY_FOLDER}={night.as_of_date}" / draft.name)
+    return night.warehouse.publish(table, folder, [night.as_of_date], night.summary)
+
+
+def _new_folder(night: Night, table: str) -> Path:
+    folder = night.warehouse.new_run_dir(table, night.run_id)
     (folder / f"{DAY_FOLDER}={night.as_of_date}").mkdir()
     return folder
 
 
-def _take_back(night: Night, before: int | None) -> None:
-    """Make what readers saw before the commit current again; nothing, in a shop's first night."""
-    if before is None:
-        night.warehouse.publish(TABLE, _new_folder(night), [night.as_of_date], night.summary)
-    else:
-        night.warehouse.restore(TABLE, before)
+def _take_back(night: Night, before: dict[str, int | None]) -> None:
+    """Make what readers saw before the commits current again; nothing, in a shop's first night."""
+    for table, snapshot in before.items():
+        if snapshot is None:
+            night.warehouse.publish(table, _new_folder(night, table), [night.as_of_date], night.summary)
+        else:
+            night.warehouse.restore(table, snapshot)
 
 
 def content_hash(files: list[str]) -> str:

@@ -1,25 +1,27 @@
 """Stage `recommend`: the champion ranks every known user's candidates in every scenario; users without a history
 get what it ranks for their segment, and `*`, for whoever comes tomorrow for the first time, what it ranks for an unknown user.
+Then, where a scenario has an anchor, each item gets a shelf for whoever is at it.
 """
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from nightshelf.blocked import blocked_items
 from nightshelf.dates import days_back
 from nightshelf.errors import InputError
 from nightshelf.exclusions import acted_on
+from nightshelf.lineage import MADE
 from nightshelf.logs import get_logger
 from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY, GENERATOR_ORDER, CandidateLists, pack_candidates
+from pipelines.drafts import Drafts
 from pipelines.predictors import predictors
+from pipelines.recommend_items import draft_item_shelves
 from pipelines.rerank import PLACED_BY, Groups
 from pipelines.shelves import (
     Exclusions,
@@ -32,49 +34,20 @@ from pipelines.shelves import (
     worth_to_anybody,
 )
 from pipelines.stage import Night, StageResult
-from pipelines.warehouse import DAY_FOLDER, arrow_schema
 
 BLOCK = 512
 LOG_SECONDS = 10.0
-_GROUP_ROWS = 200_000
 _UNKNOWN_USER = -1
 
 
 @dataclass(frozen=True)
 class _Catalogue:
+    items: pa.Table
     item_ids: list[str]
     keys: pa.Array  # the same
     titles: dict[str, str]
     out_of_stock: np.ndarray
     groups: Groups
-
-
-class _Drafts:
-    """One file a scenario, written while the shelves come: no more than a row group of each waits in memory."""
-
-    def __init__(self, files: dict[str, Path], schema: pa.Schema) -> None:
-        self._writers = {name: pq.ParquetWriter(file, schema, compression="zstd") for name, file in files.items()}
-        self._waiting: dict[str, list[pa.Table]] = {name: [] for name in files}
-
-    def add(self, name: str, rows: pa.Table) -> None:
-        """Append rows to the file of a scenario."""
-        self._waiting[name].append(rows)
-        if sum(part.num_rows for part in self._waiting[name]) >= _GROUP_ROWS:
-            self._flush(name)
-
-    def _flush(self, name: str) -> None:
-        if self._waiting[name]:
-            self._writers[name].write_table(pa.concat_tables(self._waiting[name]).combine_chunks())
-            self._waiting[name] = []
-
-    def __enter__(self) -> "_Drafts":
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        for name, writer in self._writers.items():
-            with writer:
-                if failure[0] is None:
-                    self._flush(name)
 
 
 def run(night: Night) -> StageResult:
@@ -94,20 +67,21 @@ def run(night: Night) -> StageResult:
     # The unknown user's shelf is that of strangers, too
     cold = {_UNKNOWN_USER: [EVERYBODY, *found.segments.others]}
     cold |= {_UNKNOWN_USER - 1 - place: members for place, members in enumerate(found.segments.members)}
-    folder = night.warehouse.new_run_dir("shelf_drafts", night.run_id)
-    (folder / f"{DAY_FOLDER}={night.as_of_date}").mkdir()
     keys = pa.array(warm or [""])
-    schema = arrow_schema(night.warehouse.specs["shelf_drafts"])
-    with _Drafts({name: _draft_file(night, folder, name) for name in chosen}, schema) as drafts:
-        for name, whose, shelves in _rank(night, warm, list(cold), room, found.by_scenario):
+    worth = worth_to_anybody(night.shop.scenarios, found.by_scenario, len(catalogue.item_ids))
+    with Drafts(night, "shelf_drafts", chosen) as drafts:
+        for name, whose, shelves in _rank(night, warm, list(cold), room, found.by_scenario, worth):
             table = _rows(night, name, found.version, shelves, keys, catalogue, lists)
             drafts.add(name, table if whose is None else _for_all(table, cold[whose]))
-    _keep_other_scenarios(night, folder, chosen)
-    rows = night.warehouse.publish("shelf_drafts", folder, [night.as_of_date], night.summary)
+    rows = drafts.publish("recommendations", [name for name in night.shop.scenarios if name not in chosen])
+    written = ["shelf_drafts"]
+    if night.shop.anchors:
+        written += ["item_shelf_drafts", "anchor_lifts"]
+        rows += draft_item_shelves(night, catalogue.items, worth, exclusions, catalogue.groups, found.version)
     return StageResult(
         candidates.num_rows,
         rows,
-        inputs=[*CANDIDATE_TABLES, "user_features", "item_features", "user_sequences", "vocabularies"],
+        inputs=sorted({table for name, made in MADE.items() if name in written for table in made.of}),
         message=f"model {found.version}",
     )
 
@@ -121,7 +95,7 @@ def _catalogue(night: Night) -> _Catalogue:
     titles = {item: title for item, title in zip(ids, items["title"].to_pylist(), strict=True) if title}
     out_of_stock = pc.fill_null(pc.equal(items["stock"], 0), False).to_numpy().astype(bool)
     groups = Groups({name: _codes(items[name]) for name in grouped})
-    return _Catalogue(ids, pa.array(ids, pa.string()), titles, out_of_stock, groups)
+    return _Catalogue(items, ids, pa.array(ids, pa.string()), titles, out_of_stock, groups)
 
 
 def _codes(column: pa.ChunkedArray) -> np.ndarray:
@@ -153,7 +127,12 @@ def _acted_on(night: Night, users: list[str], item_ids: list[str]) -> dict[str, 
 
 
 def _rank(
-    night: Night, users: list[str], strangers: list[int], room: Stockroom, by_scenario: dict[str, Predict]
+    night: Night,
+    users: list[str],
+    strangers: list[int],
+    room: Stockroom,
+    by_scenario: dict[str, Predict],
+    worth: dict[str, np.ndarray],
 ) -> Iterator[tuple[str, int | None, Shelves]]:
     """Yield scenario and the shelves of a block of users; then scenario, user number and shelf of each of the strangers.
 
@@ -163,7 +142,6 @@ def _rank(
     from training.workers import torch_workers
 
     scenarios, pivot = night.shop.scenarios, next(iter(by_scenario))
-    worth = worth_to_anybody(scenarios, by_scenario, len(room.exclusions.out_of_stock))
 
     def serve(start: int, end: int) -> list[tuple[str, Shelves]]:
         block = np.arange(start, end)
@@ -214,7 +192,7 @@ def _rows(
         "model_version": pa.array([version] * count),
         "run_id": pa.array([night.run_id] * count),
     }
-    return pa.table(columns).cast(arrow_schema(night.warehouse.specs["shelf_drafts"]))
+    return pa.table(columns)
 
 
 def _for_all(shelf: pa.Table, users: list[str]) -> pa.Table:
@@ -223,21 +201,3 @@ def _for_all(shelf: pa.Table, users: list[str]) -> pa.Table:
     repeated = shelf.take(pa.array(np.tile(np.arange(length), len(users))))
     keys = pa.array(users, pa.string()).take(pa.array(np.repeat(np.arange(len(users)), length)))
     return repeated.set_column(repeated.schema.get_field_index("user_key"), shelf.schema.field("user_key"), keys)
-
-
-def _draft_file(night: Night, folder: Path, name: str) -> Path:
-    return folder / f"{DAY_FOLDER}={night.as_of_date}" / f"part-{name}.parquet"
-
-
-def _keep_other_scenarios(night: Night, folder: Path, chosen: tuple[str, ...]) -> None:
-    others = [name for name in night.shop.scenarios if name not in chosen]
-    if not others:
-        return
-    published = night.warehouse.read("recommendations", [night.as_of_date])
-    kept = published.filter(pc.is_in(published["scenario"], pa.array(others, pa.string())))
-    if kept.num_rows:
-        pq.write_table(
-            kept.cast(arrow_schema(night.warehouse.specs["shelf_drafts"])),
-            _draft_file(night, folder, "kept"),
-            compression="zstd",
-        )

@@ -4,10 +4,13 @@ import datetime as dt
 import uuid
 from pathlib import Path
 
+from pyiceberg.table.snapshots import Snapshot
+
 from nightshelf.config import Shop
 from nightshelf.dates import parse_as_of_date
 from nightshelf.errors import InputError
-from pipelines.shelf_status import TABLE, tell_status
+from nightshelf.logs import get_logger
+from pipelines.shelf_status import ITEM_TABLE, TABLE, tell_status
 from pipelines.sql import write_views
 from pipelines.stage import lease
 from pipelines.warehouse import Warehouse
@@ -43,9 +46,27 @@ def rollback(shop: Shop, to: str, reason: str = "") -> str:
         if gone:
             raise InputError(f"--to {to}: {gone[0]} and with it that state is gone; give a later night")
         warehouse.restore(TABLE, wanted)
+        _restore_items(warehouse, wanted)
         tell_status(warehouse, night, f"{night}-rollback-{uuid.uuid4().hex[:12]}", "rolled_back", reason)
         write_views(warehouse)
     return f"shop {shop.shop} serves the shelves of {night} again (snapshot {wanted}, was {current})"
+
+
+def _restore_items(warehouse: Warehouse, wanted: int) -> None:
+    """Make the item shelves current that the same run published as this state; where it has none, they stay as they are."""
+    table = warehouse.load(ITEM_TABLE)
+    if table is None:
+        return
+    run = next(_run_of(state) for state in _states(warehouse) if state.snapshot_id == wanted)
+    states = [state.snapshot_id for state in table.snapshots() if _run_of(state) == run]
+    if states:
+        warehouse.restore(ITEM_TABLE, states[-1])
+    else:
+        get_logger("rollback").warning("%s stays as it is: it has no state of the run %s", ITEM_TABLE, run)
+
+
+def _run_of(state: Snapshot) -> str | None:
+    return state.summary["run_id"] if state.summary else None
 
 
 def _states(warehouse: Warehouse):  # type: ignore[no-untyped-def]

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pipelines.warehouse import Warehouse
 
-TABLE = "recommendations"
+TABLE, ITEM_TABLE = "recommendations", "item_recommendations"
 Status = Literal["published", "refused", "rolled_back"]
 
 

@@ -39,6 +39,11 @@ class Exclusions:
                 allowed &= (acted[place] != pair) | (users[:, None] < 0)
         return allowed
 
+    def anybody(self, rules: list[str]) -> np.ndarray:
+        """Return True where an item may be shown to whoever comes [items]."""
+        every = np.arange(len(self.blocked))
+        return self.mask(rules, np.array([-1]), every[None])[0]
+
 
 @dataclass(frozen=True)
 class Stockroom:

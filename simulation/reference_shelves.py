@@ -50,10 +50,7 @@ def own_history_scores(record: Record, users: np.ndarray) -> np.ndarray:
 
 def item_knn_scores(record: Record, users: np.ndarray) -> np.ndarray:
     """Return item-kNN scores [users, items]: the sum of the cosines of co-clicks with the user's items (Sarwar 2001)."""
-    pairs = np.unique(record.user * record.items + record.item)
-    user, item = np.divmod(pairs, record.items)
-    place = np.arange(len(user)) - np.searchsorted(user, user)
-    user, item = user[place < _MOST_ITEMS_PER_USER], item[place < _MOST_ITEMS_PER_USER]
+    user, item = _pairs(record)
     head, tail, weight = _cosines(user, item, record.items)
     scores = np.zeros((len(users), record.items), np.float32)
     row, known = _rows_of(users, user)
@@ -62,6 +59,24 @@ def item_knn_scores(record: Record, users: np.ndarray) -> np.ndarray:
         edges = slice(starts[source], starts[source + 1])
         scores[place, tail[edges]] += weight[edges]
     return scores
+
+
+def item_cosines(record: Record, items: np.ndarray) -> np.ndarray:
+    """Return the cosines of co-clicks of these items with all [len(items), items]."""
+    head, tail, weight = _cosines(*_pairs(record), record.items)
+    row = np.full(record.items, -1)
+    row[items] = np.arange(len(items))
+    scores = np.zeros((len(items), record.items), np.float32)
+    asked = row[head] >= 0
+    scores[row[head[asked]], tail[asked]] = weight[asked]
+    return scores
+
+
+def _pairs(record: Record) -> tuple[np.ndarray, np.ndarray]:
+    """Return users and the items that they turned to, each pair once; a user's first so many items."""
+    user, item = np.divmod(np.unique(record.user * record.items + record.item), record.items)
+    place = np.arange(len(user)) - np.searchsorted(user, user)
+    return user[place < _MOST_ITEMS_PER_USER], item[place < _MOST_ITEMS_PER_USER]
 
 
 def _cosines(user: np.ndarray, item: np.ndarray, items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

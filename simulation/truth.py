@@ -1,7 +1,7 @@
 """The truth behind a simulated shop's logs: the expected utility of any item for any user, scenario and day."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -81,26 +81,59 @@ class Truth:
         number = self.plan.day(day)
         item_day = items_on(self.catalogue, number)
         result = {name: np.empty((len(users), self.catalogue.size), np.float32) for name in scenarios}
+        for places, people, morning in self._mornings(users, number):
+            values = _utilities(
+                self.shop,
+                self.catalogue,
+                people,
+                morning,
+                item_day,
+                number,
+                users[places] - people.first,
+                scenarios,
+                knowledge,
+            )
+            for name in scenarios:
+                result[name][places] = values[name]
+        return result
+
+    def anchor_utilities(self, users: np.ndarray, scenarios: list[str], day: dt.date) -> dict[str, np.ndarray]:
+        """Return the expected utility of showing an item first beside an anchor, by the anchor's leaf [leaves, items].
+
+        It is the mean over these users, each as often as a request of theirs has such an anchor on that day. An item that is not
+        on sale that day is valued as if it were.
+        """
+        number, leaves = self.plan.day(day), self.catalogue.leaf_count
+        item_day = items_on(self.catalogue, number)
+        total = {name: np.zeros((leaves, self.catalogue.size)) for name in scenarios}
+        requests = {name: np.zeros(leaves) for name in scenarios}
+        for places, people, morning in self._mornings(users, number):
+            for name, contexts, levels in _by_nearness(
+                self.shop,
+                self.catalogue,
+                people,
+                morning,
+                item_day,
+                number,
+                users[places] - people.first,
+                scenarios,
+                EVERYTHING,
+            ):
+                chance = contexts[:, :leaves].astype(np.float32)
+                requests[name] += chance.sum(axis=0)
+                for level, utility in enumerate(levels):
+                    stands = self.catalogue.nearness[:leaves, self.catalogue.leaf] == level
+                    total[name] += np.where(stands, chance.T @ utility, 0)
+        return {name: total[name] / np.maximum(requests[name], 1e-12)[:, None] for name in scenarios}
+
+    def _mornings(self, users: np.ndarray, number: int) -> Iterator[tuple[np.ndarray, People, UserState]]:
+        """Yield places in `users` (numbers), some of one chunk at a time, with its people and their state on a day's morning."""
         for chunk in np.unique(users // CHUNK):
             people, (state, _) = people_of(self.plan, int(chunk)), self.state(number - 1, int(chunk))
             morning = replace(state, drift=DRIFT_KEEPS * state.drift)
             places = np.flatnonzero(users // CHUNK == chunk)
             for start in range(0, len(places), _USERS_AT_ONCE):
-                some = places[start : start + _USERS_AT_ONCE]
-                values = _utilities(
-                    self.shop,
-                    self.catalogue,
-                    people,
-                    morning,
-                    item_day,
-                    number,
-                    users[some] - people.first,
-                    scenarios,
-                    knowledge,
-                )
-                for name in scenarios:
-                    result[name][some] = values[name]
-        return result
+                yield places[start : start + _USERS_AT_ONCE], people, morning
 
     def state(self, day: int, chunk: int) -> tuple[UserState, dict[str, np.ndarray]]:
         """Return the state of a chunk of users at the end of a day number, and the rows that wait for later days."""
@@ -168,6 +201,30 @@ def _utilities(
     knowledge: Knowledge,
 ) -> dict[str, np.ndarray]:
     """Return the utilities of all items for some users of a chunk; `state` is that of the morning."""
+    result = {}
+    for name, contexts, levels in _by_nearness(
+        shop, catalogue, people, state, item_day, day, users, scenarios, knowledge
+    ):
+        total = np.zeros((len(users), catalogue.size), np.float32)
+        for level, utility in enumerate(levels):
+            chance = (contexts @ (catalogue.nearness == level)).astype(np.float32)[:, catalogue.leaf]
+            total += chance * utility
+        result[name] = total
+    return result
+
+
+def _by_nearness(
+    shop: Shop,
+    catalogue: Catalogue,
+    people: People,
+    state: UserState,
+    item_day: ItemDay,
+    day: int,
+    users: np.ndarray,
+    scenarios: list[str],
+    knowledge: Knowledge,
+) -> Iterator[tuple[str, np.ndarray, Iterator[np.ndarray]]]:
+    """Yield scenario, the chance of each of the users' contexts [U, L + 1], and for each nearness the utilities [U, items]."""
     signals = pair_signals(catalogue, people, state, item_day, day, users[:, None], np.arange(catalogue.size)[None, :])
     signals = {name: values.astype(np.float32) for name, values in signals.items()}
     if not knowledge.residual:
@@ -180,17 +237,14 @@ def _utilities(
     if not knowledge.intent:
         intent = np.concatenate([(1 - INTENT_NONE) * wishes, np.full((len(users), 1), INTENT_NONE)], axis=1)
     later = behaviour.later_logits(signals)
-    result = {}
     for name in scenarios:
         scenario = SCENARIOS.index(name)
-        contexts = expected_contexts(scenario, wishes, intent, some, day)
         logit = behaviour.click_logit(scenario, signals)
-        click = np.zeros_like(logit)
-        for level in range(_LEVELS):
-            chance = (contexts @ (catalogue.nearness == level)).astype(np.float32)[:, catalogue.leaf]
-            click += chance * behaviour.sigmoid(logit + behaviour.context_logit(scenario, level))
-        result[name] = FIRST_EXAMINED * click * _worth_of_click(shop, name, *later)
-    return result
+        worth = FIRST_EXAMINED * _worth_of_click(shop, name, *later)
+        levels = (
+            behaviour.sigmoid(logit + behaviour.context_logit(scenario, level)) * worth for level in range(_LEVELS)
+        )
+        yield name, expected_contexts(scenario, wishes, intent, some, day), levels
 
 
 def _worth_of_click(shop: Shop, name: str, cart_logit: np.ndarray, buy_logit: np.ndarray) -> np.ndarray:

@@ -61,7 +61,7 @@ def _write(connection: psycopg.Connection, table: str, version: Version) -> None
             text = io.BytesIO()
             csv.write_csv(batch, text, options)
             copy.write(text.getvalue())
-    keys = [sql.Identifier(column) for column in ("scenario", "user_key", "rank")]
+    keys = [sql.Identifier(column) for column in ("scenario", version.owner, "rank")]
     connection.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(name, sql.SQL(", ").join(keys)))
     connection.execute(sql.SQL("ANALYZE {}").format(name))
 

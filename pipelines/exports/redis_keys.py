@@ -1,5 +1,6 @@
-"""Keys of Redis: PREFIX:VERSION:SCENARIO:USER_KEY holds a shelf as JSON, and PREFIX:current the version that is whole.
+"""Keys of Redis: PREFIX:VERSION:SCENARIO:OWNER holds a shelf as JSON, and PREFIX:current the version that is whole.
 
+The owner is a user_key, or an item for the shelves of items.
 A reader gets PREFIX:current and then the shelf of that version, in a script or in two steps: the one before stays for an hour.
 """
 
@@ -30,7 +31,7 @@ def export(target: RedisKeys, version: Version) -> str:
     unknown = [name for name in target.columns if name not in version.schema.names]
     if unknown:
         known = ", ".join(version.schema.names)
-        raise InputError(f"exports: recommendations have no column {unknown[0]!r}; known: {known}")
+        raise InputError(f"exports: {target.table} have no column {unknown[0]!r}; known: {known}")
     url = address(target.url_env)
     pointer = f"{target.prefix}:current"
     try:
@@ -50,16 +51,16 @@ def export(target: RedisKeys, version: Version) -> str:
 
 def _shelves(target: RedisKeys, version: Version) -> Iterator[tuple[str, str]]:
     """Yield key and value of each shelf; a file has a shelf's places one after the other, batches may part them."""
-    names = list(dict.fromkeys(["scenario", "user_key", "rank", *target.columns]))
+    names = list(dict.fromkeys(["scenario", version.owner, "rank", *target.columns]))
 
     def places() -> Iterator[dict[str, Any]]:
         for batch in version.batches(names):
             yield from batch.to_pylist()
 
-    for (scenario, user), of_shelf in groupby(places(), key=lambda row: (row["scenario"], row["user_key"])):
+    for (scenario, owner), of_shelf in groupby(places(), key=lambda row: (row["scenario"], row[version.owner])):
         rows = sorted(of_shelf, key=lambda row: row["rank"])
         shown = [{name: row[name] for name in target.columns} for row in rows]
-        yield f"{target.prefix}:{version.name}:{scenario}:{user}", json.dumps(shown, ensure_ascii=False, default=str)
+        yield f"{target.prefix}:{version.name}:{scenario}:{owner}", json.dumps(shown, ensure_ascii=False, default=str)
 
 
 def _parts(shelves: Iterator[tuple[str, str]]) -> Iterator[dict[str, str]]:

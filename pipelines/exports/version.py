@@ -12,17 +12,22 @@ from nightshelf.errors import InputError
 
 @dataclass(frozen=True)
 class Version:
-    """The files of a night's recommendations. name: night and run, e.g. 20260214_3f2a9c01, so that versions sort by night."""
+    """The files of a night's shelves. name: night and run, e.g. 20260214_3f2a9c01, so that versions sort by night."""
 
     name: str
     files: list[str]
     schema: pa.Schema
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the rows, some ten thousand at a time, a user's shelf of a scenario in one piece of a file after the other."""
+        """Yield the rows, some ten thousand at a time, a shelf in one piece of a file after the other."""
         for file in self.files:
             with pq.ParquetFile(file) as reader:
                 yield from reader.iter_batches(columns=columns)
+
+    @property
+    def owner(self) -> str:
+        """Return the column that tells whose a shelf is."""
+        return "anchor_item_id" if "anchor_item_id" in self.schema.names else "user_key"
 
     @property
     def rows(self) -> int:

@@ -112,6 +112,18 @@ def test_the_master_is_overridden_by_the_environment_where_there_is_one(
             load_shop(file)
 
 
+def test_an_anchor_is_an_act_that_the_logs_tell_of(tmp_path: Path) -> None:
+    assert load_shop(DEMO).anchors == {"product_page": "viewed", "cart": "cart", "checkout": "cart"}
+    for anchor in ("impression", "like"):
+        file = altered(tmp_path, "anchor: viewed", f"anchor: {anchor}")
+        with pytest.raises(
+            InputError, match=f"scenarios.product_page.anchor: no log tells of '{anchor}'; known: .*viewed"
+        ):
+            load_shop(file)
+    with pytest.raises(InputError, match="no log tells of 'viewed'; known: cart, click, purchase"):
+        load_shop(altered(tmp_path, "anchor_item_id: page_of, ", ""))
+
+
 def test_closed_days_are_dates_or_weekdays(tmp_path: Path) -> None:
     closed = "closed: {weekdays: [saturday], dates: [2026-02-17]}\nnegatives: impressions"
     shop = load_shop(altered(tmp_path, "negatives: impressions", closed))

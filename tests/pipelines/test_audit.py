@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nightshelf.errors import GateError, InputError
-from pipelines.audit import audit_shelves
+from pipelines.audit import audit_item_shelves, audit_shelves
 from pipelines.shelf_change import shelf_change
 from pipelines.stage import Night
 
@@ -80,6 +80,63 @@ def test_a_faulty_shelf_is_not_published(night, audit, broken, rows, fault):
         r["observed"] for r in night.warehouse.read("data_checks", [DAY]).to_pylist() if r["column_name"] == fault
     ]
     assert observed == [f"{fault}=1 scenario=search"]
+
+
+def item_drafts(**change: Any) -> list[dict[str, Any]]:
+    """Return item shelves of two for three items in two scenarios; `change` is laid over the last row."""
+    place = {"score": 1.0, "lift": 1.5, "source": "co_click", "reason": "Shoppers of X looked at this too."}
+    rows = [
+        {**place, "scenario": scenario, "anchor_item_id": f"i{n}", "item_id": item, "rank": rank, "rank_by_score": rank}
+        for scenario in ("home_feed", "search")
+        for n in (1, 2, 3)
+        for rank, item in enumerate([f"i{other}" for other in (1, 2, 3) if other != n], 1)
+    ]
+    rows[-1].update(change)
+    return rows
+
+
+@pytest.fixture
+def audit_items(publish: Callable[..., None]) -> Callable[[Night, list[dict[str, Any]]], str]:
+    def run(night: Night, rows: list[dict[str, Any]]) -> str:
+        scenarios = {name: s.model_copy(update={"anchor": "click"}) for name, s in night.shop.scenarios.items()}
+        night = dataclasses.replace(night, shop=night.shop.model_copy(update={"scenarios": scenarios}))
+        publish(night, "items", [{"item_id": f"i{n}"} for n in (1, 2, 3)])
+        publish(night, "item_shelf_drafts", rows)
+        return audit_item_shelves(night, night.warehouse.files("item_shelf_drafts", [DAY]))
+
+    return run
+
+
+def test_good_shelves_of_items_pass_the_audit(night, audit_items):
+    assert audit_items(night, item_drafts()).endswith("checks held")
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        (item_drafts(rank=3), "ranks_with_gaps"),
+        (item_drafts(item_id="i1"), "repeated_items"),
+        (item_drafts(score=1.1), "rising_scores"),
+        (item_drafts(score=float("nan")), "odd_scores"),
+        (item_drafts(lift=0.0), "odd_lifts"),
+        (item_drafts(lift=None), "odd_lifts"),
+        (item_drafts(reason=""), "empty_reasons"),
+        (item_drafts(item_id="i3"), "own_anchors"),
+        (item_drafts(item_id="gone"), "unknown_items"),
+        (item_drafts()[:-2] + [{**row, "anchor_item_id": "gone"} for row in item_drafts()[-2:]], "unknown_anchors"),
+    ],
+)
+def test_a_faulty_shelf_of_an_item_is_not_published(night, audit_items, broken, rows, fault):
+    with pytest.raises(GateError):
+        audit_items(night, rows)
+    assert ("fail", "none", fault) in broken(night)
+
+
+def test_an_item_without_a_shelf_is_a_warning_and_a_scenario_without_any_is_not_published(night, audit_items, broken):
+    audit_items(night, item_drafts()[:-2])
+    assert broken(night) == {("warn", "none", "items_without_shelf")}
+    with pytest.raises(GateError, match="row_count on item_shelf_drafts 2026-02-05: observed 1, expected min 2"):
+        audit_items(night, item_drafts()[:6])
 
 
 def test_what_is_blocked_is_not_published(night, audit, broken):

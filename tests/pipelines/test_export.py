@@ -90,9 +90,28 @@ def test_a_shop_without_exports_exports_nothing(exporting):
     assert "no `exports`" in run(exporting()).message
 
 
+def test_shelves_of_items_go_to_a_place_of_their_own(exporting, publish):
+    night = exporting(to="parquet", folder="drop")
+    rows = [{**place("", rank), "anchor_item_id": f"a{n}", "lift": 2.0} for n in (1, 2) for rank in (1, 2, 3)]
+    publish(night, "item_recommendations", rows)
+    scenarios = {name: s.model_copy(update={"anchor": "click"}) for name, s in night.shop.scenarios.items()}
+    users = {"to": "parquet", "folder": "drop"}
+    items = {"to": "parquet", "folder": "items", "table": "item_recommendations"}
+    asked = {**night.shop.model_dump(), "scenarios": scenarios}
+    result = run(replace(night, shop=Shop.model_validate({**asked, "exports": [users, items]})))
+    assert (result.rows_in, result.rows_out, result.inputs) == (12, 12, ["recommendations", "item_recommendations"])
+    files = f"read_parquet('{night.shop.home}/items/current/*.parquet')"
+    found = duckdb.sql(f"SELECT anchor_item_id, rank, item_id FROM {files} ORDER BY ALL").fetchall()
+    assert found == [(f"a{n}", rank, f"i{rank}") for n in (1, 2) for rank in (1, 2, 3)]
+    with pytest.raises(ValueError, match="two write to folder drop; give each its own"):
+        Shop.model_validate({**asked, "exports": [users, {**items, "folder": "drop"}]})
+    with pytest.raises(ValueError, match="there are no item_recommendations; give a scenario an `anchor`"):
+        Shop.model_validate({**night.shop.model_dump(), "exports": [items]})
+
+
 def test_a_night_that_is_not_published_is_told(night):
     shop = night.shop.model_copy(update={"exports": [ParquetDrop(to="parquet", folder=Path("drop"))]})
-    with pytest.raises(InputError, match="no shelves of 2026-02-05 are published"):
+    with pytest.raises(InputError, match="no recommendations of 2026-02-05 are published"):
         run(replace(night, shop=shop))
 
 

@@ -5,10 +5,12 @@ import datetime as dt
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,11 +18,13 @@ from benchmarks.sql_features import TABLES, make_tables
 from nightshelf.config import Shop, load_shop
 from nightshelf.errors import GateError, InputError
 from nightshelf.exports import ParquetDrop
+from nightshelf.lineage import MADE, RAW
 from nightshelf.paths import report_file, truth_dir
+from pipelines.anchor_lifts import read_shown
 from pipelines.night import run_night
 from pipelines.publish import content_hash
 from pipelines.sql import connect
-from pipelines.stage import STAGES
+from pipelines.stage import STAGES, Night, run_stage
 from pipelines.warehouse import Warehouse
 from simulation.simulate import simulate_shop
 
@@ -45,8 +49,36 @@ def shop(tmp_path_factory: pytest.TempPathFactory, spark) -> Iterator[Shop]:  # 
         drop = ParquetDrop(to="parquet", folder=Path("drop"))
         shop = shop.model_copy(update={"retrieval": recipe, "exports": [drop]})
         simulate_shop(shop, FIRST, 6, 1200, 150, 3)
-        run_night(shop, NIGHT)
+        with remembered_reads(patch):
+            run_night(shop, NIGHT)
         yield shop
+
+
+READ: dict[str, set[str]] = {}  # stage → the tables that it asked the warehouse for
+
+
+@contextmanager
+def remembered_reads(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Write down in READ which tables each stage reads."""
+    with patch.context() as inner:
+        for method in ("files", "read"):
+            inner.setattr(Warehouse, method, remembering(getattr(Warehouse, method)))
+
+        def run(name: str, *rest: object) -> object:
+            READ.update({name: set(), "": {name}})
+            return run_stage(name, *rest)  # type: ignore[arg-type]
+
+        inner.setattr("pipelines.night.run_stage", run)
+        yield
+
+
+def remembering(method: Callable) -> Callable:  # type: ignore[type-arg]
+    def call(self: Warehouse, table: str, *rest: object, **named: object) -> object:
+        for stage in READ.get("", ()):
+            READ[stage].add(table)
+        return method(self, table, *rest, **named)
+
+    return call
 
 
 def ask(shop: Shop, query: str) -> list[tuple]:  # type: ignore[type-arg]
@@ -176,6 +208,56 @@ def test_who_has_no_history_gets_the_shelf_of_his_segment(shop: Shop) -> None:
     assert ask(shop, kinds)[0][0] > 1
 
 
+def test_every_item_has_a_shelf_for_whoever_is_at_it(shop: Shop) -> None:
+    items = ask(shop, f"SELECT count(*) FROM items WHERE as_of_date = DATE '{NIGHT}'")[0][0]
+    shelves = (
+        "SELECT scenario, count(DISTINCT anchor_item_id), min(rank), max(rank) FROM item_recommendations GROUP BY 1"
+    )
+    assert sorted(ask(shop, shelves)) == [(name, items, 1, shop.scenarios[name].top_n) for name in sorted(shop.anchors)]
+    wrong = """SELECT count(*) FROM item_recommendations JOIN items USING (as_of_date, item_id)
+               WHERE item_id = anchor_item_id OR stock = 0 OR NOT isfinite(score)"""
+    assert ask(shop, wrong) == [(0,)]
+    # Worth is the same whatever the anchor
+    worth = "SELECT max(score / lift) / min(score / lift) AS ratio FROM item_recommendations GROUP BY scenario, item_id"
+    assert ask(shop, f"SELECT max(ratio) FROM ({worth})")[0][0] == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("scenario", ["product_page", "cart"])
+def test_what_was_shown_beside_an_anchor_agrees_with_pandas(shop: Shop, scenario: str) -> None:
+    warehouse = Warehouse(shop)
+    ids = warehouse.read("items", [NIGHT], ("item_id",))["item_id"].to_pylist()
+    before = NIGHT - dt.timedelta(days=2)
+    found = read_shown(Night(shop, NIGHT, warehouse, "a-test"), scenario, ids, before)
+    shown = warehouse.read("training_examples").to_pandas().query("scenario == @scenario and label_click.notnull()")
+    acts = warehouse.read("acts").to_pandas().query("event_type == @shop.anchors[@scenario]")
+    acts = acts.groupby(["user_key", "event_ts"], as_index=False)["item_id"].min()
+    together = pd.merge_asof(
+        shown.sort_values("impression_ts"), acts.rename(columns={"item_id": "anchor"}).sort_values("event_ts"),
+        left_on="impression_ts", right_on="event_ts", by="user_key", allow_exact_matches=scenario == "product_page",
+    )  # fmt: skip
+    old = together["impression_ts"] - together["event_ts"] >= pd.Timedelta(days=1)
+    number = {item: place for place, item in enumerate(ids)}
+    together["anchor"] = together["anchor"].where(~old).map(number).fillna(-1).astype(int)
+    together = together[together["item_id"].isin(number)].assign(item=lambda rows: rows["item_id"].map(number))
+    together["is_later"] = pd.to_datetime(together["as_of_date"]).dt.date > before
+    sums = together.groupby(["anchor", "item", "is_later"], as_index=False).agg(
+        shown=("sample_weight", "sum"), outcomes=("label_click", "sum")
+    )
+    assert (sums["anchor"] >= 0).sum() > 50
+    assert sums["is_later"].nunique() == 2
+    for column in sums.columns:
+        np.testing.assert_allclose(getattr(found, column).astype(float), sums[column].astype(float), atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["features", "retrieve", "recommend", "publish"])
+def test_a_stage_reads_what_its_tables_are_said_to_be_made_of(shop: Shop, stage: str) -> None:
+    tables = {table for table, made in MADE.items() if made.stage == stage}
+    told = {source for table in tables for source in MADE[table].of} - {RAW}
+    assert told <= READ[stage]
+    ledgers = {"data_checks", "shelf_status", "promotions", "example_days"}
+    assert READ[stage] - told - tables - ledgers == set()
+
+
 def test_the_export_holds_what_is_published(shop: Shop) -> None:
     exported = duckdb.sql(f"FROM read_parquet('{shop.home}/drop/current/*.parquet')").df()
     published = connect(Warehouse(shop)).sql("FROM recommendations").df()
@@ -232,9 +314,10 @@ def words_of_text_columns(shop: Shop) -> dict[str, set[str]]:
 
 
 def test_the_same_night_again_gives_the_same_rows(shop: Shop) -> None:
-    before = content_hash(Warehouse(shop).files("recommendations", [NIGHT]))
+    tables = ("recommendations", "item_recommendations")
+    before = [content_hash(Warehouse(shop).files(table, [NIGHT])) for table in tables]
     run_night(shop, NIGHT)
-    assert content_hash(Warehouse(shop).files("recommendations", [NIGHT])) == before
+    assert [content_hash(Warehouse(shop).files(table, [NIGHT])) for table in tables] == before
     assert ask(shop, "SELECT count(*) FROM promotions") == [(1,)]
 
 
@@ -249,12 +332,17 @@ def test_the_next_night_starts_from_the_champion_and_leaves_the_old_shelves(shop
 
 
 def test_one_scenario_without_retraining_leaves_the_others_as_they_were(shop: Shop) -> None:
-    others = (
-        "SELECT scenario, user_key, rank, item_id, run_id FROM recommendations WHERE scenario != 'search' ORDER BY ALL"
-    )
+    columns = "scenario, user_key, rank, item_id, run_id"
+    others = f"SELECT {columns} FROM recommendations WHERE scenario NOT IN ('search', 'cart') ORDER BY ALL"
+    columns = columns.replace("user_key", "anchor_item_id")
+    beside = f"SELECT {columns} FROM item_recommendations WHERE scenario != 'cart' ORDER BY ALL"
+    lifts_beside = "FROM anchor_lifts WHERE scenario != 'cart' ORDER BY ALL"
     before, models = ask(shop, others), ask(shop, "SELECT count(*) FROM model_metrics")
-    run_night(shop, NIGHT, "train", "publish", retrain=False, scenarios=("search",))
+    before_items, lifts = ask(shop, beside), ask(shop, lifts_beside)
+    run_night(shop, NIGHT, "train", "publish", retrain=False, scenarios=("search", "cart"))
     assert ask(shop, others) == before
+    assert ask(shop, beside) == before_items
+    assert ask(shop, lifts_beside) == lifts
     assert ask(shop, "SELECT count(*) FROM model_metrics") == models
 
 

@@ -1,5 +1,6 @@
 """Publishing and taking back: readers see one night's shelves, whole, and shelf_status says which and why."""
 
+import dataclasses
 import datetime as dt
 
 import duckdb
@@ -132,6 +133,76 @@ def test_a_refused_night_leaves_the_shelves_and_says_so(night, publish_night):
     (row,) = Warehouse(night.shop).read("shelf_status", [D2]).to_pylist()
     assert (row["status"], row["serves"]) == ("refused", D1)
     assert "empty_reasons" in row["reason"]
+
+
+@pytest.fixture
+def publish_both(publish):
+    """Return publish_both(night, day, score): the stage `publish` over shelves of users, and of items in the scenario search."""
+
+    def run(night, day, score):
+        place = {"scenario": "search", "anchor_item_id": "i1", "item_id": "i2", "score": score, "lift": 1.0, "rank": 1}
+        place |= {"source": "popular", "reason": "Popular", "rank_by_score": 1}
+        publish(night, "items", [{"item_id": "i1"}, {"item_id": "i2"}], day)
+        publish(night, "users", [{"user_key": "u1"}], day)
+        publish(night, "shelf_drafts", shelves(score), day)
+        publish(night, "item_shelf_drafts", [place], day)
+        run_stage("publish", night.shop, day)
+
+    return run
+
+
+@pytest.fixture
+def with_anchor(night):
+    """Return the night of a shop whose items have shelves, too."""
+    scenarios = dict(night.shop.scenarios)
+    scenarios["search"] = scenarios["search"].model_copy(update={"anchor": "click"})
+    shop = night.shop.model_copy(update={"scenarios": scenarios})
+    return dataclasses.replace(night, shop=shop, warehouse=Warehouse(shop))
+
+
+def beside(shop):
+    return Warehouse(shop).read("item_recommendations").sort_by("as_of_date")["score"].to_pylist()
+
+
+def test_shelves_of_items_are_rolled_back_with_those_of_users(with_anchor, publish_both, caplog):
+    shop = with_anchor.shop
+    for day, score in ((D1, 0.5), (D1, 0.55), (D2, 0.6)):
+        publish_both(with_anchor, day, score)
+    assert beside(shop) == [0.55, 0.6]
+    newest = Warehouse(shop).snapshot_id("recommendations")
+    rollback(shop, "2026-02-05")
+    assert (served(shop), beside(shop)) == ((D1, 0.55), [0.55])
+    rollback(shop, str(newest))
+    assert (served(shop), beside(shop)) == ((D2, 0.6), [0.55, 0.6])
+
+
+def test_a_state_without_shelves_of_items_leaves_them_and_says_so(
+    night, with_anchor, publish_night, publish_both, caplog
+):
+    publish_night(D1, shelves(0.5))
+    publish_both(with_anchor, D2, 0.6)
+    rollback(with_anchor.shop, "2026-02-05")
+    assert (served(with_anchor.shop), beside(with_anchor.shop)) == ((D1, 0.5), [0.6])
+    assert "item_recommendations stays as it is: it has no state of the run 2026-02-05-publish" in caplog.text
+
+
+def test_where_shelves_of_items_are_refused_those_of_users_are_not_published_either(with_anchor, publish_both):
+    publish_both(with_anchor, D1, 0.5)
+    with pytest.raises(GateError, match="odd_scores"):
+        publish_both(with_anchor, D2, float("inf"))
+    assert (served(with_anchor.shop), beside(with_anchor.shop)) == ((D1, 0.5), [0.5])
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_both_kinds_of_shelves_are_taken_back_together(with_anchor, publish_both, monkeypatch, is_first):
+    if not is_first:
+        publish_both(with_anchor, D1, 0.5)
+    hashes = iter(["same", "same", "wrote", "reads"])
+    monkeypatch.setattr("pipelines.publish.content_hash", lambda files: next(hashes))
+    with pytest.raises(EngineError, match="item_recommendations 2026-02-06: reads back as reads"):
+        publish_both(with_anchor, D2, 0.6)
+    shop = with_anchor.shop
+    assert (served(shop), beside(shop)) == ((None, []) if is_first else ((D1, 0.5), [0.5]))
 
 
 @pytest.mark.parametrize("is_first", [True, False])

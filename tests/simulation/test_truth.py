@@ -1,6 +1,7 @@
 """The truth against the behaviour that it sums up, and the score of shelves against it."""
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,17 +9,20 @@ import pyarrow as pa
 import pytest
 
 from nightshelf.config import Shop, Task
+from nightshelf.dates import days_back
 from nightshelf.errors import InputError
 from nightshelf.identity import user_key
 from simulation import behaviour
+from simulation.anchor_score import score_item_shelves
 from simulation.behaviour import CHECKOUT, SCENARIOS
 from simulation.catalogue import items_on
-from simulation.people import People, begin_day
+from simulation.people import DRIFT_KEEPS, People, UserState, begin_day, expected_intent
 from simulation.plan import people_of
+from simulation.reference_shelves import popularity_scores, read_record
 from simulation.rows import ADD, CLICK, ORDER, make_rows
 from simulation.score import score_shelves
 from simulation.seeds import random_for
-from simulation.traffic import draw_requests, pair_signals, react
+from simulation.traffic import draw_requests, expected_contexts, expected_taste, pair_signals, react
 from simulation.truth import VISIBLE, Truth, load_truth
 
 AS_OF_DATE = dt.date(2026, 2, 7)
@@ -34,6 +38,50 @@ def truth(simulated_shop: Shop) -> Truth:
 @pytest.fixture(scope="module")
 def utilities(truth: Truth) -> dict[str, np.ndarray]:
     return truth.utilities(np.arange(truth.plan.users), list(SCENARIOS), TOMORROW)
+
+
+def test_the_utility_of_a_user_is_the_mean_over_his_anchors(truth: Truth, utilities: dict[str, np.ndarray]) -> None:
+    """One user's anchors with their chances: summed up, they must give what is expected of no anchor in particular."""
+    day, (state, _) = truth.plan.day(TOMORROW), truth.state(truth.plan.day(AS_OF_DATE), 0)
+    season = items_on(truth.catalogue, day).season
+    for number in (3, 77):
+        morning = {k: v[[number]] if isinstance(v, np.ndarray) else v for k, v in vars(state).items()}
+        some = UserState(**morning | {"drift": DRIFT_KEEPS * morning["drift"]})
+        wishes = expected_taste(some, season, some.drift)
+        for name in ("product_page", "cart"):
+            chance = expected_contexts(SCENARIOS.index(name), wishes, expected_intent(some, wishes), some, day)
+            beside = truth.anchor_utilities(np.array([number]), [name], TOMORROW)[name]
+            np.testing.assert_allclose(chance[0, :-1] @ beside, utilities[name][number], rtol=1e-4)
+
+
+def test_the_best_shelves_of_items_close_the_whole_gap_and_the_popular_ones_none(truth: Truth) -> None:
+    catalogue, names = truth.catalogue, list(truth.shop.anchors)
+    users = np.sort(
+        random_for(truth.plan.seed, "anchors", truth.plan.day(AS_OF_DATE)).permutation(truth.plan.users)[:300]
+    )
+    values = truth.anchor_utilities(users, names, TOMORROW)
+    today = items_on(catalogue, truth.plan.day(AS_OF_DATE))
+    record = read_record(truth, days_back(AS_OF_DATE, 14))
+
+    def shelves(scores: Callable[[str, int], np.ndarray]) -> pa.Table:
+        rows = []
+        for name in names:
+            for anchor in range(catalogue.size):
+                score = np.where(today.on_sale & (today.stock > 0), scores(name, anchor), -np.inf)
+                score[anchor] = -np.inf
+                rows += [
+                    (name, anchor, rank, item) for rank, item in enumerate(np.argsort(-score, kind="stable")[:10], 1)
+                ]
+        scenario, anchor, rank, item = zip(*rows, strict=True)
+        ids = np.array(truth.item_ids)
+        columns = {"scenario": scenario, "anchor_item_id": ids[list(anchor)], "rank": rank, "item_id": ids[list(item)]}
+        return pa.table(columns)
+
+    best = shelves(lambda name, anchor: values[name][catalogue.leaf[anchor]])
+    popular = shelves(lambda name, anchor: popularity_scores(record, SCENARIOS.index(name)))
+    for given, gap in ((best, 1.0), (popular, 0.0)):
+        scores = score_item_shelves(truth.shop, given, AS_OF_DATE, users_sampled=300)
+        assert [row["gap_closed"] for row in scores.values()] == pytest.approx([gap] * len(names), abs=1e-6)
 
 
 def test_utility_is_the_mean_over_simulated_mornings(truth: Truth, utilities: dict[str, np.ndarray]) -> None:

@@ -91,18 +91,18 @@ def _wait(attempt):
 
 @pytest.fixture
 def version(tmp_path):
-    """Return version(number): shelves of 3,000 users whose scores are all the number, in a file a scenario."""
-    spec = table_specs(load_shop(DEMO))["recommendations"]
-    schema = arrow_schema(spec)
+    """Return version(number): shelves of 3,000 users, or items, whose scores are all the number, in a file a scenario."""
+    specs = table_specs(load_shop(DEMO))
 
-    def make(number: int) -> Version:
-        files = []
+    def make(number: int, kind: str = "recommendations") -> Version:
+        files, schema = [], arrow_schema(specs[kind])
         for scenario in ("home_feed", "search"):
             count = USERS * PLACES
             columns = {
                 "as_of_date": pa.array([f"2026-02-{1 + number % 28:02d}"] * count).cast(pa.date32()),
                 "scenario": pa.repeat(scenario, count),
                 "user_key": pa.array([f"u{n // PLACES}" for n in range(count)]),
+                "anchor_item_id": pa.array([f"a{n // PLACES}" for n in range(count)]),
                 "rank": pa.array([1 + n % PLACES for n in range(count)], pa.int32()),
                 "item_id": pa.array([f'i"{n % PLACES}, ü' for n in range(count)]),
                 "score": pa.repeat(float(number), count),

@@ -51,6 +51,17 @@ def test_postgres_shows_what_was_published(view, postgres, version):
     assert ask(postgres, f"SELECT count(*), count(DISTINCT scenario) FROM {view.view}") == [(ROWS, 2)]
 
 
+def test_shelves_of_items_are_found_by_their_item(view, keys, postgres, redis_url, version):
+    items = version(1, "item_recommendations")
+    postgres_view.export(view, items)
+    rows = ask(postgres, f"SELECT rank, item_id FROM {view.view} WHERE anchor_item_id = 'a7' AND scenario = 'search'")
+    assert sorted(rows) == [(1 + n, f'i"{n}, ü') for n in range(PLACES)]
+    redis_keys.export(keys, items)
+    server = redis.Redis.from_url(redis_url, decode_responses=True)
+    shelf = json.loads(server.get(f"shelf:{server.get('shelf:current')}:search:a7"))
+    assert [place["item_id"] for place in shelf] == [item for _, item in sorted(rows)]
+
+
 def test_postgres_keeps_the_version_before_and_the_grants(view, postgres, version):
     postgres_view.export(view, version(1))
     with psycopg.connect(postgres, autocommit=True) as connection:

@@ -1,0 +1,29 @@
+"""The categories of a catalogue's items, as the tree that the levels of their paths make."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The finest category of each item of the catalogue: its row [items] of the tree [C, 3], and the names of the rows."""
+
+    of_item: np.ndarray
+    tree: np.ndarray
+    names: list[str | None]
+
+    @classmethod
+    def of(cls, items: pa.Table) -> "Categories":
+        """Return those of the table `items`; items without any share a row without a name."""
+        levels = [items[f"category_{level}"].combine_chunks().dictionary_encode() for level in (1, 2, 3)]
+        codes = np.stack(
+            [pc.fill_null(level.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64) for level in levels],
+            axis=1,
+        )
+        tree, of_item = np.unique(codes, axis=0, return_inverse=True)
+        words = [level.dictionary.to_pylist() for level in levels]
+        names = [next((words[at][row[at]] for at in (2, 1, 0) if row[at] >= 0), None) for row in tree.tolist()]
+        return cls(of_item.ravel(), tree, names)
