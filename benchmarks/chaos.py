@@ -18,6 +18,7 @@ from pathlib import Path
 SHOP = "conf/shops/demo.yaml"
 NIGHTSHELF = ".venv/jobs/bin/nightshelf"
 BEFORE, NIGHT = "2026-02-12", "2026-02-13"
+SHELVES = ("recommendations", "item_recommendations")
 COMPARED = ("events", "quarantine", "impressions", "user_features", "item_features", "training_examples", "candidates")
 
 
@@ -110,14 +111,13 @@ def _hashes(day: str) -> dict[str, str]:
     from pipelines.warehouse import Warehouse
 
     warehouse, date = Warehouse(load_shop(SHOP)), dt.date.fromisoformat(day)
-    found = {table: warehouse.files(table, [date]) for table in (*COMPARED, "recommendations")}
+    found = {table: warehouse.files(table, [date]) for table in (*COMPARED, *SHELVES)}
     return {table: content_hash(files) if files else "empty" for table, files in found.items()}
 
 
 def _violations(whole: dict[str, dict[str, str]]) -> list[str]:
-    found = []
-    if _hashes(BEFORE)["recommendations"] != whole[BEFORE]["recommendations"]:
-        found.append(f"the shelves of {BEFORE} changed")
+    before = _hashes(BEFORE)
+    found = [f"{table} of {BEFORE} changed" for table in SHELVES if before[table] != whole[BEFORE][table]]
     tonight = _hashes(NIGHT)
     found += [
         f"{table} is neither old nor new"

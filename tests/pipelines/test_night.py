@@ -19,7 +19,7 @@ from nightshelf.config import Shop, load_shop
 from nightshelf.errors import GateError, InputError
 from nightshelf.exports import ParquetDrop
 from nightshelf.lineage import MADE, RAW
-from nightshelf.paths import report_file, truth_dir
+from nightshelf.paths import report_file, truth_dir, views_file
 from pipelines.anchor_lifts import read_shown
 from pipelines.night import run_night
 from pipelines.publish import content_hash
@@ -134,6 +134,30 @@ def test_an_analysts_question_has_an_answer(shop: Shop, question: str, query: st
     for row in rows:
         assert row.get("unaccounted", 0) == 0
         assert all(0 <= value <= 1 for name, value in row.items() if "share" in name and value is not None)
+
+
+def test_the_notebook_runs_and_draws(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib
+
+    with matplotlib.rc_context(), monkeypatch.context() as patch:
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
+        patch.setenv("NIGHTSHELF_VIEWS", str(views_file(shop)))
+        plt.close("all")
+        cells = json.loads((ROOT / "docs/analyst.ipynb").read_text())["cells"]
+        names: dict[str, object] = {}
+        for cell in cells:
+            if cell["cell_type"] == "code":
+                exec("".join(cell["source"]), names)
+                if len(names) > 5:
+                    plt.figure()  # a notebook begins a new picture in each cell
+        drawn = [
+            figure for figure in map(plt.figure, plt.get_fignums()) if any(axes.has_data() for axes in figure.axes)
+        ]
+        assert len(drawn) >= 6
+        plt.close("all")
+        names["shop"].close()  # type: ignore[attr-defined]
 
 
 def test_no_shelf_shows_what_its_scenario_excludes(shop: Shop) -> None:
