@@ -87,7 +87,9 @@ def _item_shelf_columns() -> tuple[Column, ...]:
         ),
         Column("lift", "float64", "how many times as often as elsewhere it is acted on beside this anchor"),
         Column(
-            "source", "string", "what ties it to the anchor: a relation of item_graph, same_category, category, popular"
+            "source",
+            "string",
+            "what ties it to the anchor: a relation of item_graph, or same_category, category, near_category, popular",
         ),
         Column("reason", "string", "why it is there, in a sentence"),
         Column("rank_by_score", "int32", "the place that its score alone would give it"),

@@ -9,11 +9,21 @@ import pyarrow.compute as pc
 
 @dataclass(frozen=True)
 class Categories:
-    """The finest category of each item of the catalogue: its row [items] of the tree [C, 3], and the names of the rows."""
+    """The finest category of each item of the catalogue: its row [items] of the tree [C, 3], and the paths of the rows."""
 
     of_item: np.ndarray
     tree: np.ndarray
-    names: list[str | None]
+    paths: list[tuple[str, ...]]
+
+    @property
+    def names(self) -> list[str | None]:
+        """Return the last level of each path; None for goods without a category."""
+        return [path[-1] if path else None for path in self.paths]
+
+    def shared(self, one: int, other: int) -> str:
+        """Return the last level that two rows share, or an empty text."""
+        both = [a for a, b in zip(self.paths[one], self.paths[other], strict=False) if a == b]
+        return both[-1] if both else ""
 
     @classmethod
     def of(cls, items: pa.Table) -> "Categories":
@@ -25,5 +35,5 @@ class Categories:
         )
         tree, of_item = np.unique(codes, axis=0, return_inverse=True)
         words = [level.dictionary.to_pylist() for level in levels]
-        names = [next((words[at][row[at]] for at in (2, 1, 0) if row[at] >= 0), None) for row in tree.tolist()]
-        return cls(of_item.ravel(), tree, names)
+        paths = [tuple(words[at][code] for at, code in enumerate(row) if code >= 0) for row in tree.tolist()]
+        return cls(of_item.ravel(), tree, paths)

@@ -150,10 +150,11 @@ def report(as_of_date: AsOfDate, shop: ShopFile = DEMO) -> None:
 
 @app.command()
 def why(
+    scenario: Annotated[str, typer.Option("--scenario", help="the scenario of the shelf")],
     user: Annotated[
         str, typer.Option("--user", help="a user id of the logs, or a user_key; '*': whoever is not known")
-    ],
-    scenario: Annotated[str, typer.Option("--scenario", help="the scenario of the shelf")],
+    ] = "",
+    item: Annotated[str, typer.Option("--item", help="instead of a user: the item that somebody is at")] = "",
     shop: ShopFile = DEMO,
     as_of_date: Annotated[
         str, typer.Option("--as-of-date", help="the night; by default the newest that was published")
@@ -161,12 +162,22 @@ def why(
     against: Annotated[str, typer.Option("--against", help="another night, to see what differs and why")] = "",
     output: Annotated[str, typer.Option("--format", help="table or json")] = "table",
 ) -> None:
-    """Show a user's shelf: who proposed each item, what it is worth, what was left out, and how another night's differs.
+    """Show a shelf: who proposed each item, what it is worth, what was left out, and how another night's differs.
 
-    Example: nightshelf why --user U0000042 --scenario search --against 2026-02-13 --shop conf/shops/demo.yaml
+    Example: nightshelf why --user u0000042 --scenario search --against 2026-02-13 --shop conf/shops/demo.yaml
+
+    Example: nightshelf why --item S0000042 --scenario cart --shop conf/shops/demo.yaml
     """
     from pipelines.why import explain, print_why
+    from pipelines.why_item import explain_item, print_why_item
 
+    if bool(user) == bool(item):
+        raise InputError("give --user or --item, one of them: whose shelf is it?")
+    if item and against:
+        raise InputError("--against compares shelves of users; give --user, or leave it out")
+    if item:
+        print_why_item(explain_item(load_shop(shop), item, scenario, as_of_date), output)
+        return
     print_why(explain(load_shop(shop), user, scenario, as_of_date, against), output)
 
 

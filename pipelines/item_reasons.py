@@ -3,20 +3,34 @@
 import numpy as np
 import pyarrow as pa
 
-from pipelines.anchor_lifts import is_own
+from pipelines.anchor_lifts import Lifts, is_own
 from pipelines.categories import Categories
 from pipelines.item_shelves import ItemShelves
 
 # What an item is there for that no relation ties to the anchor.
-UNTIED = ("same_category", "category", "popular")
+UNTIED = ("same_category", "category", "near_category", "popular")
 
 
-def tie_sources(shelves: ItemShelves, categories: Categories, relations: int) -> np.ndarray:
-    """Return what ties each item to its anchor: a relation, or else one of UNTIED behind the last relation."""
-    of_anchor, of_item = categories.of_item[shelves.anchors], categories.of_item[shelves.items]
+def tie_sources(shelves: ItemShelves, categories: Categories, lifts: Lifts, relations: int) -> np.ndarray:
+    """Return what ties each item to its anchor: a relation, or else one of UNTIED behind the last relation.
+
+    `category`: what was shown of the item's category beside such anchors was acted on more than expected. `near_category`: it is
+    near in the tree, and that is what lifts it.
+    """
+    of_anchor, of_item, size = (
+        categories.of_item[shelves.anchors],
+        categories.of_item[shelves.items],
+        len(categories.tree),
+    )
     named = np.array([name is not None for name in categories.names])
-    same, other, popular = relations + np.arange(len(UNTIED))
-    by_category = np.where(of_anchor == of_item, same, np.where(shelves.lifts > 1, other, popular))
+    pair = of_anchor * np.int64(size) + of_item
+    place = np.searchsorted(lifts.keys, pair).clip(max=max(len(lifts.keys) - 1, 0))
+    seen = lifts.keys[place] == pair if len(lifts.keys) else np.zeros(len(pair), bool)
+    evident = seen & (lifts.outcomes[place] > lifts.expected[place]) if len(lifts.keys) else seen
+    near = categories.tree[of_anchor, 0] == categories.tree[of_item, 0]
+    same, other, nearby, popular = relations + np.arange(len(UNTIED))
+    lifted = np.where(evident, other, np.where(near, nearby, popular))
+    by_category = np.where(of_anchor == of_item, same, np.where(shelves.lifts > 1, lifted, popular))
     untied = np.where(named[of_anchor] & named[of_item], by_category, popular)
     return np.where(shelves.relations > 0, shelves.relations - 1, untied)
 
@@ -46,8 +60,8 @@ def tie_reasons(
                 _tied(relations[kind], items["title"][subject].as_py() or items["item_id"][subject].as_py())
             )
         else:
-            anchor, item = ((categories.names[at] or "").rsplit("/", 1)[-1] for at in divmod(subject, size))
-            sentences.append(_untied(UNTIED[kind - len(relations)], anchor, item, scenario))
+            anchor, item = divmod(subject, size)
+            sentences.append(_untied(UNTIED[kind - len(relations)], anchor, item, categories, scenario))
     return pa.array(sentences, pa.string()).take(pa.array(place.ravel()))
 
 
@@ -58,9 +72,13 @@ def _tied(relation: str, title: str) -> str:
     return f"Shoppers of {title} {did.get(relation, 'turned to')} this too"
 
 
-def _untied(source: str, anchor: str, category: str, scenario: str) -> str:
-    return {
-        "same_category": f"Also among {category}",
-        "category": f"{category} often goes with {anchor}",
-        "popular": f"Popular in {scenario.replace('_', ' ')}",
-    }[source]
+def _untied(source: str, anchor: int, item: int, categories: Categories, scenario: str) -> str:
+    if source == "popular":
+        return f"Popular in {scenario.replace('_', ' ')}"
+    if source in ("same_category", "near_category"):
+        return f"Also in {_last(categories.shared(anchor, item))}"
+    return f"{_last(categories.names[item])} goes with {_last(categories.names[anchor])}"
+
+
+def _last(path: str | None) -> str:
+    return (path or "").rsplit("/", 1)[-1]

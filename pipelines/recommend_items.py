@@ -47,7 +47,7 @@ def draft_item_shelves(
             told.append(_lift_rows(night, name, lifts, categories.names))
             allowed = exclusions.anybody(scenario.exclude)
             for shelves in fill_item_shelves(scenario, worth[name], allowed, categories.of_item, lifts, ties, groups):
-                drafts.add(name, _rows(night, name, version, shelves, items, categories, names))
+                drafts.add(name, _rows(night, name, version, shelves, items, categories, lifts, names))
     spec = night.warehouse.specs["anchor_lifts"]
     rows = pa.concat_tables(conform(part, spec) for part in told)
     night.warehouse.publish_arrow("anchor_lifts", rows, [night.as_of_date], night.run_id)
@@ -76,10 +76,11 @@ def _rows(
     shelves: ItemShelves,
     items: pa.Table,
     categories: Categories,
+    lifts: Lifts,
     relations: list[str],
 ) -> pa.Table:
     count, sources, item_ids = len(shelves.ranks), [*relations, *UNTIED], items["item_id"].combine_chunks()
-    source = tie_sources(shelves, categories, len(relations))
+    source = tie_sources(shelves, categories, lifts, len(relations))
     columns = {
         "as_of_date": pa.array([night.as_of_date] * count, pa.date32()),
         "scenario": pa.array([name] * count, pa.string()),

@@ -66,7 +66,7 @@ def explain(shop: Shop, user: str, scenario: str, as_of_date: str = "", against:
     warehouse = Warehouse(shop)
     nights = warehouse.partitions("recommendations")
     day, other = (
-        _night(text, nights, option) for text, option in ((as_of_date, "--as-of-date"), (against, "--against"))
+        night_asked(text, nights, option) for text, option in ((as_of_date, "--as-of-date"), (against, "--against"))
     )
     look = _Look(connect(warehouse), shop, scenario, _key_of(shop, user))
     day = day or nights[-1]
@@ -95,7 +95,12 @@ def explain(shop: Shop, user: str, scenario: str, as_of_date: str = "", against:
     )
 
 
-def _night(text: str, nights: list[dt.date], option: str) -> dt.date | None:
+def night_asked(text: str, nights: list[dt.date], option: str) -> dt.date | None:
+    """Return the night that an option names, None if it names none.
+
+    Raises:
+        InputError: it is not among the published nights, or there is none at all.
+    """
     day = parse_as_of_date(text) if text else None
     if not nights or (day and day not in nights):
         shown = ", ".join(map(str, nights[-5:])) or "none"

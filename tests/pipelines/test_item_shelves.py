@@ -152,19 +152,26 @@ def test_an_edge_that_the_outcomes_themselves_made_says_nothing():
 
 
 def test_reasons_say_what_ties_the_item_to_the_anchor():
-    anchors, items = np.array([0, 0, 1, 0, 0, 0, 10]), np.array([7, 4, 8, 1, 3, 9, 11])
-    relations, lifts = np.array([1, 2, 3, 0, 0, 0, 0]), np.array([1, 1, 1, 2, 1.5, 0.5, 2])
-    shelves = ItemShelves(anchors, anchors, items, lifts, lifts, relations, anchors)
-    source = tie_sources(shelves, CATEGORIES, len(NAMES))
+    anchors, items = np.array([0, 0, 1, 0, 0, 0, 0, 10]), np.array([7, 4, 8, 1, 3, 5, 9, 11])
+    relations, lift = np.array([1, 2, 3, 0, 0, 0, 0, 0]), np.array([1, 1, 1, 2, 1.5, 1.5, 1.5, 2])
+    shelves = ItemShelves(anchors, anchors, items, lift, lift, relations, anchors)
+    size, of_item = len(CATEGORIES.tree), CATEGORIES.of_item
+    keys = np.sort([of_item[0] * size + of_item[3], of_item[0] * size + of_item[5]])
+    more = keys == of_item[0] * size + of_item[3]  # beside 0, only goods like 3 were clicked more than expected
+    lifts = Lifts(CATEGORIES.tree, keys, keys, keys, np.where(more, 3.0, 1.0), np.full(2, 2.0), np.ones(4), np.ones(4))
+    source = tie_sources(shelves, CATEGORIES, lifts, len(NAMES))
     assert [[*NAMES, *UNTIED][at] for at in source] == [
-        "goes_with", "co_purchase", "co_click", "same_category", "category", "popular", "popular"
+        "goes_with", "co_purchase", "co_click", "same_category", "category", "near_category", "popular", "popular"
     ]  # fmt: skip
     assert tie_reasons("product_page", shelves, source, CATALOGUE, CATEGORIES, NAMES).to_pylist() == [
         "Goes with Title 0",
         "Shoppers of Title 0 bought this too",
         "Shoppers of i01 looked at this too",
-        "Also among 1",
-        "2 often goes with 1",
+        "Also in 1",
+        "2 goes with 1",
+        "Also in a",
         "Popular in product page",
         "Popular in product page",
     ]
+    none = Lifts(CATEGORIES.tree, keys[:0], keys[:0], keys[:0], keys[:0], keys[:0], np.ones(4), np.ones(4))
+    assert [[*NAMES, *UNTIED][at] for at in tie_sources(shelves, CATEGORIES, none, 3)][4] == "near_category"

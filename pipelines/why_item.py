@@ -1,0 +1,115 @@
+"""Why an item's shelf is as it is: what each place is worth to anybody, how that rises beside the item, and on what evidence."""
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nightshelf.config import Shop
+from nightshelf.errors import InputError
+from nightshelf.paths import warehouse_dir
+from pipelines.sql import connect
+from pipelines.warehouse import Warehouse
+from pipelines.why import night_asked
+
+Row = dict[str, Any]
+_QUERY = """
+    WITH known AS (
+        SELECT item_id, title, coalesce(category_3, category_2, category_1) AS category FROM items WHERE as_of_date = $day
+    ), ties AS (
+        SELECT tail AS item_id, list(relation ORDER BY relation) AS relations FROM item_graph
+        WHERE as_of_date = $day AND head = $item GROUP BY tail
+    )
+    SELECT r.rank, r.item_id, k.title, k.category, r.score, r.score / r.lift AS worth, r.lift,
+        l.outcomes, l.expected, l.lift AS category_lift, coalesce(relations, []) AS relations, r.source, r.reason,
+        r.rank_by_score, r.model_version
+    FROM item_recommendations r LEFT JOIN known k USING (item_id) LEFT JOIN ties USING (item_id)
+    LEFT JOIN anchor_lifts l ON l.as_of_date = r.as_of_date AND l.scenario = r.scenario AND l.category = k.category
+        AND l.anchor_category = (SELECT category FROM known WHERE item_id = $item)
+    WHERE r.as_of_date = $day AND r.anchor_item_id = $item AND r.scenario = $scenario ORDER BY rank"""
+
+
+@dataclass(frozen=True)
+class ItemExplanation:
+    """The shelf of an item (its places, best first): score = worth × lift."""
+
+    shop: str
+    scenario: str
+    item_id: str
+    title: str | None
+    anchor: str
+    as_of_date: str
+    model_version: str
+    places: list[Row]
+
+
+def explain_item(shop: Shop, item: str, scenario: str, as_of_date: str = "") -> ItemExplanation:
+    """Explain the shelf of one item in one scenario.
+
+    Args:
+        shop: the shop.
+        item: an item id.
+        scenario: one with an `anchor`.
+        as_of_date: the night, YYYY-MM-DD; empty: the newest that was published.
+
+    Raises:
+        InputError: there is no such scenario, night or shelf.
+    """
+    if not (warehouse_dir(shop) / "catalog.db").exists():
+        raise InputError(f"{shop.home}: no night has been published there; run `nightshelf run --shop …` first")
+    if scenario not in shop.anchors:
+        known = ", ".join(shop.anchors) or "none"
+        raise InputError(f"--scenario {scenario!r} has no shelves of items; those with an `anchor`: {known}")
+    warehouse = Warehouse(shop)
+    nights = warehouse.partitions("item_recommendations")
+    day = night_asked(as_of_date, nights, "--as-of-date") or nights[-1]
+    tables = connect(warehouse)
+    cursor = tables.execute(_QUERY, {"day": day, "item": item, "scenario": scenario})
+    names = [column[0] for column in cursor.description or []]
+    places = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    if not places:
+        raise InputError(f"--item {item}: no shelf in {scenario} on {day}; is it in the catalogue of that night?")
+    titles = tables.execute(
+        "SELECT title FROM items WHERE as_of_date = $day AND item_id = $item", {"day": day, "item": item}
+    )
+    title = next((row[0] for row in titles.fetchall()), None)
+    version = places[0]["model_version"]
+    return ItemExplanation(shop.shop, scenario, item, title, shop.anchors[scenario], str(day), version, places)
+
+
+def print_why_item(found: ItemExplanation, output: str) -> None:
+    """Print an explanation as text or json.
+
+    Raises:
+        InputError: the format is unknown.
+    """
+    if output == "json":
+        json.dump(asdict(found), sys.stdout, default=str, ensure_ascii=False)
+        sys.stdout.write("\n")
+    elif output == "table":
+        _print_table(found)
+    else:
+        raise InputError(f"--format {output!r} is unknown; write table or json")
+
+
+def _print_table(found: ItemExplanation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
+    console.print(
+        f"{found.shop}, night {found.as_of_date}: {found.scenario} beside {found.item_id} {found.title or ''}"
+        f" (its latest act: {found.anchor}), ranked by model {found.model_version}"
+    )
+    console.print(
+        "score = worth to anybody × lift; the lift rests on outcomes beside such items, and what was expected of them:"
+    )
+    table = Table(
+        "rank", "by score", "item", "title", "score", "worth", "lift", "outcomes", "expected", "ties", "reason"
+    )
+    for row in found.places:
+        numbers = [f"{row[name]:.4f}" for name in ("score", "worth", "lift")]
+        evidence = ["" if row[name] is None else f"{row[name]:.1f}" for name in ("outcomes", "expected")]
+        what = [str(row["rank"]), str(row["rank_by_score"]), row["item_id"], row["title"]]
+        table.add_row(*what, *numbers, *evidence, ", ".join(row["relations"]), row["reason"])
+    console.print(table)
