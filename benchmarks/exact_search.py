@@ -28,10 +28,10 @@ def ours(items: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Return our search."""
     import torch
 
-    from training.retrieval.nearest import nearest_items
+    from training.retrieval.nearest import NearestItems
 
-    known = torch.from_numpy(items)
-    return lambda users: nearest_items(torch.from_numpy(users), known, PLACES)[0].numpy()
+    nearest = NearestItems(torch.from_numpy(items), PLACES)
+    return lambda users: nearest.of(torch.from_numpy(users))[0].numpy()
 
 
 def plain_torch(items: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -7,7 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.retrieval import nearest
-from training.retrieval.nearest import nearest_items
+from training.retrieval.nearest import NearestItems
+
+
+def nearest_items(users, items, k, seen=None):
+    return NearestItems(items, k).of(users, seen)
 
 
 def sorted_whole(users, items, k, seen):
@@ -22,31 +26,55 @@ def sorted_whole(users, items, k, seen):
     return np.pad(order, end, constant_values=-1), np.pad(values, end, constant_values=-np.inf)
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_it_finds_what_a_sort_of_everything_finds(data):
+# How the search goes about it: scores kept or made again, in chunks, some users at once, rows with many equals apart
+WAYS = {
+    "kept": {},
+    "in chunks": {"_CHUNK": 48, "_KEPT_USERS": 2},
+    "made again": {"_CHUNK": 48, "_KEPT_BYTES": 0, "_USERS": 3},
+    "many equals": {"_MANY_GROUPS": 2, "_CHUNK": 64, "_KEPT_BYTES": 0},
+}
+
+
+def on_device(users, items, k, seen):
+    """Search as on an accelerator."""
+    found = torch.full((len(users), k), -1), torch.full((len(users), k), -torch.inf)
+    nearest._on_device(users, items, k, seen, found)
+    return found
+
+
+@pytest.mark.parametrize("way", [*WAYS, "on a device"])
+def test_it_finds_what_a_sort_of_everything_finds(monkeypatch, way):
     """Vectors are small whole numbers, so that many scores are equal and every sum is exact."""
-    count = data.draw(st.integers(1, 400), "items")
-    k = data.draw(st.integers(1, 30), "k")
-    rng = np.random.default_rng(data.draw(st.integers(0, 10_000), "seed"))
-    spread = data.draw(st.sampled_from([1, 2, 50]), "spread")
-    users, items = (rng.integers(-spread, spread + 1, (n, 3)).astype(np.float32) for n in (5, count))
-    is_seen = rng.random((5, count)) < data.draw(st.sampled_from([0.0, 0.1, 0.97, 1.0]), "share seen")
-    seen = tuple(torch.from_numpy(part) for part in np.nonzero(is_seen))
-    found, values = nearest_items(torch.from_numpy(users), torch.from_numpy(items), k, seen)
-    expected, scores = sorted_whole(users, items, k, is_seen)
-    assert found.numpy().tolist() == expected.tolist()
-    assert values.numpy().tolist() == scores.tolist()
+    for name, value in WAYS.get(way, {}).items():
+        monkeypatch.setattr(nearest, name, value)
+    search = on_device if way == "on a device" else nearest_items
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.data())
+    def find(data):
+        count = data.draw(st.integers(1, 400), "items")
+        k = data.draw(st.integers(1, 30), "k")
+        rng = np.random.default_rng(data.draw(st.integers(0, 10_000), "seed"))
+        spread = data.draw(st.sampled_from([1, 2, 50]), "spread")
+        users, items = (rng.integers(-spread, spread + 1, (n, 3)).astype(np.float32) for n in (5, count))
+        is_seen = rng.random((5, count)) < data.draw(st.sampled_from([0.0, 0.1, 0.97, 1.0]), "share seen")
+        seen = tuple(torch.from_numpy(part) for part in np.nonzero(is_seen))
+        found, values = search(torch.from_numpy(users), torch.from_numpy(items), k, seen)
+        expected, scores = sorted_whole(users, items, k, is_seen)
+        assert found.numpy().tolist() == expected.tolist()
+        assert values.numpy().tolist() == scores.tolist()
+
+    find()
 
 
-@pytest.mark.parametrize("block_bytes", [1, 4 * 3000 * 7])
-def test_blocks_change_nothing(monkeypatch, block_bytes):
+@pytest.mark.parametrize("way", ["in chunks", "made again"])
+def test_blocks_change_nothing(monkeypatch, way):
     generator = torch.Generator().manual_seed(1)
     users, items = (torch.randn(n, 16, generator=generator) for n in (40, 3000))
     seen = (torch.arange(40), torch.arange(40) * 7)
     whole = nearest_items(users, items, 50, seen)
-    monkeypatch.setattr(nearest, "_BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr(nearest, "_MOST_BYTES", block_bytes)
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(nearest, name, value)
     in_blocks = nearest_items(users, items, 50, seen)
     assert torch.equal(whole[0], in_blocks[0])
     torch.testing.assert_close(whole[1], in_blocks[1], rtol=1e-6, atol=1e-6)
