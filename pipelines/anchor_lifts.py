@@ -18,7 +18,7 @@ from nightshelf.config import Shop
 from nightshelf.dates import days_back
 from nightshelf.features import event_worth, fact_relations, root_task
 from pipelines.stage import Night
-from pipelines.validate import connect
+from pipelines.validate import connect, view_files
 
 # Outcomes to expect before a cell says as much as its prior: of a pair of categories; of a nearness or a relation.
 _PAIR_SMOOTHING, _WIDE_SMOOTHING = 10.0, 20.0
@@ -140,8 +140,8 @@ def read_shown(night: Night, scenario: str, item_ids: list[str], before: dt.date
     """
     event, days = night.shop.anchors[scenario], days_back(night.as_of_date, night.shop.history_days)
     connection = connect(night)
-    connection.read_parquet(night.warehouse.files("training_examples", days)).create_view("examples")
-    connection.read_parquet(night.warehouse.files("acts", days)).create_view("acts")
+    for view, table in (("examples", "training_examples"), ("acts", "acts")):
+        view_files(connection, view, night.warehouse.files(table, days), night.warehouse.specs[table])
     connection.register("catalogue", _numbered(item_ids))
     # An outcome comes after its impression; a request's page was opened before it, and drawn negatives bear their positive's time
     since = ">=" if event == "viewed" or night.shop.negatives != "impressions" else ">"

@@ -31,12 +31,13 @@ def draft_item_shelves(
         groups: of the catalogue.
         version: the model that tells the worth.
     """
-    graph = night.warehouse.read("item_graph", [night.as_of_date])
+    edges = ("head", "relation", "tail")
+    graph = night.warehouse.read("item_graph", [night.as_of_date], edges)
     item_ids, categories, names = items["item_id"].to_pylist(), Categories.of(items), tie_names(night.shop, graph)
     ties = before = ties_between(graph, names, item_ids)
     earlier = [day for day in night.warehouse.partitions("item_graph") if day < night.as_of_date][-1:]
     if earlier:
-        before = ties_between(night.warehouse.read("item_graph", earlier), names, item_ids)
+        before = ties_between(night.warehouse.read("item_graph", earlier, edges), names, item_ids)
     others = [name for name in night.shop.anchors if name not in worth]
     lifts_before = night.warehouse.read("anchor_lifts", [night.as_of_date])
     told = [lifts_before.filter(pc.is_in(lifts_before["scenario"], pa.array(others, pa.string())))]

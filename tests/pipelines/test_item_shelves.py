@@ -1,5 +1,7 @@
 """Lifts beside an anchor against sums made row by row, and item shelves against a sort of everything."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,7 +13,9 @@ from pipelines.anchor_lifts import Lifts, Shown, Ties, fit_lifts, ties_between
 from pipelines.categories import Categories
 from pipelines.item_reasons import UNTIED, tie_reasons, tie_sources
 from pipelines.item_shelves import ItemShelves, fill_item_shelves
+from pipelines.recommend_items import draft_item_shelves
 from pipelines.rerank import Groups
+from pipelines.shelves import Exclusions
 
 PATHS = [
     *[("a", "a/x", "a/x/1")] * 3, *[("a", "a/x", "a/x/2")] * 2, *[("a", "a/y", None)] * 2,
@@ -149,6 +153,21 @@ def test_an_edge_that_the_outcomes_themselves_made_says_nothing():
     assert fit_lifts(seen, CATEGORIES.of_item, CATEGORIES.tree, known).by_relation[3] == 1.0
     later = Shown(seen.anchor, seen.item, np.ones(5, bool), seen.shown, seen.outcomes)
     assert fit_lifts(later, CATEGORIES.of_item, CATEGORIES.tree, known).by_relation[3] > 1.0
+
+
+def test_a_night_without_acts_examples_and_graph_has_shelves_too(night, publish):
+    """As on the first night of a shop that was closed, or whose logs tell of no such act."""
+    publish(night, "items", CATALOGUE.to_pylist())
+    scenarios = {**night.shop.scenarios, "search": Scenario(top_n=3, utility={"click": 1}, anchor="click")}
+    night = dataclasses.replace(night, shop=night.shop.model_copy(update={"scenarios": scenarios}))
+    nobody = np.zeros(ITEMS, bool)
+    worth, blocked = {"search": np.linspace(1, 2, ITEMS)}, np.arange(ITEMS) == ITEMS - 1
+    items = night.warehouse.read("items", [night.as_of_date]).sort_by("item_id")
+    assert draft_item_shelves(night, items, worth, Exclusions(nobody, {}, blocked), Groups({}), "1") == 3 * ITEMS
+    rows = night.warehouse.read("item_shelf_drafts", [night.as_of_date]).to_pylist()
+    shelf = sorted((row["rank"], row["item_id"], row["lift"]) for row in rows if row["anchor_item_id"] == "i00")
+    assert shelf == [(1, "i10", 1.0), (2, "i09", 1.0), (3, "i08", 1.0)]
+    assert night.warehouse.read("anchor_lifts", [night.as_of_date]).num_rows == 0
 
 
 def test_reasons_say_what_ties_the_item_to_the_anchor():

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.night
 def shop(tmp_path: Path, spark: object) -> Shop:
     text = (ROOT / "docs/shops.md").read_text().split("## The smallest shop", 1)[1]
     told = yaml.safe_load(textwrap.dedent(text.split("\n\n")[1])) | {"home": str(tmp_path / "kiosk")}
+    told["scenarios"]["counter"]["anchor"] = "purchase"  # and what to lay beside each article
     (tmp_path / "kiosk.yaml").write_text(yaml.safe_dump(told))
     return load_shop(tmp_path / "kiosk.yaml")
 
@@ -51,6 +52,10 @@ def test_a_shop_with_purchases_alone_gets_its_shelves_and_a_missing_day_is_told(
     tables = connect(Warehouse(shop))
     served = "SELECT scenario, count(DISTINCT user_key), min(rank), max(rank), count(*) FROM recommendations GROUP BY 1"
     assert tables.execute(served).fetchall() == [("counter", 91, 1, 10, 910)]  # 90 cards, and `*`
+    beside = "SELECT count(DISTINCT anchor_item_id), min(rank), max(rank), count(*) FROM item_recommendations"
+    assert tables.execute(beside).fetchall() == [(40, 1, 10, 400)]
+    own = "SELECT count(*) FROM item_recommendations WHERE item_id = anchor_item_id OR NOT score > 0"
+    assert tables.execute(own).fetchall() == [(0,)]
     sold = "SELECT as_of_date, rows_read, kept + quarantined + duplicates FROM source_counts ORDER BY 1"
     books = tables.execute(sold).fetchall()
     assert [(day, read) for day, read, _ in books] == [(day, 0 if day.weekday() == 6 else 300) for day in week]
