@@ -17,11 +17,8 @@ def tie_sources(shelves: ItemShelves, categories: Categories, lifts: Lifts, rela
     `category`: what was shown of the item's category beside such anchors was acted on more than expected. `near_category`: it is
     near in the tree, and that is what lifts it.
     """
-    of_anchor, of_item, size = (
-        categories.of_item[shelves.anchors],
-        categories.of_item[shelves.items],
-        len(categories.tree),
-    )
+    of_anchor, of_item = categories.of_item[shelves.anchors], categories.of_item[shelves.items]
+    size = len(categories.tree)
     named = np.array([name is not None for name in categories.names])
     pair = of_anchor * np.int64(size) + of_item
     place = np.searchsorted(lifts.keys, pair).clip(max=max(len(lifts.keys) - 1, 0))
@@ -44,11 +41,8 @@ def tie_reasons(
     relations: list[str],
 ) -> pa.Array:
     """Return one sentence a row, true of that row; each is made once."""
-    of_anchor, of_item, size = (
-        categories.of_item[shelves.anchors],
-        categories.of_item[shelves.items],
-        len(categories.names),
-    )
+    of_anchor, of_item = categories.of_item[shelves.anchors], categories.of_item[shelves.items]
+    size = len(categories.tree)
     tied = source < len(relations)
     about = np.where(tied, shelves.anchors, of_anchor * np.int64(size) + of_item)
     most = int(about.max(initial=0)) + 1

@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -234,11 +235,20 @@ def print_why(explanation: Explanation, output: str) -> None:
     Raises:
         InputError: the format is unknown.
     """
+    print_as(output, explanation, _print_tables)
+
+
+def print_as(output: str, found: Any, print_tables: Callable[[Any], None]) -> None:
+    """Print a dataclass as json, or by its own function as text.
+
+    Raises:
+        InputError: the format is unknown.
+    """
     if output == "json":
-        json.dump(asdict(explanation), sys.stdout, default=str, ensure_ascii=False)
+        json.dump(asdict(found), sys.stdout, default=str, ensure_ascii=False)
         sys.stdout.write("\n")
     elif output == "table":
-        _print_tables(explanation)
+        print_tables(found)
     else:
         raise InputError(f"--format {output!r} is unknown; write table or json")
 

@@ -1,8 +1,7 @@
 """Why an item's shelf is as it is: what each place is worth to anybody, how that rises beside the item, and on what evidence."""
 
-import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from nightshelf.config import Shop
@@ -10,7 +9,7 @@ from nightshelf.errors import InputError
 from nightshelf.paths import warehouse_dir
 from pipelines.sql import connect
 from pipelines.warehouse import Warehouse
-from pipelines.why import night_asked
+from pipelines.why import night_asked, print_as
 
 Row = dict[str, Any]
 _QUERY = """
@@ -83,13 +82,7 @@ def print_why_item(found: ItemExplanation, output: str) -> None:
     Raises:
         InputError: the format is unknown.
     """
-    if output == "json":
-        json.dump(asdict(found), sys.stdout, default=str, ensure_ascii=False)
-        sys.stdout.write("\n")
-    elif output == "table":
-        _print_table(found)
-    else:
-        raise InputError(f"--format {output!r} is unknown; write table or json")
+    print_as(output, found, _print_table)
 
 
 def _print_table(found: ItemExplanation) -> None:

@@ -78,23 +78,11 @@ class Truth:
         self, users: np.ndarray, scenarios: list[str], day: dt.date, knowledge: Knowledge = EVERYTHING
     ) -> dict[str, np.ndarray]:
         """Return `utility` for several scenarios and user numbers at once, to a model with this knowledge (float32)."""
-        number = self.plan.day(day)
-        item_day = items_on(self.catalogue, number)
-        result = {name: np.empty((len(users), self.catalogue.size), np.float32) for name in scenarios}
-        for places, people, morning in self._mornings(users, number):
-            values = _utilities(
-                self.shop,
-                self.catalogue,
-                people,
-                morning,
-                item_day,
-                number,
-                users[places] - people.first,
-                scenarios,
-                knowledge,
-            )
-            for name in scenarios:
-                result[name][places] = values[name]
+        result = {name: np.zeros((len(users), self.catalogue.size), np.float32) for name in scenarios}
+        for places, name, contexts, levels in self._by_nearness(users, scenarios, day, knowledge):
+            for level, utility in enumerate(levels):
+                chance = (contexts @ (self.catalogue.nearness == level)).astype(np.float32)[:, self.catalogue.leaf]
+                result[name][places] += chance * utility
         return result
 
     def anchor_utilities(self, users: np.ndarray, scenarios: list[str], day: dt.date) -> dict[str, np.ndarray]:
@@ -103,37 +91,47 @@ class Truth:
         It is the mean over these users, each as often as a request of theirs has such an anchor on that day. An item that is not
         on sale that day is valued as if it were.
         """
-        number, leaves = self.plan.day(day), self.catalogue.leaf_count
-        item_day = items_on(self.catalogue, number)
+        leaves = self.catalogue.leaf_count
         total = {name: np.zeros((leaves, self.catalogue.size)) for name in scenarios}
         requests = {name: np.zeros(leaves) for name in scenarios}
-        for places, people, morning in self._mornings(users, number):
-            for name, contexts, levels in _by_nearness(
-                self.shop,
-                self.catalogue,
-                people,
-                morning,
-                item_day,
-                number,
-                users[places] - people.first,
-                scenarios,
-                EVERYTHING,
-            ):
-                chance = contexts[:, :leaves].astype(np.float32)
-                requests[name] += chance.sum(axis=0)
-                for level, utility in enumerate(levels):
-                    stands = self.catalogue.nearness[:leaves, self.catalogue.leaf] == level
-                    total[name] += np.where(stands, chance.T @ utility, 0)
+        for _, name, contexts, levels in self._by_nearness(users, scenarios, day, EVERYTHING):
+            chance = contexts[:, :leaves].astype(np.float32)
+            requests[name] += chance.sum(axis=0)
+            for level, utility in enumerate(levels):
+                stands = self.catalogue.nearness[:leaves, self.catalogue.leaf] == level
+                total[name] += np.where(stands, chance.T @ utility, 0)
         return {name: total[name] / np.maximum(requests[name], 1e-12)[:, None] for name in scenarios}
 
-    def _mornings(self, users: np.ndarray, number: int) -> Iterator[tuple[np.ndarray, People, UserState]]:
-        """Yield places in `users` (numbers), some of one chunk at a time, with its people and their state on a day's morning."""
+    def _by_nearness(
+        self, users: np.ndarray, scenarios: list[str], day: dt.date, knowledge: Knowledge
+    ) -> Iterator[tuple[np.ndarray, str, np.ndarray, Iterator[np.ndarray]]]:
+        """Yield, some users at a time and by scenario, what a request of theirs is worth in each of its contexts.
+
+        Yields:
+            Their places in `users`, the scenario, the chance of each context [U, L + 1], and for each nearness of an item to the
+            context the utilities of all items [U, items].
+        """
+        number = self.plan.day(day)
+        item_day = items_on(self.catalogue, number)
         for chunk in np.unique(users // CHUNK):
             people, (state, _) = people_of(self.plan, int(chunk)), self.state(number - 1, int(chunk))
             morning = replace(state, drift=DRIFT_KEEPS * state.drift)
             places = np.flatnonzero(users // CHUNK == chunk)
             for start in range(0, len(places), _USERS_AT_ONCE):
-                yield places[start : start + _USERS_AT_ONCE], people, morning
+                some = places[start : start + _USERS_AT_ONCE]
+                found = _by_nearness(
+                    self.shop,
+                    self.catalogue,
+                    people,
+                    morning,
+                    item_day,
+                    number,
+                    users[some] - people.first,
+                    scenarios,
+                    knowledge,
+                )
+                for name, contexts, levels in found:
+                    yield some, name, contexts, levels
 
     def state(self, day: int, chunk: int) -> tuple[UserState, dict[str, np.ndarray]]:
         """Return the state of a chunk of users at the end of a day number, and the rows that wait for later days."""
@@ -189,30 +187,6 @@ def numbers_of(user_ids: list[str], users: int) -> np.ndarray:
     return np.array([known[user] for user in user_ids], np.int64)
 
 
-def _utilities(
-    shop: Shop,
-    catalogue: Catalogue,
-    people: People,
-    state: UserState,
-    item_day: ItemDay,
-    day: int,
-    users: np.ndarray,
-    scenarios: list[str],
-    knowledge: Knowledge,
-) -> dict[str, np.ndarray]:
-    """Return the utilities of all items for some users of a chunk; `state` is that of the morning."""
-    result = {}
-    for name, contexts, levels in _by_nearness(
-        shop, catalogue, people, state, item_day, day, users, scenarios, knowledge
-    ):
-        total = np.zeros((len(users), catalogue.size), np.float32)
-        for level, utility in enumerate(levels):
-            chance = (contexts @ (catalogue.nearness == level)).astype(np.float32)[:, catalogue.leaf]
-            total += chance * utility
-        result[name] = total
-    return result
-
-
 def _by_nearness(
     shop: Shop,
     catalogue: Catalogue,
@@ -224,7 +198,7 @@ def _by_nearness(
     scenarios: list[str],
     knowledge: Knowledge,
 ) -> Iterator[tuple[str, np.ndarray, Iterator[np.ndarray]]]:
-    """Yield scenario, the chance of each of the users' contexts [U, L + 1], and for each nearness the utilities [U, items]."""
+    """Yield the same for some users of a chunk; `state` is that of the morning."""
     signals = pair_signals(catalogue, people, state, item_day, day, users[:, None], np.arange(catalogue.size)[None, :])
     signals = {name: values.astype(np.float32) for name, values in signals.items()}
     if not knowledge.residual:

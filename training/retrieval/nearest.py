@@ -18,10 +18,10 @@ from training.workers import torch_workers
 
 _CHUNK = 4096  # items of one product, at most some more: with the scores of a block of users, it stays in the cache
 _USERS = 128  # whose products are made at once
-_KEPT_USERS, _KEPT_BYTES = (
-    32,
-    8 << 20,
-)  # so few where all of their scores fit in here; else the best groups' are made again
+_KEPT_USERS = (
+    32  # … and so many where all of their scores fit in the next; else those of the best groups are made again
+)
+_KEPT_BYTES = 8 << 20
 _MANY_GROUPS = 4096  # a row with more that reach the bound (as many equal scores) is sorted whole
 _DEVICE_BYTES = 256 << 20  # of scores on an accelerator
 _LEAST = np.finfo(np.float32).min
