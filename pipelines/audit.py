@@ -3,20 +3,22 @@
 One SQL statement brings the drafts to a row of facts per scenario, and the suite wants every kind of fault to be absent.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nightshelf.blocked import blocked_items
 from nightshelf.config import Shop
 from nightshelf.raw_logs import FINITE
 from pipelines.shelf_change import change_suite, shelf_change
+from pipelines.shelf_status import ITEM_TABLE, TABLE
 from pipelines.stage import Night
 from pipelines.validate import check_table, connect, expect, none_above_zero, record_checks, stop_on_failure
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
     from great_expectations.expectations.expectation import Expectation
 
-TABLE, ITEM_TABLE = "shelf_drafts", "item_shelf_drafts"
+DRAFTS, ITEM_DRAFTS = "shelf_drafts", "item_shelf_drafts"
 # A fault → what it counts, in shelves or rows.
 _SHELF_FAULTS = {
     "ranks_with_gaps": "misplaced > 0",
@@ -57,11 +59,8 @@ def audit_shelves(night: Night, drafts: list[str]) -> str:
         GateError: a rule of severity fail does not hold; the drafts must not be published.
     """
     facts = shelf_facts(night, drafts).to_pandas()
-    rows = check_table(night, TABLE, facts, shelves_suite(night), index=("scenario",))
-    change = shelf_change(night, drafts)
-    if change is not None:
-        suite = change_suite(night.shop.checks, len(night.shop.scenarios))
-        rows += check_table(night, f"{TABLE}.change", change, suite, index=("scenario",))
+    rows = check_table(night, DRAFTS, facts, shelves_suite(night), index=("scenario",))
+    rows += _change(night, DRAFTS, shelf_change(night, drafts, TABLE, "user_key"), len(night.shop.scenarios))
     record_checks(night, rows)
     return stop_on_failure(rows)
 
@@ -73,9 +72,17 @@ def audit_item_shelves(night: Night, drafts: list[str]) -> str:
         GateError: a rule of severity fail does not hold; the drafts must not be published.
     """
     facts = item_shelf_facts(night, drafts).to_pandas()
-    rows = check_table(night, ITEM_TABLE, facts, item_shelves_suite(night), index=("scenario",))
+    rows = check_table(night, ITEM_DRAFTS, facts, item_shelves_suite(night), index=("scenario",))
+    change = shelf_change(night, drafts, ITEM_TABLE, "anchor_item_id")
+    rows += _change(night, ITEM_DRAFTS, change, len(night.shop.anchors))
     record_checks(night, rows)
     return stop_on_failure(rows)
+
+
+def _change(night: Night, table: str, facts: "pd.DataFrame | None", scenarios: int) -> list[dict[str, Any]]:
+    if facts is None:
+        return []
+    return check_table(night, f"{table}.change", facts, change_suite(night.shop.checks, scenarios), index=("scenario",))
 
 
 def shelf_facts(night: Night, drafts: list[str]) -> "pa.Table":

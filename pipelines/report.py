@@ -83,6 +83,8 @@ def _facts(shop: Shop, day: dt.date, tables: "duckdb.DuckDBPyConnection") -> dic
         "recalls": sections.candidate_recall(tables, day),
         "generators": sections.generators(tables, day),
         "top_items": sections.top_items(tables, day),
+        "item_shelves": sections.item_shelves(tables, day),
+        "beside": _group(sections.shelves_beside(tables, day), "scenario"),
         "users": [
             {**user, "shelves": _group(sections.shelf_of(tables, day, user["user_key"]), "scenario")} for user in users
         ],

@@ -173,3 +173,33 @@ def shelf_of(tables: "duckdb.DuckDBPyConnection", day: dt.date, user: str, lengt
         FROM recommendations LEFT JOIN (SELECT item_id, title FROM items WHERE as_of_date = $day) USING (item_id)
         WHERE as_of_date = $day AND user_key = $user AND rank <= $length ORDER BY scenario, rank"""
     return ask(tables, query, day=day, user=user, length=length)
+
+
+def item_shelves(tables: "duckdb.DuckDBPyConnection", day: dt.date) -> list[Row]:
+    """Return for each scenario with an anchor its shelves of items, and what ties their places to the anchors: source → share."""
+    query = """
+        SELECT scenario, sum(anchors) AS anchors, sum(places) AS rows, any_value(items) AS items, any_value(coverage) AS coverage,
+            map_from_entries(list((source, places / total) ORDER BY places DESC, source)) AS sources
+        FROM (SELECT scenario, source, count(*) AS places, count(*) FILTER (WHERE rank = 1) AS anchors,
+                sum(count(*)) OVER (PARTITION BY scenario) AS total
+              FROM item_recommendations WHERE as_of_date = $day GROUP BY scenario, source)
+        JOIN (SELECT scenario, count(DISTINCT item_id) AS items,
+                count(DISTINCT item_id) / nullif((SELECT count(*) FROM items WHERE as_of_date = $day), 0) AS coverage
+              FROM item_recommendations WHERE as_of_date = $day GROUP BY scenario) USING (scenario)
+        GROUP BY scenario ORDER BY scenario"""
+    return ask(tables, query, day=day)
+
+
+def shelves_beside(tables: "duckdb.DuckDBPyConnection", day: dt.date, length: int = 5) -> list[Row]:
+    """Return the heads of the shelves of one item: of those with a shelf, the one that stands on most shelves of users."""
+    query = """
+        WITH titles AS (SELECT item_id, coalesce(title, item_id) AS title FROM items WHERE as_of_date = $day),
+        chosen AS (
+            SELECT item_id FROM recommendations
+            WHERE as_of_date = $day AND item_id IN (SELECT anchor_item_id FROM item_recommendations WHERE as_of_date = $day)
+            GROUP BY item_id ORDER BY count(*) DESC, item_id LIMIT 1
+        )
+        SELECT scenario, anchor_item_id, a.title AS anchor, rank, t.title, lift, source, reason
+        FROM item_recommendations r JOIN titles t USING (item_id) JOIN titles a ON a.item_id = anchor_item_id
+        WHERE as_of_date = $day AND anchor_item_id = (FROM chosen) AND rank <= $length ORDER BY scenario, rank"""
+    return ask(tables, query, day=day, length=length)

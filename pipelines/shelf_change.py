@@ -3,12 +3,10 @@
 Shelves that hardly change may be made of yesterday's features, and shelves of which nothing stays, of broken ones.
 """
 
-import datetime as dt
 from typing import TYPE_CHECKING
 
 from nightshelf.config import Checks
 from nightshelf.dates import days_back
-from pipelines.shelf_status import TABLE
 from pipelines.stage import Night
 from pipelines.validate import connect, expect
 
@@ -19,14 +17,16 @@ if TYPE_CHECKING:
 # Shelves of a night further back were made for other days.
 _DAYS = 7
 _QUERY = """
-    WITH places AS (
-        SELECT scenario, user_key, item_id, score, true AS is_new FROM drafts WHERE scenario = $scenario
-        UNION ALL SELECT scenario, user_key, item_id, score, false FROM before WHERE scenario = $scenario
+    WITH new AS (
+        SELECT {owner} AS owner, item_id, score FROM drafts WHERE scenario = $scenario
+    ), old AS (
+        SELECT {owner} AS owner, item_id, score FROM before WHERE scenario = $scenario
+    ), places AS (
+        SELECT *, true AS is_new FROM new UNION ALL SELECT *, false FROM old
     ), kept AS (
-        SELECT count(*) AS count FROM drafts d JOIN before b USING (scenario, user_key, item_id) WHERE scenario = $scenario
+        SELECT count(*) AS count FROM new JOIN old USING (owner, item_id)
     ), known AS (
-        SELECT count(*) AS count FROM drafts WHERE scenario = $scenario
-            AND user_key IN (SELECT user_key FROM before WHERE scenario = $scenario)
+        SELECT count(*) AS count FROM new WHERE owner IN (SELECT owner FROM old)
     ), apart AS (
         SELECT max(abs(new / nullif(news, 0) - old / nullif(olds, 0))) AS distance FROM (
             SELECT count(*) FILTER (WHERE is_new) OVER up AS new, count(*) FILTER (WHERE NOT is_new) OVER up AS old,
@@ -42,34 +42,33 @@ _QUERY = """
     FROM places"""
 
 
-def shelf_change(night: Night, drafts: list[str]) -> "pd.DataFrame | None":
+def shelf_change(night: Night, drafts: list[str], table: str, owner: str) -> "pd.DataFrame | None":
     """Return a row per scenario that both nights have; None if no night was published in the week before.
 
-    kept_share: share of the places of known users whose item stood on the user's shelf before. items_ratio: distinct items now
-    over those then. score_distance: Kolmogorov-Smirnov distance of the scores.
+    kept_share: share of the places on shelves of known owners whose item stood on the owner's shelf before. items_ratio:
+    distinct items now over those then. score_distance: Kolmogorov-Smirnov distance of the scores.
 
     Args:
         night: the night.
         drafts: Parquet files of its drafts.
+        table: where they want to be published.
+        owner: the column whose values have shelves.
     """
     import pandas as pd
 
-    before = night_before(night)
+    published = set(night.warehouse.partitions(table))
+    week = reversed(days_back(night.as_of_date, _DAYS + 1)[:-1])
+    before = next((day for day in week if day in published), None)
     if before is None:
         return None
     connection = connect(night)
     connection.read_parquet(drafts).create_view("drafts")
-    connection.read_parquet(night.warehouse.files(TABLE, [before])).create_view("before")
+    connection.read_parquet(night.warehouse.files(table, [before])).create_view("before")
     found = "SELECT DISTINCT scenario FROM drafts INTERSECT SELECT DISTINCT scenario FROM before ORDER BY scenario"
     names = [name for (name,) in connection.sql(found).fetchall()]
-    facts = [connection.sql(_QUERY, params={"scenario": name}).df() for name in names]
+    query = _QUERY.format(owner=owner)
+    facts = [connection.sql(query, params={"scenario": name}).df() for name in names]
     return pd.concat(facts, ignore_index=True) if facts else None
-
-
-def night_before(night: Night) -> dt.date | None:
-    """Return the newest night of the week before that is published."""
-    published = set(night.warehouse.partitions(TABLE))
-    return next((day for day in reversed(days_back(night.as_of_date, _DAYS + 1)[:-1]) if day in published), None)
 
 
 def change_suite(checks: Checks, scenarios: int) -> "list[Expectation]":

@@ -39,6 +39,10 @@ def drafts(**change: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def user_shelf_change(night: Night) -> Any:
+    return shelf_change(night, night.warehouse.files("shelf_drafts", [DAY]), "recommendations", "user_key")
+
+
 @pytest.fixture
 def audit(publish: Callable[..., None]) -> Callable[[Night, list[dict[str, Any]]], str]:
     def run(night: Night, rows: list[dict[str, Any]]) -> str:
@@ -169,7 +173,7 @@ def test_the_night_before_is_compared_user_by_user(night, audit, publish, broken
     before = [row | {"item_id": f"i{row['rank'] + 1}", "score": row["score"] + 5} for row in drafts()]
     publish(night, "recommendations", before, DAY - dt.timedelta(days=2))
     audit(night, drafts())
-    change = shelf_change(night, night.warehouse.files("shelf_drafts", [DAY])).to_dict("records")
+    change = user_shelf_change(night).to_dict("records")
     assert [row["scenario"] for row in change] == ["home_feed", "search"]
     assert all(row["kept_share"] == pytest.approx(2 / 3) and row["items_ratio"] == 1 for row in change)
     assert [row["score_distance"] for row in change] == [1, 1]
@@ -203,4 +207,31 @@ def test_a_catalogue_that_vanished_from_the_shelves_is_not_published(night, audi
 def test_a_night_of_long_ago_is_compared_with_nothing(night, audit, publish):
     publish(night, "recommendations", drafts(), DAY - dt.timedelta(days=8))
     audit(night, drafts())
-    assert shelf_change(night, night.warehouse.files("shelf_drafts", [DAY])) is None
+    assert user_shelf_change(night) is None
+
+
+def test_shelves_of_items_are_compared_anchor_by_anchor(night, audit_items, publish, broken):
+    before = [
+        row | {"score": row["score"] + 5, "item_id": "i4" if row["rank"] == 2 else row["item_id"]}
+        for row in item_drafts()
+    ]
+    publish(night, "item_recommendations", before, DAY - dt.timedelta(days=1))
+    audit_items(night, item_drafts())
+    change = shelf_change(
+        night, night.warehouse.files("item_shelf_drafts", [DAY]), "item_recommendations", "anchor_item_id"
+    ).to_dict("records")
+    assert [(row["scenario"], row["kept_share"], row["score_distance"]) for row in change] == [
+        ("home_feed", 0.5, 1),
+        ("search", 0.5, 1),
+    ]
+    assert [row["items_ratio"] for row in change] == [3 / 3] * 2
+    assert broken(night) == {("warn", "as_before", "score_distance")}
+
+
+def test_items_that_vanished_from_the_shelves_of_items_are_not_published(night, audit_items, publish):
+    before = [
+        row | {"anchor_item_id": f"a{n}", "item_id": f"x{n}{row['rank']}"} for n in range(40) for row in item_drafts()
+    ]
+    publish(night, "item_recommendations", before, DAY - dt.timedelta(days=1))
+    with pytest.raises(GateError, match=r"roughly_as_before on item_shelf_drafts.change.items_ratio"):
+        audit_items(night, item_drafts())

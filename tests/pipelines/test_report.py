@@ -194,6 +194,23 @@ def test_the_page_shows_each_part_of_the_night(night: Night) -> None:
     assert "calm_feature" not in text  # within chance
 
 
+def test_the_page_shows_what_stands_beside_items(night: Night) -> None:
+    publish_everything(night)
+    assert "Beside an item" not in page_of(night).text
+    place = {"score": 0.5, "lift": 2.25, "rank_by_score": 1, "model_version": "2", "run_id": "r"}
+    beside = [(0, 1, "co_cart"), (0, 2, "popular"), (3, 1, "co_cart"), (3, 0, "same_category")]
+    rows = [
+        {**place, "scenario": "home_feed", "anchor_item_id": f"i{anchor}", "item_id": f"i{item}", "rank": 1 + n % 2}
+        | {"source": source, "reason": f"Shoppers of Lamp {anchor} take it too."}
+        for n, (anchor, item, source) in enumerate(beside)
+    ]
+    publish(night, "item_recommendations", rows)
+    text = page_of(night).text
+    for part in ("co_cart 50\u202f%, popular 25\u202f%", "Beside Lamp 3 & Co i3", "(co_cart, lift 2.25)"):
+        assert part in text
+    assert "Shoppers of Lamp 0" not in text
+
+
 def test_the_same_rows_give_the_same_bytes(night: Night) -> None:
     publish_everything(night)
     report.run(night)
