@@ -223,6 +223,12 @@ def _first(rows: int, row: np.ndarray, number: np.ndarray, score: np.ndarray, k:
     return packed[:, :k]
 
 
+def best_first(able: np.ndarray, numbers: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return of those items [B, K] that are `able` the k with the largest scores, ties by number: numbers and scores [B, k]."""
+    row, column = np.nonzero(able)
+    return _split(_first(len(able), row, numbers[row, column], scores[row, column], k))
+
+
 def _split(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return numbers and scores of what `_first` packed."""
     falling = (packed >> np.uint64(32)).astype(np.uint32)

@@ -31,6 +31,7 @@ class RetrievalRecipe(Strict):
     learning_rate: LearningRates = LearningRates(dense=0.001, embedding=0.05)
     weight_decay: float = Field(0.01, ge=0, le=1)
     candidates: int = Field(100, ge=1, le=10_000)
+    least_recall: float = Field(1.0, ge=0.5, le=1)
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:

@@ -1,4 +1,4 @@
-"""The items that a two-tower model proposes to each user: exact search over the whole catalogue, in blocks of users."""
+"""The items that a two-tower model proposes to each user: a search over the whole catalogue, in blocks of users."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from training.retrieval.catalogue import Catalogue
+from training.retrieval.cells import item_search
 from training.retrieval.journeys import Journeys
-from training.retrieval.nearest import NearestItems
 from training.retrieval.recipe import RetrievalRecipe
 from training.retrieval.train_two_tower import read_windows
 from training.retrieval.trends import trends
@@ -41,7 +41,7 @@ def retrieve_items(
     trend = torch.from_numpy(trends(journeys, len(vectors), midnights, recipe.trend_half_lives_days)[-1]).to(device)
     vectors[:, -1] += trend @ model.trend
     vectors = vectors[torch.from_numpy(sold).to(device)]
-    nearest = NearestItems(vectors, recipe.candidates)
+    search = None
     ends = journeys.starts[1:]
     windows = np.stack([np.maximum(journeys.starts[:-1], ends - recipe.history_length), ends], axis=1)
     seen = _seen(journeys, sold, len(catalogue.fields))
@@ -58,7 +58,9 @@ def retrieve_items(
         asked = torch.from_numpy(midnights[-1] + _NOON - journeys.seconds[ends[users] - 1]).to(device)
         cut = slice(*np.searchsorted(seen[0], [users.start, users.stop]))
         known = (torch.from_numpy(seen[0, cut] - start).to(device), torch.from_numpy(seen[1, cut]).to(device))
-        places, scores = nearest.of(model.users(states[:, -1], asked), known)
+        towards = model.users(states[:, -1], asked)
+        search = search or item_search(vectors, recipe.candidates, towards, recipe.least_recall)
+        places, scores = search.of(towards, known)
         # Place -1 takes what is appended behind all items: no item
         yield users, np.append(sold, -1)[places.numpy()], scores.numpy()
 
