@@ -5,12 +5,12 @@ Then, where a scenario has an anchor, each item gets a shelf for whoever is at i
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import dataset
 
 from nightshelf.blocked import blocked_items
 from nightshelf.dates import days_back
@@ -18,48 +18,31 @@ from nightshelf.errors import InputError
 from nightshelf.exclusions import acted_on
 from nightshelf.lineage import MADE
 from nightshelf.logs import get_logger
-from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY, GENERATOR_ORDER, CandidateLists, pack_candidates
+from pipelines.candidate_lists import CANDIDATE_COLUMNS, CANDIDATE_TABLES, EVERYBODY, pack_candidates
 from pipelines.drafts import Drafts
 from pipelines.predictors import predictors
 from pipelines.recommend_items import draft_item_shelves
-from pipelines.rerank import PLACED_BY, Groups
-from pipelines.shelves import (
-    Exclusions,
-    Predict,
-    Shelves,
-    Stockroom,
-    fill_shelves,
-    first_look,
-    reason_texts,
-    worth_to_anybody,
-)
+from pipelines.rerank import Groups
+from pipelines.serve import serve
+from pipelines.shelf_rows import Catalogue, RowMaker, for_all
+from pipelines.shelves import Exclusions, Stockroom, worth_to_anybody
 from pipelines.stage import Night, StageResult
 
-BLOCK = 512
-LOG_SECONDS = 10.0
+_CANDIDATES_AT_ONCE = 1 << 20
 _UNKNOWN_USER = -1
-
-
-@dataclass(frozen=True)
-class _Catalogue:
-    items: pa.Table
-    item_ids: list[str]
-    keys: pa.Array  # the same
-    titles: dict[str, str]
-    out_of_stock: np.ndarray
-    groups: Groups
 
 
 def run(night: Night) -> StageResult:
     """Write the night's shelf drafts: all scenarios, or those of the night and the published rows of the others."""
-    candidates = pa.concat_tables(night.warehouse.read(table, [night.as_of_date]) for table in CANDIDATE_TABLES)
-    if candidates.num_rows == 0:
+    if not any(night.warehouse.statistics(table, [night.as_of_date]) for table in CANDIDATE_TABLES):
         raise InputError(f"there are no candidates of {night.as_of_date}; run `nightshelf stage features` first")
     catalogue = _catalogue(night)
     chosen = night.scenarios or tuple(night.shop.scenarios)
     found = predictors(night, chosen, catalogue.item_ids)
-    warm = found.user_keys
-    lists = pack_candidates(candidates, warm, catalogue.item_ids)
+    warm, started = found.user_keys, time.monotonic()
+    lists = pack_candidates(_candidates(night), warm, catalogue.item_ids)
+    log = get_logger("recommend")
+    log.info("%d candidates of %d users read in %.1f s", lists.rows, len(warm), time.monotonic() - started)
     exclusions = Exclusions(
         catalogue.out_of_stock, _acted_on(night, warm, catalogue.item_ids), _blocked(night, catalogue.item_ids)
     )
@@ -67,26 +50,34 @@ def run(night: Night) -> StageResult:
     # The unknown user's shelf is that of strangers, too
     cold = {_UNKNOWN_USER: [EVERYBODY, *found.segments.others]}
     cold |= {_UNKNOWN_USER - 1 - place: members for place, members in enumerate(found.segments.members)}
-    keys = pa.array(warm or [""])
+    maker = RowMaker(night, found.version, pa.array(warm or [""]), catalogue, lists.texts)
     worth = worth_to_anybody(night.shop.scenarios, found.by_scenario, len(catalogue.item_ids))
     with Drafts(night, "shelf_drafts", chosen) as drafts:
-        for name, whose, shelves in _rank(night, warm, list(cold), room, found.by_scenario, worth):
-            table = _rows(night, name, found.version, shelves, keys, catalogue, lists)
-            drafts.add(name, table if whose is None else _for_all(table, cold[whose]))
+        served = serve(len(warm), list(cold), night.shop.scenarios, found.by_scenario, worth, room, maker)
+        for name, whose, table in served:
+            drafts.add(name, table if whose is None else for_all(table, cold[whose]))
     rows = drafts.publish("recommendations", [name for name in night.shop.scenarios if name not in chosen])
     written = ["shelf_drafts"]
     if night.shop.anchors:
         written += ["item_shelf_drafts", "anchor_lifts"]
         rows += draft_item_shelves(night, catalogue.items, worth, exclusions, catalogue.groups, found.version)
     return StageResult(
-        candidates.num_rows,
+        lists.rows,
         rows,
         inputs=sorted({table for name, made in MADE.items() if name in written for table in made.of}),
         message=f"model {found.version}",
     )
 
 
-def _catalogue(night: Night) -> _Catalogue:
+def _candidates(night: Night) -> Iterator[pa.Table]:
+    """Yield the night's candidates, a part of a file at a time, so that memory does not hold all of their texts at once."""
+    for table in CANDIDATE_TABLES:
+        for file in night.warehouse.files(table, [night.as_of_date]):
+            for batch in pq.ParquetFile(file).iter_batches(_CANDIDATES_AT_ONCE, columns=list(CANDIDATE_COLUMNS)):
+                yield pa.Table.from_batches([batch])
+
+
+def _catalogue(night: Night) -> Catalogue:
     attributes = [f"attribute_{name}" for name in (night.shop.items.attributes if night.shop.items else [])]
     grouped = ("category_1", "category_2", "category_3", "brand", *attributes)
     columns = ("item_id", "title", "stock", *grouped)
@@ -95,7 +86,7 @@ def _catalogue(night: Night) -> _Catalogue:
     titles = {item: title for item, title in zip(ids, items["title"].to_pylist(), strict=True) if title}
     out_of_stock = pc.fill_null(pc.equal(items["stock"], 0), False).to_numpy().astype(bool)
     groups = Groups({name: _codes(items[name]) for name in grouped})
-    return _Catalogue(items, ids, pa.array(ids, pa.string()), titles, out_of_stock, groups)
+    return Catalogue(items, ids, pa.array(ids, pa.string()), titles, out_of_stock, groups)
 
 
 def _codes(column: pa.ChunkedArray) -> np.ndarray:
@@ -117,87 +108,13 @@ def _acted_on(night: Night, users: list[str], item_ids: list[str]) -> dict[str, 
     rules = {rule: acted for rule in sorted(named) if (acted := acted_on(rule))}
     user_keys, items, found = pa.array(users, pa.string()), pa.array(item_ids, pa.string()), {}
     for rule, (event, days) in rules.items():
-        columns = ("as_of_date", "event_type", "user_key", "item_id")
-        events = night.warehouse.read("events", days_back(night.as_of_date, days), columns)
-        acted = events.filter(pc.equal(events["event_type"], event))
+        files = night.warehouse.files("events", days_back(night.as_of_date, days))
+        if not files:
+            continue
+        # A dataset drops rows of other types as it reads them, a part of a file at a time
+        is_wanted = dataset.field("event_type") == event
+        acted = dataset.dataset(files).to_table(columns=["user_key", "item_id"], filter=is_wanted)
         numbers = [pc.index_in(acted["user_key"], user_keys), pc.index_in(acted["item_id"], items)]
         pairs = pa.table(numbers, names=["user", "item"]).drop_null()
         found[rule] = np.unique(pairs["user"].to_numpy().astype(np.int64) * len(item_ids) + pairs["item"].to_numpy())
     return found
-
-
-def _rank(
-    night: Night,
-    users: list[str],
-    strangers: list[int],
-    room: Stockroom,
-    by_scenario: dict[str, Predict],
-    worth: dict[str, np.ndarray],
-) -> Iterator[tuple[str, int | None, Shelves]]:
-    """Yield scenario and the shelves of a block of users; then scenario, user number and shelf of each of the strangers.
-
-    The first scenario takes a first look at all candidates of a block; every scenario then scores the best of them.
-    Blocks are served side by side, each by one thread: the rows do not depend on the number of cores.
-    """
-    from training.workers import torch_workers
-
-    scenarios, pivot = night.shop.scenarios, next(iter(by_scenario))
-
-    def serve(start: int, end: int) -> list[tuple[str, Shelves]]:
-        block = np.arange(start, end)
-        look = first_look(block, scenarios[pivot], room.lists, by_scenario[pivot], worth, pivot)
-        served, shown = [], np.zeros((len(block), 0), np.int64)
-        for name, predict in by_scenario.items():
-            shelves = fill_shelves(block, name, scenarios[name], room, predict, look, shown)
-            shown = np.concatenate([shown, shelves.of_block(block, scenarios[name].top_n)], axis=1)
-            served.append((name, shelves))
-        return served
-
-    told, blocks = time.monotonic(), list(pairwise([*range(0, len(users), BLOCK), len(users)]))
-    with torch_workers() as pool:
-        for (_, end), served in zip(blocks, pool.map(lambda block: serve(*block), blocks), strict=True):
-            for name, shelves in served:
-                yield name, None, shelves
-            if time.monotonic() - told > LOG_SECONDS:
-                told = time.monotonic()
-                get_logger("recommend").info("%d of %d users with a history are served", end, len(users))
-    for name, predict in by_scenario.items():
-        for number in strangers:
-            yield name, number, fill_shelves(np.array([number]), name, scenarios[name], room, predict)
-
-
-def _rows(
-    night: Night,
-    name: str,
-    version: str,
-    shelves: Shelves,
-    user_keys: pa.Array,
-    catalogue: _Catalogue,
-    lists: CandidateLists,
-) -> pa.Table:
-    count = len(shelves.ranks)
-    columns = {
-        "as_of_date": pa.array([night.as_of_date] * count, pa.date32()),
-        "scenario": pa.array([name] * count),
-        "user_key": user_keys.take(pa.array(shelves.users.clip(min=0))),
-        "rank": shelves.ranks,
-        "item_id": catalogue.keys.take(pa.array(shelves.items)),
-        "score": shelves.scores,
-        **{f"p_{task}": shelves.predictions[task] for task in night.shop.tasks},
-        "source": pa.array(GENERATOR_ORDER).take(pa.array(shelves.generators)),
-        "reason": pa.array(reason_texts(shelves, name, lists.texts, catalogue.titles), pa.string()),
-        "rank_by_score": shelves.rank_by_score,
-        "placed_by": pa.array(PLACED_BY).take(pa.array(shelves.placed_by)),
-        "propensity": shelves.propensity,
-        "model_version": pa.array([version] * count),
-        "run_id": pa.array([night.run_id] * count),
-    }
-    return pa.table(columns)
-
-
-def _for_all(shelf: pa.Table, users: list[str]) -> pa.Table:
-    """Give each of these users the same shelf: the unknown user's."""
-    length = shelf.num_rows
-    repeated = shelf.take(pa.array(np.tile(np.arange(length), len(users))))
-    keys = pa.array(users, pa.string()).take(pa.array(np.repeat(np.arange(len(users)), length)))
-    return repeated.set_column(repeated.schema.get_field_index("user_key"), shelf.schema.field("user_key"), keys)

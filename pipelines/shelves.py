@@ -17,6 +17,7 @@ Predict = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 # How many candidates a place on the shelf gets the full look, and the least that any shelf chooses from.
 PRESELECTED, PRESELECTED_LEAST = 2, 40
+_ITEMS_AT_ONCE = 8192  # that a user of whom nothing is known is asked about
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,13 @@ def worth_to_anybody(
     scenarios: dict[str, Scenario], predictors: dict[str, Predict], items: int
 ) -> dict[str, np.ndarray]:
     """Return each item's utility [items] in each scenario to the unknown user; 0 where it cannot be scored."""
-    unknown, every = np.array([-1]), np.arange(items)[None, :]
-    utility = {name: _utility(scenarios[name], predict(unknown, every))[0] for name, predict in predictors.items()}
-    return {name: np.where(np.isfinite(values), values, 0.0) for name, values in utility.items()}
+    unknown, worth = np.array([-1]), {name: np.zeros(items) for name in predictors}
+    for name, predict in predictors.items():
+        for start in range(0, items, _ITEMS_AT_ONCE):
+            some = np.arange(start, min(start + _ITEMS_AT_ONCE, items))
+            utility = _utility(scenarios[name], predict(unknown, some[None]))[0]
+            worth[name][some] = np.where(np.isfinite(utility), utility, 0.0)
+    return worth
 
 
 def first_look(

@@ -38,6 +38,43 @@ def stockroom(lists, out_of_stock=(), bought=(), blocked=(), items=30):  # type:
     return Stockroom(lists, Exclusions(stock, {"purchased_30d": pairs}, barred), groups, "2026-02-05")
 
 
+def test_candidates_come_in_parts_of_any_size() -> None:
+    rng = np.random.default_rng(3)
+    drawn = [
+        (user, where, item, generator, float(score))
+        for user, where in ((f"u{n % 7}", "*") if n % 5 else ("*", "search") for n in range(400))
+        for item, generator, score in [(f"i{rng.integers(33):02}", GENERATOR_ORDER[rng.integers(7)], rng.integers(9))]
+    ]
+    table = candidate_table(drawn).set_column(
+        5, "because", pa.array([None if n % 3 else f"b{n % 11}" for n in range(400)])
+    )
+    whole = pack_candidates([table], USERS, ITEMS)
+    assert whole.rows == 400
+    assert len(whole.everybody["search"][0]) > 20
+    best = {}  # by hand: the first generator's best, of users and items that are known
+    for (user, _, item, generator, score), because in zip(drawn, table["because"].to_pylist(), strict=True):
+        rank = (GENERATOR_ORDER.index(generator), -score)
+        if user in USERS and item in ITEMS and rank < best.get((user, item), ((9, 0), None))[0]:
+            best[user, item] = (rank, because)
+    for number, user in enumerate(USERS):
+        told = zip(
+            whole.items[number].tolist(), whole.generators[number].tolist(), whole.because[number].tolist(), strict=True
+        )
+        found = {
+            (user, ITEMS[item]): (generator, whole.texts[because]) for item, generator, because in told if item >= 0
+        }
+        assert found == {pair: (rank[0], because) for pair, (rank, because) in best.items() if pair[0] == user}
+    for size in (1, 17, 399):
+        parts = pack_candidates([table.slice(start, size) for start in range(0, 400, size)], USERS, ITEMS)
+        assert all(
+            np.array_equal(getattr(parts, name), getattr(whole, name)) for name in ("items", "generators", "because")
+        )
+        assert parts.texts == whole.texts
+        assert {name: [part.tolist() for part in lists] for name, lists in parts.everybody.items()} == {
+            name: [part.tolist() for part in lists] for name, lists in whole.everybody.items()
+        }
+
+
 own = st.tuples(
     st.sampled_from([*USERS, "stranger"]),
     st.just("*"),
@@ -66,7 +103,7 @@ def test_a_shelf_is_what_sorting_by_hand_gives(rows, sold_out, bought, blocked, 
     rng = np.random.default_rng(0)
     click, buy = (rng.integers(0, 4, (7, 30)) / 4 for _ in range(2))  # few values, so that ties happen
     scenario = Scenario(top_n=top_n, utility={"click": 1, "purchase": 3}, exclude=["out_of_stock", "purchased_30d"])
-    room = stockroom(pack_candidates(candidate_table(rows), USERS, ITEMS), sold_out, bought, blocked)
+    room = stockroom(pack_candidates([candidate_table(rows)], USERS, ITEMS), sold_out, bought, blocked)
     shelves = fill_shelves(
         np.arange(6),
         "search",
@@ -100,7 +137,7 @@ def test_the_unknown_user_gets_what_everybody_may_see() -> None:
         ("*", "*", "i02", "fresh", 1.0),
         ("*", "search", "i03", "popular", 1.0),
     ]
-    lists = pack_candidates(candidate_table(rows), USERS, ITEMS)
+    lists = pack_candidates([candidate_table(rows)], USERS, ITEMS)
     room = stockroom(lists, bought=[(0, 2)])
     scenario = Scenario(utility={"click": 1}, exclude=["purchased_30d"])
     shelves = fill_shelves(np.array([-1]), "cart", scenario, room, lambda u, i: {"click": i.astype(float)})
@@ -109,7 +146,9 @@ def test_the_unknown_user_gets_what_everybody_may_see() -> None:
 
 
 def test_each_scenario_excludes_by_its_own_rules() -> None:
-    lists = pack_candidates(candidate_table([("u0", "*", f"i0{n}", "related", 1.0) for n in range(1, 5)]), USERS, ITEMS)
+    lists = pack_candidates(
+        [candidate_table([("u0", "*", f"i0{n}", "related", 1.0) for n in range(1, 5)])], USERS, ITEMS
+    )
     room = stockroom(lists)
     acted = {"like_90d": np.array([2]), "click_1d": np.array([3, 4])}  # items of user 0
     room = replace(room, exclusions=replace(room.exclusions, acted_on=acted))
@@ -123,7 +162,7 @@ def test_each_scenario_excludes_by_its_own_rules() -> None:
 
 def test_a_reason_names_what_the_generator_found() -> None:
     rows = [("u0", "*", "i05", "affinity", 1.0), ("*", "cart", "i01", "popular", 1.0)]
-    lists = pack_candidates(candidate_table(rows), USERS, ITEMS)
+    lists = pack_candidates([candidate_table(rows)], USERS, ITEMS)
     room = stockroom(lists)
     shelves = fill_shelves(
         np.array([0]),
@@ -136,7 +175,7 @@ def test_a_reason_names_what_the_generator_found() -> None:
 
 
 def test_no_candidates_at_all_give_no_rows() -> None:
-    lists = pack_candidates(candidate_table([]), USERS, ITEMS)
+    lists = pack_candidates([candidate_table([])], USERS, ITEMS)
     room = stockroom(lists)
     shelves = fill_shelves(
         np.arange(6), "cart", Scenario(utility={"click": 1}), room, lambda u, i: {"click": i.astype(float)}
@@ -149,7 +188,7 @@ def test_no_candidates_at_all_give_no_rows() -> None:
 def test_a_first_look_that_keeps_everything_changes_nothing(rows) -> None:  # type: ignore[no-untyped-def]
     worth = np.random.default_rng(1).random((7, 30))
     scenario = Scenario(top_n=20, utility={"click": 1})  # 2 x 20 places: more than the 30 items that there are
-    lists = pack_candidates(candidate_table(rows), USERS, ITEMS)
+    lists = pack_candidates([candidate_table(rows)], USERS, ITEMS)
     room = stockroom(lists, range(0, 30, 7))
 
     def predict(users, items):  # type: ignore[no-untyped-def]
@@ -172,7 +211,7 @@ def test_a_first_look_spares_the_model_the_worst_candidates() -> None:
     rows = [("u0", "*", item, "related", 1.0) for item in ITEMS] + [("u1", "*", "i00", "related", 1.0)]
     many = [f"i{n:03}" for n in range(200)]
     table = candidate_table([("u0", "*", item, "related", 1.0) for item in many] + rows[-1:])
-    lists = pack_candidates(table, USERS, many)
+    lists = pack_candidates([table], USERS, many)
     room = stockroom(lists, items=200)
     widths = []
 
@@ -190,7 +229,7 @@ def test_a_first_look_spares_the_model_the_worst_candidates() -> None:
 
 def test_a_first_look_moves_from_one_scenario_to_another_by_what_items_are_worth_there() -> None:
     items = [f"i{n:03}" for n in range(200)]
-    lists = pack_candidates(candidate_table([("u0", "*", item, "related", 1.0) for item in items]), USERS, items)
+    lists = pack_candidates([candidate_table([("u0", "*", item, "related", 1.0) for item in items])], USERS, items)
     room = stockroom(lists, items=200)
     scenario = Scenario(top_n=5, utility={"click": 1})
     scores = {"home": lambda items: (items + 1) / 200, "checkout": lambda items: (200 - items) / 200}  # the reverse
@@ -211,7 +250,7 @@ def explored(users: int, block: int, share: float = 0.3, seed: str = "2026-02-05
     items = [f"i{n:03}" for n in range(70)]
     keys = [f"u{n}" for n in range(users)]
     rows = [("*", "*", item, "popular" if n < 60 else "fresh", 1.0) for n, item in enumerate(items)]
-    room = stockroom(pack_candidates(candidate_table(rows), keys, items), items=70)
+    room = stockroom(pack_candidates([candidate_table(rows)], keys, items), items=70)
     room = Stockroom(room.lists, room.exclusions, room.groups, seed)
     scenario = Scenario(top_n=5, utility={"click": 1}, rerank={"explore": share})
 
@@ -260,7 +299,7 @@ def test_exploration_hangs_on_the_night_and_the_user_not_on_the_block() -> None:
 
 def test_an_item_counts_for_less_where_an_earlier_shelf_has_it() -> None:
     rows = [("*", "*", item, "popular", 1.0) for item in ITEMS]
-    room = stockroom(pack_candidates(candidate_table(rows), USERS, ITEMS))
+    room = stockroom(pack_candidates([candidate_table(rows)], USERS, ITEMS))
     scenario = Scenario(top_n=3, utility={"click": 1}, rerank={"repeats": 0.5})
     worth = np.array([1.0, 0.9, 0.6, *np.linspace(0.5, 0.1, 27)])
     shown = np.array([[0, 1, -1], [0, 0, -1]])  # the second user has the first item on two shelves

@@ -1,0 +1,97 @@
+"""The serving of all users, block by block: first looks, scores, shelves and their rows, on all cores."""
+
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+
+from nightshelf.config import Scenario
+from nightshelf.logs import get_logger
+from nightshelf.parallel import cores, in_order
+from nightshelf.stopwatch import Stopwatch
+from pipelines.shelf_rows import RowMaker
+from pipelines.shelves import Predict, Stockroom, fill_shelves, first_look
+
+BLOCK = 512
+_BLOCK_CELLS = 1 << 25  # of users and items of the catalogue that a block holds, at most, unless it is one user's
+_AHEAD = 2  # blocks a core that wait to be written, at most: memory does not grow with the number of users
+_LOG_SECONDS = 10.0
+
+
+def serve(
+    users: int,
+    strangers: list[int],
+    scenarios: dict[str, Scenario],
+    by_scenario: dict[str, Predict],
+    worth: dict[str, np.ndarray],
+    room: Stockroom,
+    maker: RowMaker,
+) -> Iterator[tuple[str, int | None, pa.Table]]:
+    """Yield scenario and rows of a block of users; then scenario, user number and rows of each of the strangers.
+
+    The first scenario takes a first look at all candidates of a block; every scenario then scores the best of them.
+    Blocks are served side by side, each by one thread: the rows do not depend on the number of cores.
+
+    Args:
+        users: how many there are; their numbers begin at 0.
+        strangers: numbers of whom no more than a segment is known.
+        scenarios: of the shop.
+        by_scenario: the predictions of those that are asked for.
+        worth: `worth_to_anybody`.
+        room: what shelves are filled from.
+        maker: makes rows.
+    """
+    from training.workers import torch_workers
+
+    watch, pivot, started = Stopwatch(), next(iter(by_scenario)), time.monotonic()
+    by_scenario = {name: _timed(predict, watch) for name, predict in by_scenario.items()}
+
+    def of_block(bounds: tuple[int, int]) -> list[tuple[str, pa.Table]]:
+        with watch.of("all"):
+            block = np.arange(*bounds)
+            look = first_look(block, scenarios[pivot], room.lists, by_scenario[pivot], worth, pivot)
+            served, shown = [], np.zeros((len(block), 0), np.int64)
+            for name, predict in by_scenario.items():
+                shelves = fill_shelves(block, name, scenarios[name], room, predict, look, shown)
+                shown = np.concatenate([shown, shelves.of_block(block, scenarios[name].top_n)], axis=1)
+                with watch.of("rows"):
+                    served.append((name, maker.rows(name, shelves)))
+            return served
+
+    size = max(1, min(BLOCK, _BLOCK_CELLS // max(1, len(room.exclusions.blocked))))
+    told, blocks, log = started, list(pairwise([*range(0, users, size), users])), get_logger("recommend")
+    with torch_workers() as pool:
+        every = in_order(pool, of_block, blocks, _AHEAD * cores())
+        for (_, end), served in zip(blocks, every, strict=True):
+            for name, rows in served:
+                yield name, None, rows
+            if time.monotonic() - told > _LOG_SECONDS:
+                told = time.monotonic()
+                log.info("%d of %d users with a history are served", end, users)
+    log.info("%s", _summary(users * len(by_scenario), time.monotonic() - started, watch))
+    for name, predict in by_scenario.items():
+        for number in strangers:
+            yield name, number, maker.rows(name, fill_shelves(np.array([number]), name, scenarios[name], room, predict))
+
+
+def _timed(predict: Predict, watch: Stopwatch) -> Predict:
+    """Return a prediction of which the time and the pairs are counted."""
+
+    def timed(users: np.ndarray, items: np.ndarray) -> dict[str, np.ndarray]:
+        watch.count("pairs", int((items >= 0).sum()))
+        with watch.of("scored"):
+            return predict(users, items)
+
+    return timed
+
+
+def _summary(shelves: int, seconds: float, watch: Stopwatch) -> str:
+    spent, pairs = watch.seconds, watch.counts["pairs"]
+    whole = max(spent["all"], 1e-9)
+    scored, rows = spent["scored"] / whole, spent["rows"] / whole
+    return (
+        f"{shelves} shelves in {seconds:.1f} s, {shelves / max(seconds, 1e-9):.0f}/s; {pairs} pairs scored; of the processors' "
+        f"time {scored:.0%} scored, {1 - scored - rows:.0%} chose and ordered, {rows:.0%} made rows"
+    )
