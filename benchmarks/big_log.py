@@ -58,16 +58,18 @@ def shop_file(home: Path, history_days: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def write_big_log(home: Path, events: int, days: int, history_days: int, skewed: bool = False) -> Path:
+def write_big_log(
+    home: Path, events: int, days: int, history_days: int, skewed: bool = False, items: int | None = None
+) -> Path:
     """Write about `events` events over `days` days from FIRST_DAY on; return the shop file. Logs that are there are kept.
 
-    There is a user for every 100 events, and an item for every 500, up to 50,000.
+    There is a user for every 100 events and, unless told, an item for every 500, up to 50,000.
     """
     home.mkdir(parents=True, exist_ok=True)
     file = home / "shop.yaml"
     if file.exists():
         return file
-    users, items = max(events // 100, 100), min(max(events // 500, 100), 50_000)
+    users, items = max(events // 100, 100), items or min(max(events // 500, 100), 50_000)
     shown = int(events / (1 + CLICK * (1 + CART * (1 + PURCHASE))))
     with duckdb.connect(str(home / "making.duckdb")) as db:
         db.execute("CREATE MACRO chance(n, k) AS (hash(n, k) % 1000003) / 1000003.0")

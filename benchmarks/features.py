@@ -14,9 +14,7 @@ import datetime as dt
 import json
 import math
 import shutil
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.big_log import FIRST_DAY, write_big_log
-from pipelines.memory import PeakMemory
+from benchmarks.processes import stage, timed
 
 HISTORY = 30
 MADE = ("warehouse", "logs", "tmp")
@@ -95,10 +93,9 @@ def _night(name: str, shop: Path, day: int, fresh: bool) -> Run:
     for folder in MADE if fresh else ():
         shutil.rmtree(shop.parent / folder, ignore_errors=True)
     date, seconds, peak = str(FIRST_DAY + dt.timedelta(days=day - 1)), {}, 0.0
-    for stage in ("clean", "features"):
-        command = [".venv/jobs/bin/nightshelf", "stage", stage, "--shop", str(shop), "--as-of-date", date]
-        seconds[stage], used = _timed(command)
-        peak = max(peak, used)
+    for part in ("clean", "features"):
+        run = timed(stage(part, str(shop), date))
+        seconds[part], peak = run.seconds, max(peak, run.peak_gb)
     return Run(name, seconds, peak)
 
 
@@ -110,22 +107,8 @@ def _duckdb(shop: Path) -> Run:
         str(shop),
         str(FIRST_DAY + dt.timedelta(days=HISTORY - 1)),
     ]
-    seconds, peak = _timed(command)
-    return Run("duckdb", {"all": seconds}, peak)
-
-
-def _timed(command: list[str]) -> tuple[float, float]:
-    print(" ".join(command), file=sys.stderr, flush=True)
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    with PeakMemory(process.pid) as memory:
-        _, told = process.communicate()
-    seconds, peak = time.perf_counter() - start, memory.mb / 1024
-    # What is known is told at once: the whole may take hours, and end before its time
-    print(f"    {seconds:.1f} s, {peak:.2f} GB", file=sys.stderr, flush=True)
-    if process.returncode:
-        sys.exit(f"{' '.join(command)} failed with exit code {process.returncode}:\n{told[-2000:]}")
-    return seconds, peak
+    run = timed(command)
+    return Run("duckdb", {"all": run.seconds}, run.peak_gb)
 
 
 def _line(runs: dict[str, Run], sizes: list[int], compared: int) -> dict[str, object]:

@@ -25,7 +25,7 @@ class Ranker:
 
     def __init__(self, model: RankingModel) -> None:
         self.model, self.spec = model.eval(), model.spec
-        self._shelf: _PreparedShelf | None = None
+        self._shelf: PreparedShelf | None = None
 
     @classmethod
     def load(cls, folder: Path) -> "Ranker":
@@ -58,14 +58,14 @@ class Ranker:
         Raises:
             EngineError: the night lacks a feature that the model reads.
         """
-        prepared = self._prepare(features)
+        prepared = self.prepare(features)
         items, targets = prepared.targets(scenario)
         users, candidates = user_rows.long(), item_rows.long()
         scores = torch.full((*candidates.shape, len(self.spec.tasks)), torch.nan)
         step = max(1, _PAIRS // max(1, candidates.shape[1]))
         for part in prepared.by_length(users).split(step):
             side = self.model.user_side(prepared.users(users[part]), items)
-            pairs = _take(targets, _without_empty_end(candidates[part]))
+            pairs = take_targets(targets, _without_empty_end(candidates[part]))
             outcomes = self.model.log_outcomes(self.model.pair_logits(side, pairs)).exp()
             scores[part, : outcomes.shape[1]] = outcomes * self.model.request_share(side, pairs).unsqueeze(-1)
         scores[candidates < 0] = torch.nan
@@ -84,13 +84,14 @@ class Ranker:
             scores[task] = torch.empty(len(users)).index_copy_(0, chunks[is_pair], values[is_pair])
         return scores
 
-    def _prepare(self, features: ShelfFeatures) -> "_PreparedShelf":
+    def prepare(self, features: ShelfFeatures) -> "PreparedShelf":
+        """Return a night's features as this model reads them; they are kept for the next call."""
         if self._shelf is None or self._shelf.features is not features:
-            self._shelf = _PreparedShelf(self.model, features)
+            self._shelf = PreparedShelf(self.model, features)
         return self._shelf
 
 
-class _PreparedShelf:
+class PreparedShelf:
     """A night's features in the form that one model reads."""
 
     def __init__(self, model: RankingModel, features: ShelfFeatures) -> None:
@@ -157,7 +158,7 @@ def _without_empty_end(candidates: torch.Tensor) -> torch.Tensor:
     return candidates[:, : int(used[-1]) + 1] if len(used) else candidates[:, :1]
 
 
-def _take(targets: TargetSide, rows: torch.Tensor) -> TargetSide:
+def take_targets(targets: TargetSide, rows: torch.Tensor) -> TargetSide:
     """Gather targets [I, …] at rows [U, K]; a row of -1 takes the first item, and its score is not used."""
     flat = rows.reshape(-1).clamp(min=0)
 
