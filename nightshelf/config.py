@@ -80,13 +80,22 @@ class Rerank(Strict):
 
     diversity: weight of likeness to what stands above, against the score. most_per: column of items → most places. repeats:
     share of its score that an item loses for each shelf of an earlier scenario that it stands on. explore: share of the places
-    that go to new items by chance.
+    that go to new items by chance. least: column of items → value → the share of the places that items with it have at least.
     """
 
     diversity: float = Field(0.0, ge=0, lt=1)
     most_per: dict[str, Annotated[int, Field(ge=1)]] = Field({})
     repeats: float = Field(0.0, ge=0, lt=1)
     explore: float = Field(0.0, ge=0, le=0.5)
+    least: dict[str, dict[str, Annotated[float, Field(gt=0, le=1)]]] = Field({})
+
+    @field_validator("least")
+    @classmethod
+    def _room_for_all(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        for column, shares in value.items():
+            if sum(shares.values()) > 1 + 1e-9:
+                raise ValueError(f"{column}: the shares sum to {sum(shares.values()):g}, more than all places")
+        return value
 
 
 class Scenario(Strict):
@@ -331,11 +340,12 @@ class Shop(Strict):
                     )
             groups = ["category_1", "category_2", "category_3", "brand"]
             groups += [f"attribute_{attribute}" for attribute in (self.items.attributes if self.items else [])]
-            for column in scenario.rerank.most_per:
-                if column not in groups:
-                    raise ValueError(
-                        f"scenarios.{name}.rerank.most_per: {column!r} is unknown; known: {', '.join(groups)}"
-                    )
+            for rule in ("most_per", "least"):
+                for column in getattr(scenario.rerank, rule):
+                    if column not in groups:
+                        raise ValueError(
+                            f"scenarios.{name}.rerank.{rule}: {column!r} is unknown; known: {', '.join(groups)}"
+                        )
             self._check_anchor(name, scenario)
         for source in self.sources:
             for scenario_name in source.scenarios:

@@ -14,6 +14,7 @@ from pipelines.stage import Night
 from pipelines.validate import check_table, connect, expect, none_above_zero, record_checks, stop_on_failure
 
 if TYPE_CHECKING:
+    import duckdb
     import pandas as pd
     import pyarrow as pa
     from great_expectations.expectations.expectation import Expectation
@@ -123,12 +124,35 @@ def _facts(
     connection.register("lengths", pa.table(lengths))
     query = _facts_query(owner, counts, row_faults)
     found = [name for (name,) in connection.sql("SELECT DISTINCT scenario FROM drafts ORDER BY scenario").fetchall()]
-    facts = [
-        connection.sql(query, params={"day": night.as_of_date, "scenario": name}).to_arrow_table() for name in found
-    ]
-    return pa.concat_tables(
-        facts or [connection.sql(query, params={"day": night.as_of_date, "scenario": ""}).to_arrow_table()]
-    )
+    facts = []
+    for name in found or [""]:
+        row = connection.sql(query, params={"day": night.as_of_date, "scenario": name}).to_arrow_table()
+        below = [_below_least(night, connection, owner, name)] * row.num_rows
+        facts.append(row.append_column("below_least_share", pa.array(below, pa.int64())))
+    return pa.concat_tables(facts)
+
+
+def _below_least(night: Night, connection: "duckdb.DuckDBPyConnection", owner: str, name: str) -> int:
+    """Return on how many shelves of a scenario a group has fewer of the places than the least that the shop file wants.
+
+    What chance placed is no part of that.
+    """
+    scenario = night.shop.scenarios.get(name)
+    by_chance = "placed_by = 'explore'" if owner == "user_key" else "false"
+    query = f"""
+        SELECT count(*) FROM (
+            SELECT count(*) AS places, count(*) FILTER (WHERE item_id IN (SELECT item_id FROM members)) AS own
+            FROM drafts WHERE scenario = $scenario AND NOT coalesce({by_chance}, false) GROUP BY {owner})
+        WHERE own < floor($share * places + 1e-9)"""
+    import pyarrow.compute as pc
+
+    below = 0
+    for column, shares in scenario.rerank.least.items() if scenario else ():
+        items = night.warehouse.read("items", [night.as_of_date], ("item_id", column))
+        for value, share in shares.items():
+            connection.register("members", items.filter(pc.equal(items[column], value)))
+            below += connection.execute(query, {"scenario": name, "share": share}).fetchall()[0][0]
+    return below
 
 
 def _facts_query(owner: str, counts: dict[str, str], row_faults: dict[str, str]) -> str:
@@ -167,17 +191,17 @@ def shelves_suite(night: Night) -> "list[Expectation]":
     """
     asked, known = list(night.scenarios or night.shop.scenarios), list(night.shop.scenarios)
     faults = ["users_without_shelf", *_SHELF_FAULTS, *_ROW_FAULTS, "odd_probabilities"]
-    return [*_suite(asked, known, faults), none_above_zero("no_shelf_for_strangers", "warning")]
+    warnings = ("no_shelf_for_strangers", "below_least_share")
+    return [*_suite(asked, known, faults), *(none_above_zero(name, "warning") for name in warnings)]
 
 
 def item_shelves_suite(night: Night) -> "list[Expectation]":
     """Return the rules for the facts of drafts of item shelves; an item without any other to show warns."""
     known = list(night.shop.anchors)
     asked = [name for name in known if name in (night.scenarios or known)]
-    return [
-        *_suite(asked, known, [*_SHELF_FAULTS, *_ITEM_ROW_FAULTS]),
-        none_above_zero("items_without_shelf", "warning"),
-    ]
+    warnings = ("items_without_shelf", "below_least_share")
+    faults = _suite(asked, known, [*_SHELF_FAULTS, *_ITEM_ROW_FAULTS])
+    return [*faults, *(none_above_zero(name, "warning") for name in warnings)]
 
 
 def _suite(asked: list[str], known: list[str], faults: list[str]) -> "list[Expectation]":

@@ -11,7 +11,7 @@ import numpy as np
 
 from nightshelf.config import Scenario
 from pipelines.anchor_lifts import Lifts, Ties
-from pipelines.rerank import Groups, order
+from pipelines.rerank import Groups, order, preferred
 
 # Anchors at once, and from how many items of a category's list each chooses, for each of its places and at least.
 _BLOCK = 512
@@ -43,7 +43,7 @@ def fill_item_shelves(
     """Yield the shelves of all items, some anchors of one category at a time; equal scores go to the lower item number.
 
     Args:
-        scenario: its top_n and the caps and diversity of its `rerank` hold.
+        scenario: its top_n and the caps, least shares and diversity of its `rerank` hold.
         worth: expected utility in the scenario to anybody [items].
         allowed: whether an item may be shown at all [items].
         category: the row of each item in lifts.tree [items].
@@ -51,10 +51,12 @@ def fill_item_shelves(
         ties: the night's.
         groups: of the catalogue.
     """
+    every = np.arange(len(worth))[None]
     length = max(_PRESELECTED * scenario.top_n, _PRESELECTED_LEAST) + 1  # one of them may be the anchor
     for number in np.unique(category):
         by_category = lifts.row(number)[category]
-        best = _best(np.where(allowed, worth * by_category, -np.inf), length)
+        score = np.where(allowed, worth * by_category, -np.inf)
+        best = _best(preferred(score[None], every, scenario.top_n, scenario.rerank, groups)[0], length)
         anchors = np.flatnonzero(category == number)
         for start in range(0, len(anchors), _BLOCK):
             block = anchors[start : start + _BLOCK]
@@ -74,7 +76,7 @@ def _best(score: np.ndarray, length: int) -> np.ndarray:
         found = np.flatnonzero(score >= least)
     else:
         found = np.arange(len(score))
-    found = found[np.isfinite(score[found])]
+    found = found[score[found] > -np.inf]
     return found[np.lexsort((found, -score[found]))][:length]
 
 

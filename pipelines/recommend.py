@@ -85,13 +85,25 @@ def _catalogue(night: Night) -> Catalogue:
     ids = items["item_id"].to_pylist()
     titles = {item: title for item, title in zip(ids, items["title"].to_pylist(), strict=True) if title}
     out_of_stock = pc.fill_null(pc.equal(items["stock"], 0), False).to_numpy().astype(bool)
-    groups = Groups({name: _codes(items[name]) for name in grouped})
+    encoded = {name: items[name].combine_chunks().dictionary_encode() for name in grouped}
+    codes = {name: pc.fill_null(column.indices, -1).to_numpy(zero_copy_only=False) for name, column in encoded.items()}
+    groups = Groups(
+        {name: column.astype(np.int32) for name, column in codes.items()},
+        {name: column.dictionary.to_pylist() for name, column in encoded.items()},
+    )
+    _check_groups(night, groups)
     return Catalogue(items, ids, pa.array(ids, pa.string()), titles, out_of_stock, groups)
 
 
-def _codes(column: pa.ChunkedArray) -> np.ndarray:
-    codes = column.combine_chunks().dictionary_encode().indices
-    return pc.fill_null(codes, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+def _check_groups(night: Night, groups: Groups) -> None:
+    """Tell which groups with a least share of the places nothing belongs to."""
+    for name, scenario in night.shop.scenarios.items():
+        for column, shares in scenario.rerank.least.items():
+            strange = [value for value in shares if value not in groups.values[column]]
+            if strange:
+                told = "scenarios.%s.rerank.least: no item has %s = %r; known: %s"
+                known = ", ".join(groups.values[column][:10]) or "none"
+                get_logger("recommend").warning(told, name, column, strange[0], known)
 
 
 def _blocked(night: Night, item_ids: list[str]) -> np.ndarray:

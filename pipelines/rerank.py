@@ -1,10 +1,12 @@
 """Re-ranking: from the candidates' scores to the order of a shelf, by the rules of its scenario.
 
-Three rules act on the order, the fourth on single places:
+Four rules act on the order, the fifth on single places:
 
 - diversity: maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998). Each place takes the item with the greatest
   (1 - d) × relevance - d × likeness to what stands above it; relevance is the score over the user's best one.
 - most_per: at most so many items of one category or brand, as long as others are left.
+- least: items of a group, say of small sellers, have at least a share of the places: of the first n places the whole part of
+  share × n, as long as the group has candidates (Geyik, Ambler and Kenthapadi, KDD 2019). It comes before diversity and caps.
 - repeats: what already stands on a shelf of the user in an earlier scenario counts for less.
 - explore: each place is given, with that probability, to an item drawn by chance from what is new in the shop. The chance
   with which an item came to its place, given the places above it, is kept: `propensity`, for tomorrow's off-policy estimates
@@ -12,7 +14,7 @@ Three rules act on the order, the fourth on single places:
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,9 +28,18 @@ _LIKENESS = {"category_1": 0.2, "category_2": 0.2, "category_3": 0.4, "brand": 0
 
 @dataclass(frozen=True)
 class Groups:
-    """What each item of the catalogue belongs to: column of the table items → codes [items], -1 where it has none."""
+    """What each item of the catalogue belongs to: column of the table items → codes [items], -1 where it has none.
+
+    values: column → what its codes stand for.
+    """
 
     codes: dict[str, np.ndarray]
+    values: dict[str, list[str]] = field(default_factory=dict)
+
+    def protected(self, rules: Rerank) -> list[tuple[np.ndarray, float]]:
+        """Return for each group with a least share which items belong to it [items], and the share."""
+        groups = [(column, *group) for column, shares in rules.least.items() for group in shares.items()]
+        return [(self.codes[column] == _place(value, self.values[column]), share) for column, value, share in groups]
 
     def likeness(self, items: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Return how alike items [B, K] are to one item a row [B], 0..1."""
@@ -37,6 +48,38 @@ class Groups:
             codes, of_other = self.codes[column][items], self.codes[column][other][:, None]
             alike += np.float32(share) * ((codes == of_other) & (codes >= 0))
         return alike
+
+
+def _place(value: str, values: list[str]) -> int:
+    """Return the place of a value, or one that nothing has."""
+    return values.index(value) if value in values else len(values)
+
+
+def least_places(share: float, places: int) -> int:
+    """Return how many of the first places a group with a least share has."""
+    return int(share * places + 1e-9)
+
+
+def preferred(score: np.ndarray, items: np.ndarray, length: int, rules: Rerank, groups: Groups) -> np.ndarray:
+    """Return scores in which those are infinite that a shelf needs for its groups' least shares: the best of each group.
+
+    They are one more than it needs, for one of them may be the anchor of a shelf of items.
+
+    Args:
+        score: [B, K], -inf where there is nothing.
+        items: item numbers [B, K], -1 where there is nothing.
+        length: places of the shelf.
+        rules: the scenario's.
+        groups: of the catalogue.
+    """
+    wanted = score
+    for members, share in groups.protected(rules):
+        own = np.where(members[items], score, -np.inf)
+        best = np.lexsort((items, -own), axis=1)[:, : least_places(share, length) + 1]
+        is_there = np.take_along_axis(own, best, 1) > -np.inf
+        wanted = wanted.copy()
+        np.put_along_axis(wanted, best, np.where(is_there, np.inf, np.take_along_axis(wanted, best, 1)), 1)
+    return wanted
 
 
 def order(
@@ -54,7 +97,7 @@ def order(
     """
     length = min(length, score.shape[1])
     worth = _discounted(score, repeated, rules.repeats) if rules.repeats else score
-    if not rules.diversity and not rules.most_per:
+    if not rules.diversity and not rules.most_per and not rules.least:
         return np.lexsort((items, -worth), axis=1)[:, :length]
     by_item = np.argsort(items, axis=1, kind="stable")  # the first of equals is the one with the lowest item number
     items, worth = (np.take_along_axis(a, by_item, 1) for a in (items, worth))
@@ -65,13 +108,19 @@ def order(
     free, is_full = np.ones(items.shape, bool), np.zeros(items.shape, bool)
     alike, placed = np.zeros(items.shape, np.float32), np.empty((len(items), length), np.int64)
     counts = {column: np.zeros(items.shape, np.int16) for column in rules.most_per}
+    protected = [(members[items], share, np.zeros(len(items), np.int64)) for members, share in groups.protected(rules)]
     for place in range(length):
         gain = (1 - rules.diversity) * relevance - rules.diversity * alike
         # A cap gives way only where nothing else is left: a shelf has no hole
-        gain = np.where(free & exists, gain - 10.0 * is_full, -np.inf)
+        gain = gain - 10.0 * is_full
+        for members, share, taken in protected:
+            gain = gain + 100.0 * (members & (taken < least_places(share, place + 1))[:, None])
+        gain = np.where(free & exists, gain, -np.inf)
         pick = np.where(np.isfinite(gain).any(axis=1), gain.argmax(axis=1), free.argmax(axis=1))
         placed[:, place] = pick
         free[rows, pick] = False
+        for members, _, taken in protected:
+            taken += members[rows, pick]
         if rules.diversity:
             alike = np.maximum(alike, groups.likeness(items, items[rows, pick]))
         for column, most in rules.most_per.items():

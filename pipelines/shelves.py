@@ -8,7 +8,7 @@ import numpy as np
 from nightshelf.config import Scenario
 from nightshelf.exclusions import OUT_OF_STOCK
 from pipelines.candidate_lists import EVERYBODY, GENERATOR_ORDER, CandidateLists
-from pipelines.rerank import EXPLORE, RULES, SCORE, Exploration, Groups, explore, interleave, order
+from pipelines.rerank import EXPLORE, RULES, SCORE, Exploration, Groups, explore, interleave, order, preferred
 
 # predict(user numbers [B], item numbers [B, K]) → task → predictions [B, K]. User number -1 is the unknown user, item
 # number -1 no item at all; what cannot be scored is NaN.
@@ -161,7 +161,8 @@ def fill_shelves(
     draws, length = None, scenario.top_n
     if look is not None:
         seen = np.where(allowed, look.score(name, items), -np.inf)
-        best = _top(seen, items, max(PRESELECTED_LEAST, PRESELECTED * length))
+        wanted = preferred(seen, items, length, scenario.rerank, room.groups)
+        best = _top(wanted, items, max(PRESELECTED_LEAST, PRESELECTED * length))
         if scenario.rerank.explore:
             draws, drawn = _draw(users, name, scenario, room, allowed, generators, best)
             best = np.concatenate([best, drawn], axis=1)

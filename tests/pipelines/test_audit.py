@@ -235,3 +235,20 @@ def test_items_that_vanished_from_the_shelves_of_items_are_not_published(night, 
     publish(night, "item_recommendations", before, DAY - dt.timedelta(days=1))
     with pytest.raises(GateError, match=r"roughly_as_before on item_shelf_drafts.change.items_ratio"):
         audit_items(night, item_drafts())
+
+
+def test_a_group_that_has_fewer_places_than_its_least_share_is_told(night, audit, publish, broken):
+    def with_share(name, share):
+        rerank = night.shop.scenarios[name].rerank.model_copy(update={"least": {"brand": {"small": share}}})
+        return night.shop.scenarios[name].model_copy(update={"rerank": rerank})
+
+    scenarios = {"home_feed": with_share("home_feed", 0.34), "search": with_share("search", 0.7)}
+    night = dataclasses.replace(night, shop=night.shop.model_copy(update={"scenarios": scenarios}))
+    rows = drafts()  # of three places a third is 1.02, and 0.7 is 2.1
+    rows[-1]["placed_by"] = "explore"  # of two places, 0.7 is 1.4
+    audit(night, rows)
+    publish(night, "items", [{"item_id": f"i{n}", "brand": "small" if n == 2 else "large"} for n in (1, 2, 3, 4)])
+    audit_shelves(night, night.warehouse.files("shelf_drafts", [DAY]))
+    assert broken(night) == {("warn", "none", "below_least_share")}
+    (told,) = {r["observed"] for r in night.warehouse.read("data_checks", [DAY]).to_pylist() if not r["success"]}
+    assert told == "below_least_share=2 scenario=search"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nightshelf.config import Rerank
 from nightshelf.errors import InputError
-from pipelines.rerank import Groups, order
+from pipelines.rerank import Groups, least_places, order, preferred
 
 ITEMS = 12
 CODES = {
@@ -16,7 +16,10 @@ CODES = {
     "category_3": [0, 0, 1, 2, 2, 2, 3, 3, 3, 4, -1, -1],
     "brand": [0, 1, 0, 1, 0, 1, 2, 2, 2, -1, -1, 2],
 }
-GROUPS = Groups({name: np.array(codes, np.int32) for name, codes in CODES.items()})
+GROUPS = Groups(
+    {name: np.array(codes, np.int32) for name, codes in CODES.items()},
+    {name: [f"{name}-{code}" for code in range(max(codes) + 1)] for name, codes in CODES.items()},
+)
 SHARES = {"category_1": 0.2, "category_2": 0.2, "category_3": 0.4, "brand": 0.2}
 
 
@@ -105,4 +108,63 @@ def test_what_counts_for_less_counts_for_less_below_zero_too() -> None:
 def test_a_cap_on_what_items_do_not_have_is_refused(tiny_shop) -> None:  # type: ignore[no-untyped-def]
     scenario = {"utility": {"click": 1}, "rerank": {"most_per": {"flavour": 2}}}
     with pytest.raises(InputError, match=r"most_per: 'flavour' is unknown; known: category_1, .*, attribute_colour"):
+        tiny_shop(days=0, scenarios={"home_feed": scenario, "search": {"utility": {"click": 1}}})
+
+
+def members(column: str, value: str) -> set[int]:
+    return {item for item in range(ITEMS) if f"{column}-{CODES[column][item]}" == value}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(st.integers(0, ITEMS - 1), st.integers(1, 40).map(lambda n: n / 40), min_size=1, max_size=ITEMS),
+    st.sampled_from([{"brand-0": 0.5}, {"brand-1": 0.25, "brand-2": 0.5}, {"brand-2": 1.0}, {"unknown": 0.5}]),
+    st.sampled_from([0.0, 0.3]),
+    st.sampled_from([{}, {"brand": 1}]),
+    st.integers(1, 10),
+)
+def test_every_head_of_a_shelf_has_the_least_share_of_each_group_while_there_are_candidates(
+    scores, shares, diversity, most_per, length
+) -> None:  # type: ignore[no-untyped-def]
+    rules = Rerank(least={"brand": shares}, diversity=diversity, most_per=most_per)
+    columns = list(range(ITEMS))
+    score = np.array([[scores.get(item, -np.inf) for item in columns]])
+    found = order(score, np.array([columns]), length, rules, GROUPS, np.zeros((1, ITEMS)))[0]
+    shelf = [item for item in found.tolist() if item in scores]
+    assert len(set(shelf)) == len(shelf) == min(length, len(scores))
+    for value, share in shares.items():
+        able = members("brand", value) & set(scores)
+        for head in range(1, len(shelf) + 1):
+            # Two groups that fall short at once are helped one after the other
+            wanted = min(least_places(share, head) - (len(shares) - 1), len(able))
+            assert len(able & set(shelf[:head])) >= wanted
+    if not diversity and not most_per:
+        for group in [
+            *(members("brand", value) for value in shares),
+            set(columns).difference(*(members("brand", v) for v in shares)),
+        ]:
+            own = [item for item in shelf if item in group]
+            assert own == sorted(own, key=lambda item: (-scores[item], item))
+
+
+def test_the_best_of_a_group_are_among_those_that_a_shelf_chooses_from() -> None:
+    score = np.array([[0.9, 0.8, 0.7, 0.6, 0.5, 0.4, -np.inf, 0.2, 0.1, 0.05, 0.0, 0.0]])
+    items, rules = np.arange(ITEMS)[None], Rerank(least={"category_1": {"category_1-1": 0.4}})
+    first = preferred(score, items, 5, rules, GROUPS)[0]
+    assert np.flatnonzero(first == np.inf).tolist() == [7, 8, 9]  # two, and one more; 6 is no candidate
+    assert first[:6].tolist() == score[0, :6].tolist()
+    assert preferred(score, items, 5, Rerank(), GROUPS) is score
+
+
+@pytest.mark.parametrize(
+    ("least", "told"),
+    [
+        ({"flavour": {"sweet": 0.2}}, r"least: 'flavour' is unknown; known: category_1"),
+        ({"brand": {"a": 0.7, "b": 0.5}}, r"brand: the shares sum to 1.2, more than all places"),
+        ({"brand": {"a": 0.0}}, r"greater than 0"),
+    ],
+)
+def test_shares_that_cannot_be_are_refused(tiny_shop, least, told) -> None:  # type: ignore[no-untyped-def]
+    scenario = {"utility": {"click": 1}, "rerank": {"least": least}}
+    with pytest.raises(InputError, match=told):
         tiny_shop(days=0, scenarios={"home_feed": scenario, "search": {"utility": {"click": 1}}})
