@@ -6,6 +6,7 @@ searched exactly, tell how many cells that must be for the recall that was asked
 """
 
 import math
+from typing import NamedTuple
 
 import faiss
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from nightshelf.logs import get_logger
 from nightshelf.parallel import cores
 from training.retrieval.nearest import NearestItems, best_first
+from training.workers import torch_workers
 
 _CELLS = 2.0  # times the root of the number of items
 _LEARNT_FROM = 64  # items a cell that k-means sees
@@ -21,6 +23,7 @@ _ROUNDS = 8
 _SAMPLED = 256  # users who tell how many cells are needed
 _MOST_CELLS = 0.25  # a search through more of them is no faster than the exact one
 _STEP = 1.25  # times as many cells as were too few
+_USERS = 512  # that one thread searches for at once
 _MORE = 128  # items more than k that are looked for: so many of the found ones may be seen before
 
 
@@ -43,10 +46,10 @@ def item_search(
         return exact
     sampled = users[torch.linspace(0, len(users) - 1, min(_SAMPLED, len(users))).long()]
     cells, wanted = NearestInCells(items, exact, k, count, sampled), exact.of(sampled)[0].numpy()
-    while (recall := _recall(cells.near(sampled, k)[0], wanted)) < least_recall and cells.searched < most:
+    while (found := _recalls(cells.near(sampled, k)[0], wanted)).lowest < least_recall and cells.searched < most:
         cells.searched = min(most, math.ceil(cells.searched * _STEP))
-    part = f"{cells.searched:,} of {count:,} cells hold {recall:.4f} of the nearest items of {len(sampled)} users"
-    if recall < least_recall:
+    part = f"{cells.searched:,} of {count:,} cells hold {found.mean:.4f} of the nearest items of {len(sampled)} users"
+    if found.lowest < least_recall:
         log.warning("the search is exact: %s, and not %s", part, least_recall)
         return exact
     log.info("approximate search: %s", part)
@@ -85,10 +88,24 @@ class NearestInCells:
         seen_user, seen_item = (part.numpy() for part in seen or (nothing, nothing))
         counts = np.bincount(seen_user, minlength=len(users))
         more = int(min(_MORE, counts.max(initial=0)))
-        numbers, scores = self.near(users, self._k + more)
-        pair = np.arange(len(users))[:, None] * self._total + numbers
-        able = (numbers >= 0) & ~np.isin(pair, seen_user * self._total + seen_item)
-        numbers, scores = best_first(able, numbers, scores, self._k)
+        numbers = np.empty((len(users), self._k), np.int64)
+        scores = np.empty((len(users), self._k), np.float32)
+        starts = np.searchsorted(seen_user, np.arange(len(users) + 1))
+
+        def block(rows: np.ndarray) -> None:
+            faiss.omp_set_num_threads(1)  # of this thread's searches
+            found, score = self.near(users[rows], self._k + more)
+            able = found >= 0
+            for place in np.flatnonzero(counts[rows]):
+                own = seen_item[starts[rows[place]] : starts[rows[place] + 1]]
+                able[place] &= ~np.isin(found[place], own)
+            numbers[rows], scores[rows] = best_first(able, found, score, self._k)
+
+        # Neighbours search the same cells, which then lie in the cache
+        nearest = ((users / self._weight).numpy() @ self._centres).argmax(axis=1)
+        order = np.argsort(nearest, kind="stable")
+        with torch_workers() as pool:
+            list(pool.map(block, [order[start : start + _USERS] for start in range(0, len(users), _USERS)]))
         short = np.flatnonzero((counts > more) | (numbers[:, -1] < 0))
         if len(short):
             known = np.isin(seen_user, short)
@@ -107,7 +124,16 @@ class NearestInCells:
         return numbers, scores
 
 
-def _recall(found: np.ndarray, wanted: np.ndarray) -> float:
+class _Recall(NamedTuple):
+    """The mean over sampled users, and what that of all users is not below, but by bad luck (two standard errors)."""
+
+    mean: float
+    lowest: float
+
+
+def _recalls(found: np.ndarray, wanted: np.ndarray) -> _Recall:
     """Return which share of the items of `wanted` [U, k] are among those of `found` [U, k]; -1 is no item."""
     row = np.arange(len(wanted))[:, None] * (int(max(wanted.max(), found.max())) + 1)
-    return float(np.isin((row + wanted)[wanted >= 0], (row + found)[found >= 0]).mean())
+    is_found = np.isin(row + wanted, (row + found)[found >= 0]) & (wanted >= 0)
+    shares = is_found.sum(1) / np.maximum(1, (wanted >= 0).sum(1))
+    return _Recall(float(shares.mean()), float(shares.mean() - 2 * shares.std() / math.sqrt(len(shares))))
