@@ -284,12 +284,19 @@ def reason_texts(shelves: Shelves, scenario: str, texts: list[str | None], title
 
 def _sentence(generator: str, because: str | None, scenario: str, titles: dict[str, str]) -> str:
     because = because or ""
-    return {
-        "own_history": "You showed interest in this before",
-        "related": f"Goes with {titles.get(because, because)} from your history",
-        "affinity": f"You often choose {because.rsplit('/', 1)[-1]}",
-        "brand": f"From {because}, a brand that you chose before",
-        "two_tower": "Shoppers with a history like yours turn to this next",
-        "fresh": "New in the shop",
-        "popular": f"Popular in {scenario.replace('_', ' ')}",
-    }[generator]
+    match generator:
+        case "own_history":
+            return "You showed interest in this before"
+        case "related":
+            return f"Goes with {titles.get(because, because)} from your history"
+        case "affinity":
+            return f"You often choose {because.rsplit('/', 1)[-1]}"
+        case "brand":
+            return f"From {because}, a brand that you chose before"
+        case "two_tower":
+            return "Shoppers with a history like yours turn to this next"
+        case "fresh":
+            return "New in the shop"
+        case "popular":
+            return f"Popular in {scenario.replace('_', ' ')}"
+    raise KeyError(generator)
