@@ -72,7 +72,7 @@ bench-truth: env ## the published shelves against the simulated truth; last line
 bench-dirt: env ## precision and recall of the cleaning's rules on planted dirt; last line JSON
 	@$(JOBS)/python benchmarks/dirt.py
 
-bench-features: env ## raw logs to training examples at 1 and 10 million events, beside Sail and DuckDB; last line JSON
+bench-features: env ## raw logs to training examples at 1, 10 and 50 million events, beside Sail and DuckDB, an hour and a half; last line JSON
 	@$(JOBS)/python -m benchmarks.features
 
 bench-gpu: env ## MMoE and PLE on this machine's accelerator, beside what it could do at best; last line JSON
@@ -90,7 +90,7 @@ bench-movielens: env ## every backbone by a published protocol on MovieLens-1M, 
 bench-training: .venv/peers/ready ## training beside torch-rechub, deepctr-torch and fuxictr on one table; last line JSON
 	@$(JOBS)/python -m benchmarks.training_speed
 
-bench-shelves: .venv/peers/ready ## the search for the nearest items beside faiss, implicit and plain torch; last line JSON
+bench-shelves: .venv/peers/ready ## the search for the nearest items beside faiss, implicit and plain torch, and whole shelves; last line JSON
 	@$(JOBS)/python -m benchmarks.shelves
 
 bench-peers: .venv/peers/ready ## twenty items of the whole catalogue on public logs, beside implicit and what is simple; last line JSON

@@ -70,7 +70,8 @@ class NearestInCells:
         spread = users.square().mean(0).sqrt()
         self._weight = spread.clamp(min=1e-6 * float(spread.max()) or 1.0)
         weighted = (items * self._weight).numpy()
-        means = faiss.Kmeans(items.shape[1], count, niter=_ROUNDS, seed=1, max_points_per_centroid=_LEARNT_FROM)
+        sizes = {"min_points_per_centroid": 1, "max_points_per_centroid": _LEARNT_FROM}
+        means = faiss.Kmeans(items.shape[1], count, niter=_ROUNDS, seed=1, **sizes)
         means.train(weighted)
         self._centres = means.centroids.T.copy()
         # Items lie in the cell whose centre is the nearest; searched are the cells with the largest inner products
