@@ -16,6 +16,8 @@ from benchmarks.big_log import FIRST_DAY, write_big_log
 from benchmarks.processes import stage, timed
 from nightshelf.config import load_shop
 from nightshelf.paths import artifact_dir, tracking_uri
+from pipelines.models import registered_name
+from pipelines.stage import Night
 from pipelines.warehouse import Warehouse
 
 _DAYS, _EVENTS_PER_USER = 14, 100
@@ -76,7 +78,7 @@ def _crown(file: Path) -> None:
 
     shop = load_shop(file)
     tracking.ensure_tracker(tracking_uri(shop), artifact_dir(shop))
-    name = f"nightshelf-{shop.shop}"
+    name = registered_name(Night(shop, FIRST_DAY, Warehouse(shop), "crown"))
     version = tracking.get_alias(name, "challenger")
     if version is None:
         sys.exit(f"{file}: there is no challenger; remove {shop.home} and run again")

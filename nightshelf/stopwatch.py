@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +11,7 @@ class Stopwatch:
     """Seconds of processor time and counts by name, summed over threads."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -24,7 +24,7 @@ class Stopwatch:
         finally:
             spent = time.thread_time() - start
             with self._lock:
-                self.seconds[part] += spent  # type: ignore[assignment]
+                self.seconds[part] += spent
 
     def count(self, what: str, number: int) -> None:
         """Add a number to a count."""

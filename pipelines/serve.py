@@ -16,7 +16,7 @@ from pipelines.shelves import Predict, Stockroom, fill_shelves, first_look
 
 BLOCK = 512
 _BLOCK_CELLS = 1 << 25  # of users and items of the catalogue that a block holds, at most, unless it is one user's
-_AHEAD = 2  # blocks a core that wait to be written, at most: memory does not grow with the number of users
+_AHEAD = 2  # blocks a core that wait to be written, at most: what waits does not grow with the number of users
 _LOG_SECONDS = 10.0
 
 
