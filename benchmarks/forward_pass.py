@@ -16,6 +16,7 @@ from nightshelf.config import load_shop
 from nightshelf.parallel import cores
 from nightshelf.paths import artifact_dir, tracking_uri
 from pipelines.models import champion_of, registered_name
+from pipelines.shelf_plan import FEATURE_TABLES
 from pipelines.stage import Night
 from pipelines.warehouse import Warehouse
 from training.artifact import SERVING
@@ -27,7 +28,6 @@ from training.workers import torch_workers
 _CANDIDATES = (128, 256)  # of a user
 _PAIRS = (1024, 2048, 4096, 8192, 16_384)
 _SECONDS = 1.5
-_TABLES = ("user_features", "item_features", "item_scenario_features", "user_sequences", "vocabularies")
 
 
 def main(shop_file: str, date: str) -> None:
@@ -38,7 +38,7 @@ def main(shop_file: str, date: str) -> None:
     version = champion_of(night)
     if version is None:
         sys.exit(f"{shop.shop}: no version bears the alias champion; run a night first")
-    features = ShelfFeatures.load(shop, day, *(night.warehouse.files(table, [day]) for table in _TABLES))
+    features = ShelfFeatures.load(shop, day, *(night.warehouse.files(table, [day]) for table in FEATURE_TABLES))
     ranker = Ranker.load(download(registered_name(night), version) / SERVING)
     rates = {
         (pairs, width): _rate(ranker, features, next(iter(shop.scenarios)), pairs // width, width)

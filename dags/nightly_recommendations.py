@@ -29,6 +29,8 @@ stages of a night are in `nightshelf sql "select * from stage_runs"`. More in do
   source late?
 - `promote`: Makes the challenger champion if the gate says so; a no leaves the champion and is not red. *Red:* MLflow
   is away: nothing was promoted; clear the task when it is back.
+- `shelves`: With `serving.tasks` in the shop file: serves a share of the users, beside other tasks. *Red:* features or model
+  cannot be read: the log names the file.
 - `recommend`: Gathers candidates, scores and ranks them for every user and scenario. Without a champion by
   popularity. *Red:* features or model cannot be read: the log names the file.
 - `publish`: Audits the shelves and moves `recommendations` to them in one commit. *Red:* the audit said no: the old
@@ -42,7 +44,7 @@ import datetime as dt
 
 from airflow.sdk import DAG, Asset, CronPartitionTimetable, Param, chain
 
-from pipelines.airflow_stage import GPU_POOL, scheduled_shop, shop_param, stage, triage_notes
+from pipelines.airflow_stage import GPU_POOL, scheduled_shop, shelves, shop_param, stage, triage_notes
 from pipelines.night_request import SCENARIO_PATTERN
 
 SHOP_FILE, SHOP = scheduled_shop()
@@ -92,6 +94,7 @@ with DAG(
         stage("train", NOTES, hours=6, pool=GPU_POOL),
         stage("evaluate", NOTES),
         stage("promote", NOTES),
+        *shelves(NOTES, SHOP.serving.tasks, hours=4),
         stage("recommend", NOTES, hours=4),
         stage("publish", NOTES, outlets=[RECOMMENDATIONS]),
         stage("export", NOTES),

@@ -243,6 +243,18 @@ class Spark(Strict):
         return self
 
 
+class Serving(Strict):
+    """How `recommend` fills the shelves of users.
+
+    users_at_once: how many of them a process has in memory, at most. engine: whether processes of the night's own machine serve
+    them, one a core, or the tasks of a Spark job. tasks: how many Airflow tasks serve them side by side before `recommend`.
+    """
+
+    users_at_once: int = Field(25_000, ge=1)
+    engine: Literal["process", "spark"] = "process"
+    tasks: int = Field(1, ge=1, le=100)
+
+
 # Tables that no night reads, or (candidates, for their recall) no further back than a week.
 _DROPPABLE = (
     "candidates", "retrieved_candidates", "shelf_drafts", "recommendations", "item_shelf_drafts", "item_recommendations",
@@ -299,6 +311,7 @@ class Shop(Strict):
     checks: Checks = Checks()
     vocabularies: Vocabularies = Vocabularies()
     spark: Spark = Spark()
+    serving: Serving = Serving()
     keep: Keep = Keep()
     exports: list[Export] = Field([])
     privacy: Privacy = Privacy()

@@ -32,6 +32,11 @@ def checkpoint_dir(shop: Shop, as_of_date: dt.date) -> Path:
     return shop.home / "checkpoints" / str(as_of_date)
 
 
+def shelf_parts_dir(shop: Shop) -> Path:
+    """Return the folder of finished parts of shelves that no night has taken over yet."""
+    return shop.home / "shelf_parts"
+
+
 def scratch_dir(shop: Shop) -> Path:
     """Return the folder of what a running stage does not keep in memory."""
     return shop.home / "tmp"

@@ -143,7 +143,7 @@ def ledgers() -> list[TableSpec]:
             (
                 AS_OF_DATE,
                 Column("run_id", "string", "the attempt"),
-                Column("stage", "string", "the stage"),
+                Column("stage", "string", "the stage; or shelves: who made a part of recommend's"),
                 Column("status", "string", "done or failed"),
                 Column("started_at", "timestamp", "UTC"),
                 Column("seconds", "float64", "wall time"),

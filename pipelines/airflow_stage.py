@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.sdk import BaseOperator, Param
@@ -24,6 +24,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from nightshelf.config import Shop, load_shop
 from nightshelf.errors import GateError, InputError
 from pipelines.night_request import SHOP_PATTERN, NightRequest, decide_as_of_date, read_request
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_SHOP = "conf/shops/demo.yaml"
@@ -74,15 +77,27 @@ def stage(name: str, notes: Mapping[str, str], hours: float = 2, **options: Any)
 
     `hours` limits one attempt; `options` are any other of Airflow's (pool, outlets).
     """
-    return StageOperator(
-        task_id=name,
-        doc_md=notes[name],
-        owner="nightshelf",
-        retries=2,
-        retry_delay=dt.timedelta(minutes=2),
-        execution_timeout=dt.timedelta(hours=hours),
-        **options,
-    )
+    return StageOperator(**_unattended(name, notes, hours), **options)
+
+
+def shelves(notes: Mapping[str, str], tasks: int, hours: float) -> "list[MappedOperator]":
+    """Return the mapped task that serves a night's users in so many shares side by side; none, if `recommend` does so alone."""
+    if tasks == 1:
+        return []
+    shares = [f"{share}/{tasks}" for share in range(1, tasks + 1)]
+    return [ShelvesOperator.partial(**_unattended("shelves", notes, hours)).expand(share=shares)]
+
+
+def _unattended(name: str, notes: Mapping[str, str], hours: float) -> dict[str, Any]:
+    """Return the options of a task that can be left alone at night."""
+    return {
+        "task_id": name,
+        "doc_md": notes[name],
+        "owner": "nightshelf",
+        "retries": 2,
+        "retry_delay": dt.timedelta(minutes=2),
+        "execution_timeout": dt.timedelta(hours=hours),
+    }
 
 
 class CommandOperator(BaseOperator):
@@ -142,6 +157,20 @@ class StageOperator(CommandOperator):
         return stage_command(self.task_id, *read_night(context))
 
 
+class ShelvesOperator(CommandOperator):
+    """Run `nightshelf shelves SHARE …`, one of the mapped tasks that serve the users of a night side by side."""
+
+    def __init__(self, *, share: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.share = share
+
+    def command(self, context: Any) -> list[str]:
+        """Return the argument list of the share."""
+        request, day = read_night(context)
+        words = scenario_words(request)
+        return jobs_command("shelves", self.share, "--shop", request.shop, "--as-of-date", str(day), *words)
+
+
 class MaintainOperator(CommandOperator):
     """Run `nightshelf maintain` for the shop that the run's params name."""
 
@@ -178,9 +207,13 @@ def stage_command(name: str, request: NightRequest, as_of_date: dt.date) -> list
         InputError: there is no such program.
     """
     retrain = "--retrain" if request.retrain else "--no-retrain"
-    scenarios = [word for scenario in request.scenarios for word in ("--scenario", scenario)]
-    day = str(as_of_date)
+    day, scenarios = str(as_of_date), scenario_words(request)
     return jobs_command("stage", name, "--shop", request.shop, "--as-of-date", day, retrain, *scenarios)
+
+
+def scenario_words(request: NightRequest) -> list[str]:
+    """Return the arguments that name the scenarios of a request."""
+    return [word for scenario in request.scenarios for word in ("--scenario", scenario)]
 
 
 def jobs_command(*words: str) -> list[str]:

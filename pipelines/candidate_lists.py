@@ -18,9 +18,9 @@ GENERATOR_ORDER = ("own_history", "related", "affinity", "brand", "two_tower", "
 class CandidateLists:
     """What is worth ranking.
 
-    items: [users, width] item numbers, -1 where a user has fewer. generators: [users, width] places in GENERATOR_ORDER.
-    because: [users, width] places in `texts` (0 is null). everybody: per scenario (and `*`) the item numbers and
-    generators that any user may be shown, best first. rows: of the table.
+    items: [users, width] item numbers, -1 where a user has fewer; one row at least. generators: [users, width] places in
+    GENERATOR_ORDER. because: [users, width] places in `texts` (0 is null). everybody: per scenario (and `*`) the item
+    numbers and generators that any user may be shown, best first. rows: of the table.
     """
 
     items: np.ndarray
@@ -63,7 +63,7 @@ def pack_candidates(candidates: Iterable[pa.Table], user_keys: list[str], item_i
     user = user[order]
     counts = np.bincount(user, minlength=len(user_keys))
     column = np.arange(len(user)) - (np.cumsum(counts) - counts)[user]
-    shape = (len(user_keys), int(counts.max(initial=0)))
+    shape = (max(1, len(user_keys)), int(counts.max(initial=0)))  # where there is no user, one that has nothing
 
     def by_user(values: np.ndarray, empty: int) -> np.ndarray:
         matrix = np.full(shape, empty, values.dtype)

@@ -75,6 +75,25 @@ def stage(
 
 
 @app.command()
+def shelves(
+    share: Annotated[str, typer.Argument(help="which share of the users, e.g. 2/4: the second of four")],
+    as_of_date: AsOfDate,
+    shop: ShopFile = DEMO,
+    scenario: Scenarios = None,
+) -> None:
+    """Make the shelves of a share of a night's users beforehand, beside the other shares; the stage `recommend` takes them over.
+
+    Example: nightshelf shelves 2/4 --shop conf/shops/demo.yaml --as-of-date 2026-02-14
+    """
+    from pipelines.night import check_scenarios
+    from pipelines.serve_parts import serve_share
+
+    loaded, day = _night(shop, as_of_date)
+    check_scenarios(loaded, tuple(scenario or ()))
+    serve_share(loaded, day, share, tuple(scenario or ()))
+
+
+@app.command()
 def simulate(
     shop: ShopFile = DEMO,
     days: Annotated[int, typer.Option(min=1, max=400)] = 14,

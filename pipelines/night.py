@@ -27,7 +27,7 @@ def run_night(
     """
     seconds = {}
     for name in _between(first, last):
-        _check_scenarios(shop, scenarios)
+        check_scenarios(shop, scenarios)
         start = time.perf_counter()
         run_stage(name, shop, as_of_date, retrain, scenarios)
         seconds[name] = time.perf_counter() - start
@@ -48,7 +48,12 @@ def _between(first: str, last: str) -> list[str]:
     return chosen
 
 
-def _check_scenarios(shop: Shop, scenarios: tuple[str, ...]) -> None:
+def check_scenarios(shop: Shop, scenarios: tuple[str, ...]) -> None:
+    """Refuse a scenario that the shop does not have.
+
+    Raises:
+        InputError: names it and those that are known.
+    """
     unknown = [name for name in scenarios if name not in shop.scenarios]
     if unknown:
         raise InputError(f"scenario {unknown[0]!r} is unknown; the shop has {', '.join(shop.scenarios)}")

@@ -13,6 +13,7 @@ Four rules act on the order, the fifth on single places:
   (Swaminathan and Joachims, ICML 2015).
 """
 
+import hashlib
 import zlib
 from dataclasses import dataclass, field
 
@@ -148,21 +149,36 @@ class Exploration:
     size: np.ndarray
 
 
-def explore(users: np.ndarray, pool: np.ndarray, places: int, share: float, seed: str) -> Exploration:
-    """Draw for users [B] which places are given away, and what from their pools [B, P] (True where an item may be drawn).
+def chance_of(user_keys: list[str]) -> np.ndarray:
+    """Return what the draws of users hang on, uint64 [users]: their keys, so that it is the same wherever they are served."""
+    digests = (hashlib.blake2b(key.encode(), digest_size=8).digest() for key in user_keys)
+    return np.array([int.from_bytes(digest, "little") for digest in digests], np.uint64)
 
-    The draw hangs on the seed and the user's number alone, not on the block that the user is served in.
+
+def explore(
+    chance: np.ndarray, items: np.ndarray, pool: np.ndarray, places: int, share: float, seed: str
+) -> Exploration:
+    """Draw for users which places are given away, and what from their pools.
+
+    The draws hang on the seed, the user and the item alone, not on whom the user is served with.
+
+    Args:
+        chance: `chance_of` of the users [B].
+        items: item numbers [B, P].
+        pool: True where an item may be drawn [B, P].
+        places: of a shelf.
+        share: of the places, given away.
+        seed: the night's.
     """
-    start = np.uint64(zlib.crc32(seed.encode()))
-    key = _mixed((users.astype(np.uint64)[:, None] << np.uint64(20)) ^ (start << np.uint64(32)))
+    key = _mixed(chance[:, None] ^ (np.uint64(zlib.crc32(seed.encode())) << np.uint64(32)))
     given = _uniform(key, np.arange(places)) < share
-    chance = np.where(pool, _uniform(key, (1 << 16) + np.arange(pool.shape[1])), 2.0)
-    return Exploration(given & (users[:, None] >= 0), np.argsort(chance, axis=1, kind="stable"), pool.sum(axis=1))
+    drawn = np.where(pool, _uniform(key, (1 << 16) + items), 2.0)
+    return Exploration(given, np.argsort(drawn, axis=1, kind="stable"), pool.sum(axis=1))
 
 
 def _uniform(key: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return numbers in [0, 1) of keys [B, 1] and places [n]."""
-    return (_mixed(key + places.astype(np.uint64)[None, :]) >> np.uint64(11)).astype(np.float64) / 2.0**53
+    """Return numbers in [0, 1) of keys [B, 1] and places, [n] or [B, n]."""
+    return (_mixed(key + places.astype(np.uint64)) >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
 def _mixed(value: np.ndarray) -> np.ndarray:

@@ -29,11 +29,11 @@ class Segments:
     others: list[str]
 
 
-def segments_of(night: Night, known: list[str]) -> Segments:
+def segments_of(night: Night, known: pa.Array) -> Segments:
     """Return the segments of the night's users, but for those that are known by what they did."""
     names = [f"user_{name}" for name in attribute_columns(night.shop)]
     users = night.warehouse.read("users", [night.as_of_date], ("user_key", *names)).sort_by("user_key")
-    cold = users.filter(pc.invert(pc.is_in(users["user_key"], pa.array(known, pa.string()))))
+    cold = users.filter(pc.invert(pc.is_in(users["user_key"], known)))
     keys = cold["user_key"].to_pylist()
     if not names or not keys:
         return Segments(np.zeros((0, len(names)), np.int32), [], keys)

@@ -1,7 +1,7 @@
 """The serving of all users, block by block: first looks, scores, shelves and their rows, on all cores."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -22,26 +22,28 @@ _LOG_SECONDS = 10.0
 
 def serve(
     users: int,
-    strangers: list[int],
     scenarios: dict[str, Scenario],
     by_scenario: dict[str, Predict],
     worth: dict[str, np.ndarray],
     room: Stockroom,
     maker: RowMaker,
-) -> Iterator[tuple[str, int | None, pa.Table]]:
-    """Yield scenario and rows of a block of users; then scenario, user number and rows of each of the strangers.
+    whose: str,
+    workers: int = 0,
+) -> Iterator[tuple[str, pa.Table]]:
+    """Yield scenario and rows of a block of users.
 
     The first scenario takes a first look at all candidates of a block; every scenario then scores the best of them.
     Blocks are served side by side, each by one thread: the rows do not depend on the number of cores.
 
     Args:
         users: how many there are; their numbers begin at 0.
-        strangers: numbers of whom no more than a segment is known.
         scenarios: of the shop.
         by_scenario: the predictions of those that are asked for.
         worth: `worth_to_anybody`.
         room: what shelves are filled from.
         maker: makes rows.
+        whose: what the log calls these users.
+        workers: how many threads serve (0: one a core).
     """
     from training.workers import torch_workers
 
@@ -62,15 +64,24 @@ def serve(
 
     size = max(1, min(BLOCK, _BLOCK_CELLS // max(1, len(room.exclusions.blocked))))
     told, blocks, log = started, list(pairwise([*range(0, users, size), users])), get_logger("recommend")
-    with torch_workers() as pool:
-        every = in_order(pool, of_block, blocks, _AHEAD * cores())
+    with torch_workers(workers) as pool:
+        every = in_order(pool, of_block, blocks, _AHEAD * (workers or cores()))
         for (_, end), served in zip(blocks, every, strict=True):
-            for name, rows in served:
-                yield name, None, rows
+            yield from served
             if time.monotonic() - told > _LOG_SECONDS:
                 told = time.monotonic()
-                log.info("%d of %d users with a history are served", end, users)
-    log.info("%s", _summary(users * len(by_scenario), time.monotonic() - started, watch))
+                log.info("%s: %d of %d users with a history are served", whose, end, users)
+    log.info("%s: %s", whose, _summary(users * len(by_scenario), time.monotonic() - started, watch))
+
+
+def serve_strangers(
+    strangers: Iterable[int],
+    scenarios: dict[str, Scenario],
+    by_scenario: dict[str, Predict],
+    room: Stockroom,
+    maker: RowMaker,
+) -> Iterator[tuple[str, int, pa.Table]]:
+    """Yield scenario, user number and rows of each of those of whom no more than a segment is known."""
     for name, predict in by_scenario.items():
         for number in strangers:
             yield name, number, maker.rows(name, fill_shelves(np.array([number]), name, scenarios[name], room, predict))

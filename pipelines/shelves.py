@@ -48,12 +48,13 @@ class Exclusions:
 
 @dataclass(frozen=True)
 class Stockroom:
-    """What all shelves of a night are filled from; `seed` is what chance hangs on beside the user: the night."""
+    """What shelves are filled from; chance hangs on the night, `seed`, and on `chance`, a number of each user [users]."""
 
     lists: CandidateLists
     exclusions: Exclusions
     groups: Groups
     seed: str
+    chance: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def fill_shelves(
         wanted = preferred(seen, items, length, scenario.rerank, room.groups)
         best = _top(wanted, items, max(PRESELECTED_LEAST, PRESELECTED * length))
         if scenario.rerank.explore:
-            draws, drawn = _draw(users, name, scenario, room, allowed, generators, best)
+            draws, drawn = _draw(users, name, scenario, room, items, allowed, generators, best)
             best = np.concatenate([best, drawn], axis=1)
         items, generators, because, allowed = (
             np.take_along_axis(a, best, 1) for a in (items, generators, because, allowed)
@@ -196,6 +197,7 @@ def _draw(
     name: str,
     scenario: Scenario,
     room: Stockroom,
+    items: np.ndarray,
     allowed: np.ndarray,
     generators: np.ndarray,
     best: np.ndarray,
@@ -207,7 +209,8 @@ def _draw(
     is_pool = allowed & (generators == GENERATOR_ORDER.index("fresh"))
     np.put_along_axis(is_pool, best, False, axis=1)
     columns = np.flatnonzero(is_pool.any(axis=0))
-    draws = explore(users, is_pool[:, columns], scenario.top_n, scenario.rerank.explore, f"{room.seed}/{name}")
+    seed, share = f"{room.seed}/{name}", scenario.rerank.explore
+    draws = explore(room.chance[users], items[:, columns], is_pool[:, columns], scenario.top_n, share, seed)
     most = int(np.minimum(draws.given.sum(axis=1), draws.size).max(initial=0))
     order_in_scored = np.broadcast_to(best.shape[1] + np.arange(most), (len(users), most))
     return Exploration(draws.given, order_in_scored, draws.size), columns[draws.order[:, :most]]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -60,13 +61,14 @@ class Night:
 
 @dataclass
 class StageResult:
-    """What a stage did, in rows; `inputs` names the tables that it read."""
+    """What a stage did, in rows; `inputs` names the tables that it read, `helpers` the rows of stage_runs of who helped."""
 
     rows_in: int = 0
     rows_out: int = 0
     rows_quarantined: int = 0
     inputs: list[str] = field(default_factory=list)
     message: str = ""
+    helpers: list[dict[str, Any]] = field(default_factory=list)
 
 
 @contextmanager
@@ -159,4 +161,4 @@ def _record(night: Night, name: str, status: str, started: float, memory: PeakMe
         "inputs": json.dumps(inputs),
         "message": result.message,
     }
-    night.warehouse.append("stage_runs", [row])
+    night.warehouse.append("stage_runs", [row, *result.helpers])

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow import dataset
 
 from nightshelf.errors import EngineError, InputError
 from nightshelf.parallel import in_parallel
@@ -17,8 +18,8 @@ Files = Sequence[str | Path]
 Result = TypeVar("Result")
 
 
-def read_columns(table: str, files: Files, columns: list[str]) -> pa.Table:
-    """Read these columns of all files of a table.
+def read_columns(table: str, files: Files, columns: list[str], keep: pc.Expression | None = None) -> pa.Table:
+    """Read these columns of all files of a table: all rows, or those that `keep` holds for.
 
     Raises:
         InputError: there are no files, or a column is missing.
@@ -27,7 +28,10 @@ def read_columns(table: str, files: Files, columns: list[str]) -> pa.Table:
     parts = []
     for file in _some(table, files):
         with _opened(table, file, columns) as reader:
-            parts.append(reader.read(columns=columns))
+            if keep is None:
+                parts.append(reader.read(columns=columns))
+            else:  # row groups without such rows are not read
+                parts.append(dataset.dataset(str(file)).to_table(columns=columns, filter=keep))
     return pa.concat_tables(parts, promote_options="permissive")
 
 

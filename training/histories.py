@@ -70,9 +70,9 @@ def bytes_of_histories(files: Sequence[str | Path], length: int) -> int:
     return count_rows(_TABLE, files) * width
 
 
-def read_histories(files: Sequence[str | Path]) -> pa.Table:
-    """Read the columns of user_sequences that a history is made of."""
-    return read_columns(_TABLE, files, [*_OWNER, *_COLUMNS])
+def read_histories(files: Sequence[str | Path], keep: pc.Expression | None = None) -> pa.Table:
+    """Read the columns of user_sequences that a history is made of: of all rows, or of those that `keep` holds for."""
+    return read_columns(_TABLE, files, [*_OWNER, *_COLUMNS], keep)
 
 
 def padded_histories(table: pa.Table, length: int) -> Histories:

@@ -52,8 +52,9 @@ class ShelfFeatures:
         item_scenario_features: Files,
         user_sequences: Files,
         vocabularies: Files,
+        keep: pc.Expression | None = None,
     ) -> "ShelfFeatures":
-        """Read the partitions `as_of_date` of the five tables.
+        """Read the partitions `as_of_date` of the five tables: of all users, or of those that `keep` holds for, be they none.
 
         Raises:
             InputError: a table has no rows of that date, lacks a column, or holds a value that is not finite.
@@ -62,12 +63,12 @@ class ShelfFeatures:
         user_names, item_names = field_names(shop)
         user_columns, item_columns = [f.name for f in user_dense(shop)], [f.name for f in item_dense(shop)]
         pair_columns = [f.name for f in item_scenario_dense(shop)]
-        users = _partition("user_features", user_features, ["user_key", *user_names, *user_columns], as_of_date)
+        users = _partition("user_features", user_features, ["user_key", *user_names, *user_columns], as_of_date, keep)
         items = _partition("item_features", item_features, ["item_id", *item_names, *item_columns], as_of_date)
         pairs = _partition(
             "item_scenario_features", item_scenario_features, ["scenario", "item_id", *pair_columns], as_of_date
         )
-        histories = padded_histories(_of_date(read_histories(user_sequences), as_of_date), SEQUENCE_LENGTH)
+        histories = padded_histories(_of_date(read_histories(user_sequences, keep), as_of_date), SEQUENCE_LENGTH)
         item_ids, user_keys = items["item_id"].combine_chunks(), users["user_key"].combine_chunks()
         day = np.full(len(user_keys), (as_of_date - dt.date(1970, 1, 1)).days)
         return cls(
@@ -111,9 +112,11 @@ class ShelfFeatures:
         return _places(item_ids, self.item_ids)
 
 
-def _partition(table: str, files: Files, columns: list[str], as_of_date: dt.date) -> pa.Table:
-    rows = _of_date(read_columns(table, files, ["as_of_date", *columns]), as_of_date)
-    if not rows.num_rows:
+def _partition(
+    table: str, files: Files, columns: list[str], as_of_date: dt.date, keep: pc.Expression | None = None
+) -> pa.Table:
+    rows = _of_date(read_columns(table, files, ["as_of_date", *columns], keep), as_of_date)
+    if not rows.num_rows and keep is None:
         raise InputError(f"table {table}: no rows of {as_of_date}; run the features stage for that night first")
     return rows
 

@@ -61,6 +61,14 @@ def test_the_conf_reaches_the_command(command: Path) -> None:
     assert arguments(command) == expected
 
 
+def test_a_share_of_the_shelves_is_one_command(command: Path) -> None:
+    from pipelines.airflow_stage import ShelvesOperator
+
+    ShelvesOperator(task_id="shelves", share="2/3").execute(context({"scenarios": ["search"]}))
+    told = ["shelves", "2/3", "--shop", SHOP, "--as-of-date", "2026-02-14", "--scenario", "search"]
+    assert arguments(command) == told
+
+
 @pytest.mark.parametrize(
     ("run", "day"),
     [

@@ -53,6 +53,27 @@ def test_the_tasks_are_the_stages_in_their_order(dag: Any) -> None:
     assert all(len(task.downstream_task_ids) <= 1 for task in dag.tasks)
 
 
+def test_a_shop_may_have_its_users_served_by_mapped_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    from nightshelf.config import Serving
+    from pipelines import airflow_stage
+
+    file, shop = airflow_stage.scheduled_shop()
+    wide = shop.model_copy(update={"serving": Serving(tasks=3)})
+    monkeypatch.setattr(airflow_stage, "scheduled_shop", lambda: (file, wide))
+    bag = DagBag(dag_folder=str(ROOT / "dags/nightly_recommendations.py"))
+    assert bag.import_errors == {}
+    tasks = bag.dags["nightly_recommendations"].topological_sort()
+    stages = stages_of_a_night()
+    place = stages.index("recommend")
+    assert [task.task_id for task in tasks] == [*stages[:place], "shelves", *stages[place:]]
+    mapped = tasks[place]
+    assert mapped.is_mapped
+    assert mapped.expand_input.value == {"share": ["1/3", "2/3", "3/3"]}
+    assert (mapped.retries, mapped.owner, "When red:" in mapped.doc_md) == (2, "nightshelf", True)
+
+
 def test_every_task_can_be_left_alone_at_night(dag: Any) -> None:
     for task in dag.tasks:
         assert task.retries == 2, task.task_id

@@ -15,14 +15,16 @@ import pandas as pd
 import pytest
 
 from benchmarks.sql_features import TABLES, make_tables
-from nightshelf.config import Shop, load_shop
-from nightshelf.errors import GateError, InputError
+from nightshelf.config import Rerank, Serving, Shop, load_shop
+from nightshelf.errors import EngineError, GateError, InputError
 from nightshelf.exports import ParquetDrop
 from nightshelf.lineage import MADE, RAW
-from nightshelf.paths import report_file, truth_dir, views_file
+from nightshelf.paths import report_file, shelf_parts_dir, truth_dir, views_file
 from pipelines.anchor_lifts import read_shown
 from pipelines.night import run_night
 from pipelines.publish import content_hash
+from pipelines.serve_parts import serve_share
+from pipelines.shelf_rows import RowMaker
 from pipelines.sql import connect
 from pipelines.stage import STAGES, Night, run_stage
 from pipelines.warehouse import Warehouse
@@ -401,3 +403,68 @@ def test_a_night_without_a_champion_shows_what_is_popular(shop: Shop) -> None:
     assert ask(shop, f"SELECT DISTINCT model_version {shelves}") == [("popularity",)]
     assert ask(shop, f"SELECT count(DISTINCT scenario) {shelves}") == [(len(shop.scenarios),)]
     assert ask(shop, f"SELECT count(*) {shelves} AND NOT (score > 0 AND p_click > 0 AND p_spend >= 0)") == [(0,)]
+
+
+SHELVES = f"""SELECT scenario, user_key, rank, item_id, source, reason, placed_by, propensity, score FROM shelf_drafts
+             WHERE as_of_date = DATE '{NIGHT}' ORDER BY scenario, user_key, rank"""
+
+
+def serving(shop: Shop, explore: float = 0.2, **serving: object) -> Shop:
+    """Return the shop with a rule that draws by chance, served in some way."""
+    rule = {"rerank": Rerank(explore=explore, diversity=0.1, repeats=0.2)}
+    scenarios = {name: scenario.model_copy(update=rule) for name, scenario in shop.scenarios.items()}
+    return shop.model_copy(update={"scenarios": scenarios, "serving": Serving(**serving)})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("engine", ["process", "spark"])
+def test_the_shelves_are_the_same_however_the_users_are_served(shop: Shop, engine: str) -> None:
+    run_stage("recommend", serving(shop), NIGHT)
+    whole = ask(shop, SHELVES)
+    assert {row[6] for row in whole} == {"score", "rules", "explore"}
+    run_stage("recommend", serving(shop, users_at_once=317, engine=engine), NIGHT)
+    parts = ask(shop, SHELVES)
+    assert [row[:-1] for row in parts] == [row[:-1] for row in whole]
+    assert np.allclose([row[-1] for row in parts], [row[-1] for row in whole], rtol=0, atol=2e-6)
+    assert list(shelf_parts_dir(shop).glob("*")) == []
+
+
+def test_parts_that_others_made_are_taken_over_if_they_are_of_the_same_plan(shop: Shop) -> None:
+    few = serving(shop, users_at_once=317)
+    run_stage("recommend", few, NIGHT)
+    alone = ask(shop, SHELVES)
+    serve_share(few, NIGHT, "2/2")
+    serve_share(serving(shop, 0.3, users_at_once=317), NIGHT, "1/2")  # another rule: of no use
+    found = run_stage("recommend", few, NIGHT)
+    of_night = f"as_of_date = DATE '{NIGHT}'"
+    makers = f"SELECT DISTINCT regexp_extract(run_id, '-([a-z]+)-[0-9a-f]+$', 1) FROM shelf_drafts WHERE {of_night} ORDER BY 1"
+    assert ask(shop, makers) == [("recommend",), ("shelves",)]
+    assert re.search(r"; [12] of [2-4] parts were there", found.message), found.message
+    assert ask(shop, SHELVES) == alone
+    told = ask(shop, "SELECT DISTINCT run_id FROM shelf_drafts ANTI JOIN stage_runs USING (run_id) WHERE " + of_night)
+    assert told == []
+    ((rows, said),) = ask(shop, "SELECT rows_out, message FROM stage_runs WHERE stage = 'shelves'")
+    assert rows > 0
+    assert "parts of the shelves" in said
+    assert list(shelf_parts_dir(shop).glob("*")) == []
+
+
+def test_a_share_that_is_none_is_refused(shop: Shop) -> None:
+    for share in ("0/2", "3/2", "2", "a/b", "1/0"):
+        with pytest.raises(InputError, match="which one of how many"):
+            serve_share(shop, NIGHT, share)
+    with pytest.raises(InputError, match=r"no candidates of 2026-03-01; run `nightshelf stage features`"):
+        serve_share(shop, dt.date(2026, 3, 1), "1/2")
+
+
+def test_a_part_is_there_as_a_whole_or_not_at_all(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = serving(shop)
+
+    def breaks(*_: object) -> object:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowMaker, "rows", breaks)
+        with pytest.raises(EngineError, match="No space left"):
+            run_stage("recommend", whole, NIGHT)
+    assert list(shelf_parts_dir(shop).glob("*/*")) == []
+    run_stage("recommend", whole, NIGHT)

@@ -1,6 +1,7 @@
 """Users without a history: who is in which segment, and that a segment is ranked as a user with these attributes alone."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipelines import segments
@@ -18,7 +19,7 @@ def peopled(night, publish):
 
 
 def test_a_segment_has_who_shares_its_attributes(peopled):
-    found = segments_of(peopled, ["f", "nobody"])
+    found = segments_of(peopled, pa.array(["f", "nobody"]))
     assert found.fields.tolist() == [[17], [18]]
     assert found.members == [["a", "d"], ["b"]]
     assert found.others == ["c", "e"]  # of whom nothing is told, or nothing that the vocabulary knows
@@ -26,12 +27,12 @@ def test_a_segment_has_who_shares_its_attributes(peopled):
 
 def test_rare_segments_are_left_to_the_unknown_user(peopled, monkeypatch):
     monkeypatch.setattr(segments, "MOST_SEGMENTS", 1)
-    found = segments_of(peopled, [])
+    found = segments_of(peopled, pa.array([], pa.string()))
     assert (found.fields.tolist(), found.members, found.others) == ([[17]], [["a", "d", "f"]], ["b", "c", "e"])
 
 
 def test_where_everybody_is_known_there_is_none(peopled):
-    found = segments_of(peopled, list(USERS))
+    found = segments_of(peopled, pa.array(list(USERS)))
     assert (found.members, found.others, found.fields.size) == ([], [], 0)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nightshelf.config import Scenario
 from pipelines.candidate_lists import GENERATOR_ORDER, pack_candidates
-from pipelines.rerank import Groups
+from pipelines.rerank import Groups, chance_of
 from pipelines.shelves import Exclusions, Stockroom, fill_shelves, first_look, reason_texts, worth_to_anybody
 
 USERS, ITEMS = [f"u{n}" for n in range(6)], [f"i{n:02}" for n in range(30)]
@@ -35,7 +35,13 @@ def stockroom(lists, out_of_stock=(), bought=(), blocked=(), items=30):  # type:
     pairs = np.array(sorted(user * items + item for user, item in bought), np.int64)
     names = ("category_1", "category_2", "category_3", "brand")
     groups = Groups({name: np.arange(items, dtype=np.int32) for name in names})
-    return Stockroom(lists, Exclusions(stock, {"purchased_30d": pairs}, barred), groups, "2026-02-05")
+    return Stockroom(
+        lists,
+        Exclusions(stock, {"purchased_30d": pairs}, barred),
+        groups,
+        "2026-02-05",
+        np.arange(6000, dtype=np.uint64),
+    )
 
 
 def test_candidates_come_in_parts_of_any_size() -> None:
@@ -251,7 +257,7 @@ def explored(users: int, block: int, share: float = 0.3, seed: str = "2026-02-05
     keys = [f"u{n}" for n in range(users)]
     rows = [("*", "*", item, "popular" if n < 60 else "fresh", 1.0) for n, item in enumerate(items)]
     room = stockroom(pack_candidates([candidate_table(rows)], keys, items), items=70)
-    room = Stockroom(room.lists, room.exclusions, room.groups, seed)
+    room = Stockroom(room.lists, room.exclusions, room.groups, seed, chance_of(keys))
     scenario = Scenario(top_n=5, utility={"click": 1}, rerank={"explore": share})
 
     def predict(users, items):  # type: ignore[no-untyped-def]

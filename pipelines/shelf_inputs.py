@@ -1,0 +1,71 @@
+"""What the shelves of a shard of users are filled from, as the plan's files have it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import dataset
+
+from pipelines.candidate_lists import CANDIDATE_COLUMNS, CANDIDATE_TABLES, EVERYBODY
+from pipelines.rerank import Groups
+from pipelines.shelf_plan import ShelfPlan
+from pipelines.shelf_rows import Catalogue
+from pipelines.shelves import Exclusions
+from pipelines.user_shards import UserShard
+
+_CANDIDATES_AT_ONCE = 1 << 20
+
+
+def read_catalogue(plan: ShelfPlan) -> Catalogue:
+    """Return the night's items."""
+    attributes = [f"attribute_{name}" for name in (plan.shop.items.attributes if plan.shop.items else [])]
+    grouped = ("category_1", "category_2", "category_3", "brand", *attributes)
+    items = plan.read("items", ("item_id", "title", "stock", *grouped)).sort_by("item_id")
+    ids = items["item_id"].to_pylist()
+    titles = {item: title for item, title in zip(ids, items["title"].to_pylist(), strict=True) if title}
+    out_of_stock = pc.fill_null(pc.equal(items["stock"], 0), False).to_numpy().astype(bool)
+    encoded = {name: items[name].combine_chunks().dictionary_encode() for name in grouped}
+    codes = {name: pc.fill_null(column.indices, -1).to_numpy(zero_copy_only=False) for name, column in encoded.items()}
+    groups = Groups(
+        {name: column.astype(np.int32) for name, column in codes.items()},
+        {name: column.dictionary.to_pylist() for name, column in encoded.items()},
+    )
+    return Catalogue(items, ids, pa.array(ids, pa.string()), titles, out_of_stock, groups)
+
+
+def read_candidates(plan: ShelfPlan, shard: UserShard) -> Iterator[pa.Table]:
+    """Yield the candidates of these users and of everybody, a part at a time: memory never holds all of their texts at once."""
+    wanted = shard.users | (pc.field("user_key") == EVERYBODY)
+    for table in CANDIDATE_TABLES:
+        for file in plan.files[table]:
+            some = dataset.dataset(file).scanner(
+                columns=list(CANDIDATE_COLUMNS), filter=wanted, batch_size=_CANDIDATES_AT_ONCE, batch_readahead=1
+            )
+            for batch in some.to_batches():
+                yield pa.Table.from_batches([batch])
+
+
+def read_exclusions(plan: ShelfPlan, shard: UserShard, user_keys: list[str], catalogue: Catalogue) -> Exclusions:
+    """Return what must not be shown: to anybody, and to these users for what they did.
+
+    Args:
+        plan: names the files.
+        shard: whose acts are read.
+        user_keys: its users, in the order of their numbers.
+        catalogue: the items.
+    """
+    blocked = np.array([item in plan.blocked for item in catalogue.item_ids], bool)
+    users, found = pa.array(user_keys, pa.string()), {}
+    for rule, (event, files) in plan.acted.items():
+        if not files:
+            continue
+        # A dataset drops rows of other types and users as it reads them, a part of a file at a time
+        is_wanted = (dataset.field("event_type") == event) & shard.users
+        acted = dataset.dataset(list(files)).to_table(columns=["user_key", "item_id"], filter=is_wanted)
+        numbers = [pc.index_in(acted["user_key"], users), pc.index_in(acted["item_id"], catalogue.keys)]
+        pairs = pa.table(numbers, names=["user", "item"]).drop_null()
+        found[rule] = np.unique(
+            pairs["user"].to_numpy().astype(np.int64) * len(catalogue.item_ids) + pairs["item"].to_numpy()
+        )
+    return Exclusions(catalogue.out_of_stock, found, blocked)

@@ -1,0 +1,129 @@
+"""All that the shelves of users are made of, known before the first of them is made.
+
+Whoever has the plan makes the same rows, in whatever process, on whatever machine that reads the shop's home: it names the files,
+and the files of published tables never change.
+"""
+
+import datetime as dt
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import dataset
+
+from nightshelf.blocked import blocked_items
+from nightshelf.config import Shop
+from nightshelf.dates import days_back
+from nightshelf.errors import InputError
+from nightshelf.exclusions import acted_on
+from nightshelf.logs import get_logger
+from nightshelf.paths import artifact_dir, shelf_parts_dir, tracking_uri
+from pipelines.candidate_lists import CANDIDATE_TABLES
+from pipelines.code_version import code_version
+from pipelines.models import champion_of, registered_name
+from pipelines.stage import Night
+from pipelines.user_shards import UserShard, user_shards
+
+POPULARITY = "popularity"
+FEATURE_TABLES = ("user_features", "item_features", "item_scenario_features", "user_sequences", "vocabularies")
+
+
+@dataclass(frozen=True)
+class ShelfPlan:
+    """The shelves of users of one night.
+
+    scenarios: those whose shelves are made. version: the champion, None while there is none. model: its folder, wherever that
+    lies. files: table → the files of the night. acted: rule → event type, and the files of `events` that tell who did it.
+    blocked: items. shards: of the users. code: the version of the code.
+    """
+
+    shop: Shop
+    as_of_date: dt.date
+    scenarios: tuple[str, ...]
+    version: str | None
+    model: Path | None
+    files: dict[str, tuple[str, ...]]
+    acted: dict[str, tuple[str, tuple[str, ...]]]
+    blocked: frozenset[str]
+    shards: tuple[UserShard, ...]
+    code: str = field(default_factory=code_version)
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the plan's parts; a plan that differs in anything has another one."""
+        rules = [
+            {name: rule.model_dump(mode="json") for name, rule in of.items()}
+            for of in (self.shop.scenarios, self.shop.tasks)
+        ]
+        told = [
+            rules,
+            self.scenarios,
+            self.version,
+            self.files,
+            self.acted,
+            sorted(self.blocked),
+            self.shards,
+            self.code,
+        ]
+        name = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+        return shelf_parts_dir(self.shop) / f"{self.as_of_date}-{name}"
+
+    @property
+    def model_version(self) -> str:
+        """Return what rows tell of who ranked them."""
+        return self.version or POPULARITY
+
+    def part(self, number: int) -> Path:
+        """Return the folder of the finished shelves of a shard."""
+        return self.folder / f"{number:05}"
+
+    def missing(self) -> list[int]:
+        """Return the shards whose shelves nobody has finished."""
+        return [number for number in range(len(self.shards)) if not self.part(number).exists()]
+
+    def read(self, table: str, columns: tuple[str, ...]) -> pa.Table:
+        """Return columns of a table of the night, small enough to be held as a whole."""
+        return dataset.dataset(list(self.files[table])).to_table(columns=list(columns))
+
+
+def plan_shelves(night: Night) -> ShelfPlan:
+    """Return the plan of a night's shelves as things stand: its champion, its files.
+
+    Raises:
+        InputError: candidates or features are missing, or the file of blocked items is.
+        EngineError: the registry cannot be read.
+    """
+    from training.artifact import SERVING
+    from training.tracking import download, ensure_tracker
+
+    shop, day = night.shop, night.as_of_date
+    tables = (*CANDIDATE_TABLES, *FEATURE_TABLES, "items")
+    files = {table: tuple(night.warehouse.files(table, [day])) for table in tables}
+    if not any(files[table] for table in CANDIDATE_TABLES):
+        raise InputError(f"there are no candidates of {day}; run `nightshelf stage features` first")
+    if not files["user_features"]:
+        raise InputError(f"table user_features: no rows of {day}; run the features stage for that night first")
+    ensure_tracker(tracking_uri(shop), artifact_dir(shop))
+    version = champion_of(night)
+    if version is None:
+        get_logger("recommend").warning(
+            "no version has passed the gate yet: the shelves show what is popular in the scenario and near to the user"
+        )
+    keys = dataset.dataset(list(files["user_features"])).to_table(columns=["user_key"])["user_key"].combine_chunks()
+    rules = {rule for scenario in shop.scenarios.values() for rule in scenario.exclude}
+    acted = {rule: found for rule in sorted(rules) if (found := acted_on(rule))}
+    return ShelfPlan(
+        shop=shop,
+        as_of_date=day,
+        scenarios=night.scenarios or tuple(shop.scenarios),
+        version=version,
+        model=download(registered_name(night), version) / SERVING if version is not None else None,
+        files=files,
+        acted={
+            rule: (event, tuple(night.warehouse.files("events", days_back(day, days))))
+            for rule, (event, days) in acted.items()
+        },
+        blocked=frozenset(blocked_items(shop)),
+        shards=user_shards(keys, shop.serving.users_at_once),
+    )
