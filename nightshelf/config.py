@@ -101,15 +101,22 @@ class Rerank(Strict):
 class Scenario(Strict):
     """A surface with its shelf: how long, what it is ranked by, what it must not show, what else orders it.
 
-    anchor: the act (`viewed`, `cart` …) that makes an item an anchor; with it, each item of the catalogue gets a shelf for
-    whoever did that with it last, beside the shelves of users.
+    utility: task → what an outcome is worth. rank_by: the weights of the tasks' predictions, where other ones rank better than
+    the worth does (`nightshelf weights` looks for them). anchor: the act (`viewed`, `cart` …) that makes an item an anchor;
+    with it, each item of the catalogue gets a shelf for whoever did that with it last, beside the shelves of users.
     """
 
     top_n: int = Field(20, ge=1, le=1000)
     utility: dict[str, float]
+    rank_by: dict[str, float] = Field({})
     exclude: list[str] = Field([])
     rerank: Rerank = Rerank()
     anchor: Name | None = None
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Return the weights that shelves are ranked by."""
+        return self.rank_by or self.utility
 
     @field_validator("exclude")
     @classmethod
@@ -340,10 +347,11 @@ class Shop(Strict):
                     f"tasks.{name}.given = {task.given!r} is no other task; known: {', '.join(self.tasks)}"
                 )
         for name, scenario in self.scenarios.items():
-            for task_name in scenario.utility:
-                if task_name not in self.tasks:
-                    known = ", ".join(self.tasks)
-                    raise ValueError(f"scenarios.{name}.utility: {task_name!r} is no task; known: {known}")
+            for key, weights in (("utility", scenario.utility), ("rank_by", scenario.rank_by)):
+                for task_name in weights:
+                    if task_name not in self.tasks:
+                        known = ", ".join(self.tasks)
+                        raise ValueError(f"scenarios.{name}.{key}: {task_name!r} is no task; known: {known}")
             for rule in scenario.exclude:
                 acted = acted_on(rule)
                 if acted and acted[0] not in self.event_types:

@@ -245,7 +245,7 @@ def _places(score: np.ndarray, items: np.ndarray) -> np.ndarray:
 
 
 def _utility(scenario: Scenario, predictions: dict[str, np.ndarray]) -> np.ndarray:
-    return np.asarray(sum(weight * predictions[task].astype(np.float64) for task, weight in scenario.utility.items()))
+    return np.asarray(sum(weight * predictions[task].astype(np.float64) for task, weight in scenario.weights.items()))
 
 
 def _candidates(

@@ -86,7 +86,7 @@ def explain(shop: Shop, user: str, scenario: str, as_of_date: str = "", against:
         look.user,
         day,
         places[0]["model_version"],
-        shop.scenarios[scenario].utility,
+        shop.scenarios[scenario].weights,
         places,
         look.proposed(day),
         look.excluded(day),
@@ -134,7 +134,7 @@ class _Look:
 
     def places(self, day: dt.date) -> list[Row]:
         """Return the places: item, predictions, what each adds to the score, who proposed it and who placed it, reason."""
-        weights = self.shop.scenarios[self.scenario].utility
+        weights = self.shop.scenarios[self.scenario].weights
         predictions = ", ".join(f'p_{task} AS "{task}"' for task in self.shop.tasks)
         parts = ", ".join(f'round({weight!r} * p_{task}, 6) AS "from_{task}"' for task, weight in weights.items())
         return self.ask(

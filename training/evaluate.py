@@ -119,6 +119,17 @@ def gauc_by_user(
     return found
 
 
+def predict_test_days(folder: Path, shop: Shop, inputs: TrainingInputs) -> tuple[Examples, np.ndarray]:
+    """Return the test rows and what a model predicts of each task, as if all stood first [n, tasks].
+
+    Raises:
+        InputError: there are no test rows.
+        EngineError: the folder holds no sound model.
+    """
+    examples = _test(shop, inputs)
+    return examples, _predictions(load_model(folder), examples)[0]
+
+
 def _by_user(
     examples: Examples, shop: Shop, place: int, predictions: list[tuple[np.ndarray, np.ndarray]], users: int
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:

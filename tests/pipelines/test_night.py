@@ -28,6 +28,7 @@ from pipelines.shelf_rows import RowMaker
 from pipelines.sql import connect
 from pipelines.stage import STAGES, Night, run_stage
 from pipelines.warehouse import Warehouse
+from pipelines.weights import find_weights
 from simulation.simulate import simulate_shop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -468,3 +469,32 @@ def test_a_part_is_there_as_a_whole_or_not_at_all(shop: Shop, monkeypatch: pytes
             run_stage("recommend", whole, NIGHT)
     assert list(shelf_parts_dir(shop).glob("*/*")) == []
     run_stage("recommend", whole, NIGHT)
+
+
+def test_weights_are_looked_for_and_nothing_is_changed(shop: Shop) -> None:
+    with pytest.raises(InputError, match="'search': 2026-02-13 knows all of click, cart, purchase of no impression"):
+        find_weights(shop, NIGHT, ("search", "home_feed"))  # five days of logs, and three in which one may still buy
+    worth = {"click": 1.0, "cart": 3.0}
+    early = {name: scenario.model_copy(update={"utility": worth}) for name, scenario in shop.scenarios.items()}
+    found = find_weights(shop.model_copy(update={"scenarios": early}), NIGHT, ("search", "home_feed"))
+    assert [row["scenario"] for row in found] == ["search", "home_feed"]
+    for row in found:
+        assert set(row["weights"]) == {"click", "cart"}  # type: ignore[call-overload]
+        assert 0 < row["now"] < 1  # type: ignore[operator]
+        assert row["found"] - row["now"] == pytest.approx(row["gain"])  # type: ignore[operator]
+        assert row["lower"] <= row["gain"] <= row["upper"]  # type: ignore[operator]
+    with pytest.raises(InputError, match="'kiosk' is unknown"):
+        find_weights(shop, NIGHT, ("kiosk",))
+    with pytest.raises(InputError, match="2026-03-01"):
+        find_weights(shop, dt.date(2026, 3, 1), ())
+
+
+def test_a_shelf_is_ranked_by_other_weights_where_the_shop_file_has_them(shop: Shop) -> None:
+    by_clicks = shop.scenarios["search"].model_copy(update={"rank_by": {"click": 2}})
+    other = shop.model_copy(update={"scenarios": {**shop.scenarios, "search": by_clicks}})
+    run_stage("recommend", other, NIGHT, scenarios=("search",))
+    wrong = f"""SELECT count(*) FROM shelf_drafts WHERE scenario = 'search' AND as_of_date = DATE '{NIGHT}'
+                AND abs(score - 2 * p_click) > 2e-6"""
+    assert ask(shop, wrong) == [(0,)]
+    run_stage("recommend", shop, NIGHT)
+    assert ask(shop, wrong)[0][0] > 0
