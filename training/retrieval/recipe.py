@@ -7,7 +7,13 @@ from pydantic import Field, model_validator
 
 from nightshelf.yamlfile import Strict, load_model
 from training.backbone_sizes import Width
-from training.recipe import BlockSizes, LearningRates
+from training.recipe import BlockSizes, LearningRates, Rate
+
+
+class RetrievalRates(LearningRates):
+    """Beside those of dense weights and of the embedding table the rate of the trend's weights."""
+
+    trend: Rate = 0.001
 
 
 class RetrievalRecipe(Strict):
@@ -22,13 +28,14 @@ class RetrievalRecipe(Strict):
     history_length: int = Field(50, ge=1, le=500)
     horizon_days: float = Field(7.0, gt=0, le=400)
     trend_half_lives_days: list[Annotated[float, Field(gt=0, le=1000)]] = Field([0.5, 3.0, 14.0], max_length=6)
+    trends_per_day: int = Field(1, ge=1, le=96)
     half_life_days: float = Field(7.0, gt=0, le=10_000)
     users_per_batch: int = Field(256, ge=1, le=100_000)
     positions_per_user: int = Field(8, ge=1, le=500)
     negatives: int = Field(1024, ge=1, le=1_000_000)
     epochs: int = Field(8, ge=1, le=1000)
     dropout: float = Field(0.1, ge=0, lt=1)
-    learning_rate: LearningRates = LearningRates(dense=0.001, embedding=0.05)
+    learning_rate: RetrievalRates = RetrievalRates(dense=0.001, embedding=0.05)
     weight_decay: float = Field(0.01, ge=0, le=1)
     candidates: int = Field(100, ge=1, le=10_000)
     least_recall: float = Field(1.0, ge=0.5, le=1)

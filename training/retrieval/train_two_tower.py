@@ -14,7 +14,7 @@ from training.retrieval.catalogue import Catalogue
 from training.retrieval.journeys import DAY_SECONDS, Journeys
 from training.retrieval.recipe import RetrievalRecipe
 from training.retrieval.targets import Targets, draw_targets
-from training.retrieval.trends import trends
+from training.retrieval.trends import trend_moments, trends
 from training.retrieval.two_tower import TwoTower, sampled_softmax
 
 _TABLE = "fields.table.weight"
@@ -53,7 +53,8 @@ def train_two_tower(
     """
     device, log = training_device(), get_logger("retrieve")
     fields = torch.from_numpy(catalogue.fields).to(device)
-    trend = trends(journeys, len(fields), midnights, recipe.trend_half_lives_days)
+    moments = trend_moments(midnights, recipe.trends_per_day)
+    trend = trends(journeys, len(fields), moments, recipe.trend_half_lives_days)
     ages = (midnights[-1] - journeys.seconds) / DAY_SECONDS
     weights = worth[journeys.event] * 0.5 ** (ages.clip(min=0) / recipe.half_life_days)
     generator = np.random.default_rng(recipe.seed)
@@ -61,9 +62,10 @@ def train_two_tower(
         torch.manual_seed(recipe.seed)
         model = TwoTower(recipe, catalogue.sizes, len(worth) - 1, scenarios).to(device)
         optimizers = _optimizers(model, recipe)
+        clipped = [weight for name, weight in model.named_parameters() if name != _TABLE]
         for number in range(recipe.epochs):
             started, total = time.monotonic(), 0.0
-            epoch = _Epoch.draw(recipe, journeys, weights, trend, midnights, generator)
+            epoch = _Epoch.draw(recipe, journeys, weights, trend, moments, generator)
             if not len(epoch.targets.source):
                 log.warning("no user turned to a second item: there is nothing to learn")
                 break
@@ -75,7 +77,7 @@ def train_two_tower(
                     optimizer.zero_grad(set_to_none=True)
                 loss = epoch.loss(model, fields, users, recipe.negatives, generator)
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(optimizers[0][0].param_groups[0]["params"], _LARGEST_GRADIENT)
+                torch.nn.utils.clip_grad_norm_(clipped, _LARGEST_GRADIENT)
                 for optimizer, _ in optimizers:
                     optimizer.step()
                 total += loss.item()
@@ -88,11 +90,19 @@ def train_two_tower(
 
 
 def _optimizers(model: TwoTower, recipe: RetrievalRecipe) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Return who moves the dense weights and who the embedding table, each with its learning rate."""
+    """Return who moves the dense weights, the trend's and the embedding table, each with its learning rate.
+
+    The trend's few weights may have further to go than a dense weight gets in an epoch; what they do not say by then, the
+    items' own embeddings learn by heart.
+    """
     named, rates = dict(model.named_parameters()), recipe.learning_rate
-    table = named.pop(_TABLE)
-    dense = torch.optim.AdamW(named.values(), lr=rates.dense, weight_decay=recipe.weight_decay)
-    return [(dense, rates.dense), (RowwiseAdagrad(table, rates.embedding, 0.0), rates.embedding)]
+    table, trend = named.pop(_TABLE), named.pop("trend")
+    dense, of_trend = (
+        torch.optim.AdamW(weights, lr=rate, weight_decay=recipe.weight_decay)
+        for weights, rate in ((named.values(), rates.dense), ([trend], rates.trend))
+    )
+    of_table = RowwiseAdagrad(table, rates.embedding, 0.0)
+    return [(dense, rates.dense), (of_trend, rates.trend), (of_table, rates.embedding)]
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,7 @@ class _Epoch:
     """The pairs of an epoch.
 
     starts: [U + 1], where the pairs of each user begin. share: [I], of the targets that are on an item. weights: [n], what an
-    act counts as a target. trend: [midnights, I, half-lives], and night: which midnight came before each target.
+    act counts as a target. trend: [moments, I, half-lives], and moment: which of them came before each target.
     """
 
     journeys: Journeys
@@ -109,7 +119,7 @@ class _Epoch:
     share: np.ndarray
     weights: np.ndarray
     trend: np.ndarray
-    night: np.ndarray
+    moment: np.ndarray
 
     @classmethod
     def draw(
@@ -118,7 +128,7 @@ class _Epoch:
         journeys: Journeys,
         weights: np.ndarray,
         trend: np.ndarray,
-        midnights: np.ndarray,
+        moments: np.ndarray,
         generator: np.random.Generator,
     ) -> "_Epoch":
         """Draw the pairs; the weights then have a mean of 1."""
@@ -128,8 +138,8 @@ class _Epoch:
         share = np.bincount(journeys.item[targets.target], minlength=trend.shape[1]) / max(1, len(targets.target))
         mean = weights[targets.target].mean() if len(targets.target) else 1.0
         starts = np.searchsorted(journeys.user[targets.source], np.arange(len(journeys.starts)))
-        night = np.searchsorted(midnights, journeys.seconds[targets.target], side="right") - 1
-        return cls(journeys, targets, starts, share, weights / mean, trend, night.clip(min=0))
+        moment = np.searchsorted(moments, journeys.seconds[targets.target], side="right") - 1
+        return cls(journeys, targets, starts, share, weights / mean, trend, moment.clip(min=0))
 
     def batches(self, size: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
         """Yield users with a target, in a random order in which those of a batch have windows of like length."""
@@ -169,8 +179,8 @@ class _Epoch:
         column = states.shape[1] - (self.targets.windows[journeys.user[source], 1] - source)
         later = on_device(journeys.seconds[target] - journeys.seconds[source])
         logits = model.users(states[on_device(row), on_device(column)], later) @ vectors[where[: len(pool)]].T
-        nights, place = np.unique(self.night[of_batch], return_inverse=True)
-        trend = on_device(self.trend[nights[:, None], pool]) @ model.trend
+        moments, place = np.unique(self.moment[of_batch], return_inverse=True)
+        trend = on_device(self.trend[moments[:, None], pool]) @ model.trend
         losses = sampled_softmax(
             logits + trend[on_device(place)],
             on_device(np.log1p(-missed).astype(np.float32)),

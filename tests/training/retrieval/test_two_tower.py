@@ -11,7 +11,6 @@ from nightshelf.errors import InputError
 from training.retrieval.recipe import RetrievalRecipe, load_retrieval_recipe
 from training.retrieval.retrieve import retrieve_items
 from training.retrieval.train_two_tower import ranges, read_windows, train_two_tower
-from training.retrieval.trends import trends
 from training.retrieval.two_tower import TwoTower, sampled_softmax
 
 ROOT = Path(__file__).parents[3]
@@ -161,17 +160,6 @@ def test_a_recipe_says_what_is_wrong_with_it(tmp_path):
     assert RetrievalRecipe(name="r").candidates == 100
 
 
-def test_trends_are_what_each_night_knew(journeys_of):
-    walked = journeys_of([[0, 1, 0], [2]], days=4)
-    found = trends(walked, 3, MIDNIGHTS, [1.0, 5.0])
-    for number, midnight in enumerate(MIDNIGHTS):
-        for place, half_life in enumerate((1.0, 5.0)):
-            age = (midnight - walked.seconds) / 86_400
-            weight = np.where(age > 0, 0.5 ** (age / half_life), 0)
-            expected = [np.log1p(weight[walked.item == item].sum()) for item in range(3)]
-            np.testing.assert_allclose(found[number, :, place], expected, atol=1e-5)
-
-
 def test_what_rose_of_late_is_proposed(small_recipe, journeys_of, catalogue):
     """Every four days another item of 40 is in fashion, and one act in two is on it; half_life_days says nothing of that."""
     rng = np.random.default_rng(8)
@@ -185,3 +173,19 @@ def test_what_rose_of_late_is_proposed(small_recipe, journeys_of, catalogue):
     proposed = np.concatenate([numbers for _, numbers, _ in retrieve_items(model, recipe, walked, items, MIDNIGHTS)])
     assert (proposed[without] == 34).any(axis=1).mean() > 0.9
     assert (proposed == 30).any(axis=1).mean() < 0.3  # as many acts in all, but long ago
+
+
+def test_what_rises_and_falls_within_hours_takes_trends_of_each_hour(small_recipe, journeys_of, catalogue):
+    """Every six hours another item of 42 is in fashion, so that what a midnight knew is out of fashion on its day."""
+    rng = np.random.default_rng(9)
+    hours = [np.sort(rng.uniform(0, 72, 6)) for _ in range(400)]
+    walks = [np.where(rng.random(6) < 0.5, 30 + of_user.astype(int) // 6, rng.integers(0, 30, 6)) for of_user in hours]
+    seconds = MIDNIGHTS[-4] + 3600 * np.concatenate(hours)
+    walked, items = replace(journeys_of(walks), seconds=seconds), catalogue(42)
+    rates = {"dense": 0.01, "trend": 0.05, "embedding": 0.1}
+    recipe = small_recipe(trend_half_lives_days=[0.04], trends_per_day=24, epochs=10, learning_rate=rates)
+    model = train_two_tower(recipe, walked, items, WORTH, 2, MIDNIGHTS)
+    without = [41 not in walk for walk in walks]
+    proposed = np.concatenate([numbers for _, numbers, _ in retrieve_items(model, recipe, walked, items, MIDNIGHTS)])
+    assert (proposed[without] == 41).any(axis=1).mean() > 0.9
+    assert (proposed == 40).any(axis=1).mean() < 0.3  # .8 and more, and 41 .6, where training knows midnights alone
