@@ -7,7 +7,7 @@ recall@20 = hits / min(20, items afterwards); NDCG@20 with gains of 1.
 
 ours: the two-tower model with the recipe that RECIPES names for the log, trained on its acts as `nightshelf stage retrieve`
 does: the model alone, not the shelves of a night. als, bpr, itemknn: implicit's, in .venv/peers. popularity: users of each
-item, of all that lies before the cut; recent: of its last tenth.
+item, of all that lies before the cut; recent: of its last tenth; latest: of its last hundredth.
 own: the user's own newest items, then recent popularity.
 
   make bench-peers           (or: .venv/jobs/bin/python -m benchmarks.top_n --globo ~/globo/clicks)
@@ -32,9 +32,12 @@ from rich.table import Table
 from pipelines.fetch import fetch
 
 PLACES = 20
-RECIPES = {"movielens": Path("conf/retrieval/two_tower_ratings.yaml"), "globo": Path("conf/retrieval/two_tower.yaml")}
+RECIPES = {
+    "movielens": Path("conf/retrieval/two_tower_ratings.yaml"),
+    "globo": Path("conf/retrieval/two_tower_news.yaml"),
+}
 PEERS = ("als", "bpr", "itemknn")
-_RECENT = 0.1  # of the acts, the newest
+_RECENT, _LATEST = 0.1, 0.01  # of the acts, the newest
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ def measure(log: Log, home: Path, recipe: Path) -> dict[str, dict[str, float]]:
     for who, make in (
         ("popularity", lambda: popular(log, users, 0)),
         ("recent", lambda: popular(log, users, round(len(log.item) * (1 - _RECENT)))),
+        ("latest", lambda: popular(log, users, round(len(log.item) * (1 - _LATEST)))),
         ("own", lambda: own(log, users)),
         ("ours", lambda: two_tower(log, users, recipe)),
         *((peer, lambda peer=peer: _peer(log, users, home, peer)) for peer in PEERS),
