@@ -27,11 +27,13 @@ _QUERY = """
         SELECT count(*) AS count FROM new JOIN old USING (owner, item_id)
     ), known AS (
         SELECT count(*) AS count FROM new WHERE owner IN (SELECT owner FROM old)
+    ), steps AS (  -- scores are rounded: a window over equal ones would go through them again for each
+        SELECT score, count(*) FILTER (WHERE is_new) AS new, count(*) FILTER (WHERE NOT is_new) AS old
+        FROM places GROUP BY score
     ), apart AS (
         SELECT max(abs(new / nullif(news, 0) - old / nullif(olds, 0))) AS distance FROM (
-            SELECT count(*) FILTER (WHERE is_new) OVER up AS new, count(*) FILTER (WHERE NOT is_new) OVER up AS old,
-                count(*) FILTER (WHERE is_new) OVER () AS news, count(*) FILTER (WHERE NOT is_new) OVER () AS olds
-            FROM places WINDOW up AS (ORDER BY score RANGE UNBOUNDED PRECEDING)
+            SELECT sum(new) OVER up AS new, sum(old) OVER up AS old, sum(new) OVER () AS news, sum(old) OVER () AS olds
+            FROM steps WINDOW up AS (ORDER BY score)
         )
     )
     SELECT $scenario AS scenario,

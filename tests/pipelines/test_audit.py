@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from scipy.stats import ks_2samp
 
 from nightshelf.errors import GateError, InputError
 from pipelines.audit import audit_item_shelves, audit_shelves
@@ -178,6 +179,17 @@ def test_the_night_before_is_compared_user_by_user(night, audit, publish, broken
     assert all(row["kept_share"] == pytest.approx(2 / 3) and row["items_ratio"] == 1 for row in change)
     assert [row["score_distance"] for row in change] == [1, 1]
     assert broken(night) == {("warn", "as_before", "score_distance")}
+
+
+def test_scores_are_compared_as_scipy_compares_them_ties_too(night, audit, publish):
+    before, now = ([row | {"score": float(of[row["rank"] - 1])} for row in drafts()] for of in ((3, 3, 1), (4, 3, 3)))
+    publish(night, "recommendations", before, DAY - dt.timedelta(days=1))
+    audit(night, now)
+    for row in user_shelf_change(night).to_dict("records"):
+        of_nights = (
+            [place["score"] for place in rows if place["scenario"] == row["scenario"]] for rows in (before, now)
+        )
+        assert row["score_distance"] == pytest.approx(ks_2samp(*of_nights).statistic)
 
 
 @pytest.mark.parametrize(
