@@ -51,7 +51,7 @@ def training_examples(
         "sample_weight": 1 / F.col("sampling_rate"),
         "inverse_propensity": F.when(F.col("propensity") > 0, inverse).otherwise(1),
         "hour": F.hour(shown_at),
-        "weekday": F.weekday(shown_at) + 1,
+        "weekday": F.pmod(F.dayofweek(shown_at) + 5, F.lit(7)) + 1,  # for weekday(), Sail's Sunday is -1
     }
     numeric = [c.name for c in spec.columns if c.type in ("int32", "float32") and c.name not in computed]
     unseen = {feature.name: feature.unseen for feature in dense_features(shop)}

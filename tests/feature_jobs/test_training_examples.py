@@ -58,6 +58,7 @@ def test_examples_carry_the_features_of_the_day_before(tiny_shop, frame, event):
     for row in rows:
         known = row["event_date"].day - 1
         assert row["feature_date"] == row["event_date"] - dt.timedelta(days=1)
+        assert row["weekday"] == row["event_date"].isoweekday()  # the 8th is a Sunday
         assert row["item_click_count_7d"] == 10 + known
         assert (row["user_index"], row["user_click_count_1d"]) == ((5, known) if row["user_key"] == "u" else (0, 0))
         # Of the item in its scenario nothing is known before the night, which is after every impression
