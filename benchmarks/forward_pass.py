@@ -57,7 +57,7 @@ def _rate(ranker: Ranker, features: ShelfFeatures, scenario: str, users: int, wi
     def work(_: int) -> tuple[int, float]:
         done, start = 0, time.perf_counter()
         while time.perf_counter() - start < _SECONDS:
-            ranker.model.log_outcomes(ranker.model.pair_logits(side, pairs)).exp()
+            ranker.model.outcomes_of_requests(side, pairs)
             done += users * width
         return done, time.perf_counter() - start
 

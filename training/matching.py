@@ -12,7 +12,7 @@ from nightshelf.features import PRICE_BANDS
 class HistoryMatch(nn.Module):
     """How much of the history is like the target: per attribute and event type, a sum that fades with age.
 
-    For attribute a, event type e and memory d: log(1 + Σ over events h of type e with a(h) = a(target) of exp(-age_h / d)).
+    For attribute a, event type e and memory d: Σ over events h of type e with a(h) = a(target) of exp(-age_h / d).
     Unknown attributes (0) are like nothing. Nothing is learned here.
     """
 
@@ -35,15 +35,12 @@ class HistoryMatch(nn.Module):
         return (is_kind.unsqueeze(-1) * fading.unsqueeze(-2)).flatten(-2)
 
     def forward(self, target: torch.Tensor, history: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
-        """Match target attributes [G, R, A] against those of the history [G, L, A]: [G, R, A * events * memories]."""
-        seen = torch.where(history == 0, -1, history).transpose(1, 2)
-        like = target.unsqueeze(-1) == seen.unsqueeze(1)
-        sums = torch.bmm(like.flatten(1, 2).to(memory.dtype), memory)
-        return torch.log1p(sums).view(*target.shape[:2], -1)
+        """Match target attributes [G, R, A] against those of the history [G, L, A]: [G, R, A, events * memories]."""
+        return _sum_of_like(target, history, memory)
 
 
 class ExposureMatch(nn.Module):
-    """How often the user was shown the target's category: log(1 + Σ of impressions × exp(-age / d)) per memory d.
+    """How often the user was shown the target's category, or one above it: Σ of impressions × exp(-age / d) per memory d.
 
     What an older recommender shows a user says what it takes the user for; with the clicks of the history beside it,
     a category often shown and never clicked is told from one never tried. Nothing is learned here.
@@ -60,9 +57,8 @@ class ExposureMatch(nn.Module):
         return counts.unsqueeze(-1) * torch.exp(-ages.unsqueeze(-1) / self.decay_days)
 
     def forward(self, target: torch.Tensor, shown: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
-        """Match target categories [G, R] against those shown [G, E]; an unknown one (0) is like nothing: [G, R, memories]."""
-        like = (target.unsqueeze(-1) == shown.unsqueeze(1)) & (target > 0).unsqueeze(-1)
-        return torch.log1p(torch.bmm(like.to(memory.dtype), memory))
+        """Match target categories [G, R, N] against those shown [G, E, N], at each level: [G, R, N, memories]."""
+        return _sum_of_like(target, shown, memory)
 
 
 class PriceFit(nn.Module):
@@ -94,58 +90,8 @@ class PriceFit(nn.Module):
         return torch.stack([apart.square(), distance * level], dim=-1)
 
 
-class NextTopic(nn.Module):
-    """How likely a user's next request is about the target's category (see training/topics.py, which fits the numbers).
-
-    Until fitted, and in scenarios that answer no request, every share is 1.
-    """
-
-    prior: torch.Tensor
-    off_topic: torch.Tensor
-    event_worth: torch.Tensor
-    shown_worth: torch.Tensor
-    doubt: torch.Tensor
-
-    def __init__(self, categories: int, scenarios: int, event_memories: int, memories: int) -> None:
-        super().__init__()
-        self.register_buffer("prior", torch.zeros(categories))  # share of each topic
-        self.register_buffer("off_topic", torch.ones(scenarios + 1))  # ρ
-        self.register_buffer("event_worth", torch.zeros(event_memories))
-        self.register_buffer("shown_worth", torch.zeros(memories))
-        self.register_buffer("doubt", torch.ones(()))  # how many counts the shop's shares are worth
-
-    def reset(self) -> None:
-        """Forget what was fitted."""
-        self.off_topic.fill_(1.0)
-
-    def set_worth(self, logs: torch.Tensor) -> None:
-        """Take the fitted logarithms: of event memories, of memories of exposure, of the prior."""
-        worth = logs.exp().to(self.doubt.dtype)
-        self.event_worth.copy_(worth[: len(self.event_worth)])
-        self.shown_worth.copy_(worth[len(self.event_worth) : -1])
-        self.doubt.copy_(worth[-1])
-
-    def forward(
-        self,
-        scenario: torch.Tensor,
-        target: torch.Tensor,
-        history: tuple[torch.Tensor, torch.Tensor],
-        shown: tuple[torch.Tensor, torch.Tensor],
-    ) -> torch.Tensor:
-        """Return ρ + (1 - ρ) · P(topic | user) of target categories [G, R] in scenarios that broadcast against them.
-
-        Args:
-            history: categories [G, L] and their memories [G, L, events x memories].
-            shown: categories [G, E] and their memories [G, E, memories].
-        """
-        off = self.off_topic[scenario]
-        if bool((off >= 1).all()):
-            return torch.ones_like(target, dtype=self.prior.dtype)
-        prior = self.prior[torch.where(target < len(self.prior), target, 0)]  # a new category has no share yet
-        mine, total = self.doubt * prior, self.doubt
-        for (kinds, memory), worth in zip((history, shown), (self.event_worth, self.shown_worth), strict=True):
-            weight = (memory @ worth) * (kinds > 0)
-            like = (target.unsqueeze(-1) == kinds.unsqueeze(1)).to(weight.dtype)
-            mine = mine + torch.bmm(like, weight.unsqueeze(-1)).squeeze(-1)
-            total = total + weight.sum(-1, keepdim=True)
-        return off + (1 - off) * torch.where(target > 0, mine / total, 0.0)
+def _sum_of_like(target: torch.Tensor, other: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Sum up the weights [G, L, W] of what is like targets [G, R, A] among others [G, L, A]: [G, R, A, W]; 0 is like nothing."""
+    there = torch.where(other == 0, -1, other).transpose(1, 2)
+    like = target.unsqueeze(-1) == there.unsqueeze(1)
+    return torch.bmm(like.flatten(1, 2).to(weight.dtype), weight).view(*target.shape, -1)

@@ -16,7 +16,8 @@ from training.backbones import make_backbone
 from training.batches import Batch, UserBatch
 from training.encoders import FieldEmbedding, HistoryEncoder
 from training.heads import OutcomeChain, PositionBias
-from training.matching import ExposureMatch, HistoryMatch, NextTopic, PriceFit
+from training.matching import ExposureMatch, HistoryMatch, PriceFit
+from training.next_topic import LEVELS, NextTopic
 from training.outputs import conversions, outputs_of
 from training.spec import ModelSpec
 from training.tower_inputs import TowerInputs
@@ -49,8 +50,9 @@ class UserSide:
     values: torch.Tensor  # likewise
     is_event: torch.Tensor  # bool [G, L]
     price_level: torch.Tensor  # [G]
-    shown: torch.Tensor  # int32 [G, E]
+    shown: torch.Tensor  # int32 [G, E, levels]
     exposure: torch.Tensor  # [G, E, memories]
+    evidence: torch.Tensor  # [G], what is known of the topics of a user's requests
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,14 @@ class RankingModel(nn.Module):
         fields = list(spec.item_fields)
         dense = spec.normalization.width(spec.target_dense)
         user_inputs = len(spec.user_fields) * width + spec.normalization.width(spec.user_dense)
-        self.category, self.band = (fields.index(name) for name in ("category_3_index", "price_band"))
+        leaf, self.band = fields.index(LEVELS[-1]), fields.index("price_band")
+        self.levels = slice(
+            leaf + 1 - len(LEVELS), leaf + 1
+        )  # they stand side by side; a list would be sent to a device each time
         self.exposure, self.price_fit = ExposureMatch(recipe.match_decay_days), PriceFit(events)
-        explicit = self.matching.width(len(fields)) + len(recipe.match_decay_days) + 3
+        event_memories, memories = self.matching.width(1), len(recipe.match_decay_days)
+        self.topics = NextTopic([spec.item_fields[name] for name in LEVELS], scenarios, event_memories, memories)
+        explicit = self.matching.width(len(fields)) + len(LEVELS) * memories + self.topics.features + 3
         self.backbone = make_backbone(recipe.backbone, tasks, scenarios, recipe.dropout)
         first = self.backbone.hidden_width + self.backbone.gate_width
         self.taste = nn.Linear(user_inputs, size)
@@ -103,8 +110,6 @@ class RankingModel(nn.Module):
         self.task_bias = nn.Linear(scenarios + 1, said, bias=False)
         self.position_bias = PositionBias(scenarios, self.outputs)
         self.chain = OutcomeChain(spec.tasks, recipe.task_relation)
-        event_memories, memories = self.matching.width(1), len(recipe.match_decay_days)
-        self.topics = NextTopic(spec.item_fields["category_3_index"], scenarios, event_memories, memories)
         nn.init.normal_(self.scenario_layer.weight, std=0.1)
         for zero in (self.scenario_scale, self.wide_dense, self.wide_pair, self.task_bias):
             nn.init.zeros_(zero.weight)
@@ -112,7 +117,7 @@ class RankingModel(nn.Module):
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the logits [G, R, O] at the first position, and what the logged position adds to them [G, R, O]."""
         items = self.item_side(batch.item_fields)
-        logits = self.pair_logits(self.user_side(batch.users, items), self.target_side(batch, items))
+        logits, _ = self.pair_logits(self.user_side(batch.users, items), self.target_side(batch, items))
         return logits, self.position_bias(batch.scenario, batch.position)
 
     def item_side(self, fields: torch.Tensor) -> ItemSide:
@@ -130,17 +135,22 @@ class RankingModel(nn.Module):
         parts = items.parts.index_select(0, flat).view(shape)
         context = history.context(users.events, users.scenarios, users.ages)
         keys, values = history.encode(parts, context, is_event, users.ages)
+        memory, exposure = (
+            self.matching.memory(users.events, users.ages),
+            self.exposure.memory(users.shown_counts, users.shown_ages),
+        )
         return UserSide(
             hidden=self.user_layer(known),
             taste=self.taste(known),
             match=match,
-            memory=self.matching.memory(users.events, users.ages),
+            memory=memory,
             keys=keys,
             values=values,
             is_event=is_event,
             price_level=self.price_fit.level(match[..., self.band], users.events),
-            shown=users.shown,
-            exposure=self.exposure.memory(users.shown_counts, users.shown_ages),
+            shown=self.topics.lineage(users.shown),
+            exposure=exposure,
+            evidence=self.topics.evidence(match[..., self.levels][..., -1], memory, users.shown, exposure),
         )
 
     def target_side(self, batch: Batch, items: ItemSide) -> TargetSide:
@@ -154,15 +164,20 @@ class RankingModel(nn.Module):
             scenario=batch.scenario,
         )
 
-    def pair_logits(self, users: UserSide, targets: TargetSide) -> torch.Tensor:
-        """Return the logits [G, R, O] of each user's targets at the first position."""
+    def pair_logits(self, users: UserSide, targets: TargetSide) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the logits [G, R, O] of each user's targets at the first position, and the shares of their topics [G, R, N]."""
         where = self.one_hot(targets.scenario)
         queries = targets.queries + self.history.target_scenario(where)
         answers = self.history(queries, users.keys, users.values, users.is_event)
+        categories = targets.match[..., self.levels]
+        seen = self.matching(targets.match, users.match, users.memory)
+        shown = self.exposure(categories, users.shown, users.exposure)
+        shares = self.topics.shares(categories, seen[:, :, self.levels], shown, users.evidence)
         explicit = torch.cat(
             [
-                self.matching(targets.match, users.match, users.memory),
-                self.exposure(targets.match[..., self.category], users.shown, users.exposure),
+                torch.log1p(seen).flatten(2),
+                torch.log1p(shown).flatten(2),
+                self.topics.describe(categories, shares),
                 self.price_fit(targets.match[..., self.band], users.price_level),
                 _affinity(queries, users),
             ],
@@ -176,13 +191,12 @@ class RankingModel(nn.Module):
         each = where.expand(*hidden.shape[:2], -1).flatten(0, 1)
         mixed = self.backbone(hidden.flatten(0, 1), gates.flatten(0, 1), each)
         wide = targets.wide + self.by_scenario(self.wide_pair(explicit), where)
-        return self.towers(self.tower_inputs(mixed), each).view_as(wide) + wide + self.task_bias(where)
+        return self.towers(self.tower_inputs(mixed), each).view_as(wide) + wide + self.task_bias(where), shares
 
-    def request_share(self, users: UserSide, targets: TargetSide) -> torch.Tensor:
-        """Return what remains of an outcome when the request is not known yet: [G, R] in 0 … 1."""
-        history = (users.match[..., self.category].long(), users.memory)
-        wanted = targets.match[..., self.category].long()
-        return self.topics(targets.scenario, wanted, history, (users.shown.long(), users.exposure))
+    def outcomes_of_requests(self, users: UserSide, targets: TargetSide) -> torch.Tensor:
+        """Return each task's probability or expected value [G, R, T] in a next request of which nothing is known yet."""
+        logits, shares = self.pair_logits(users, targets)
+        return self.log_outcomes(logits).exp() * self.topics(targets.scenario, shares).unsqueeze(-1)
 
     def one_hot(self, scenario: torch.Tensor) -> torch.Tensor:
         """Return scenarios [...] as rows of zeros with a one [..., scenarios + 1]: layers of them cost less than look-ups."""

@@ -66,8 +66,8 @@ class Ranker:
         for part in prepared.by_length(users).split(step):
             side = self.model.user_side(prepared.users(users[part]), items)
             pairs = take_targets(targets, _without_empty_end(candidates[part]))
-            outcomes = self.model.log_outcomes(self.model.pair_logits(side, pairs)).exp()
-            scores[part, : outcomes.shape[1]] = outcomes * self.model.request_share(side, pairs).unsqueeze(-1)
+            outcomes = self.model.outcomes_of_requests(side, pairs)
+            scores[part, : outcomes.shape[1]] = outcomes
         scores[candidates < 0] = torch.nan
         return {task: scores[..., place] for place, task in enumerate(self.tasks)}
 

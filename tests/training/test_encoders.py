@@ -27,15 +27,17 @@ def test_matching_by_hand():
     events, ages = torch.tensor([[1, 2, 1, 0]]), torch.tensor([[0.0, 2.0, 4.0, 0.0]])
     target = torch.tensor([[[5, 1], [7, 0]]], dtype=torch.int32)
     found = matching(target, history, matching.memory(events, ages))
-    first = [1.0, math.exp(-1), 1 + math.exp(-2), 0.0]  # attribute 1 by event 1, 2; attribute 2 by event 1, 2
-    assert torch.allclose(found, torch.log1p(torch.tensor([[first, [0.0] * 4]])))
+    first = [[1.0, math.exp(-1)], [1 + math.exp(-2), 0.0]]  # attributes x events
+    assert torch.allclose(found, torch.tensor([[first, [[0.0] * 2] * 2]]))
 
 
 def test_exposure_is_summed_over_days_and_fades():
     match = ExposureMatch(decay_days=[2.0])
-    shown, counts, ages = torch.tensor([[4, 4, 9, 0]]), torch.tensor([[3.0, 1, 5, 0]]), torch.tensor([[2.0, 0, 0, 0]])
-    found = match(torch.tensor([[4, 5, 0]]), shown, match.memory(counts, ages))
-    assert torch.allclose(found, torch.log1p(torch.tensor([[[3 * math.exp(-1) + 1], [0.0], [0.0]]])))
+    shown = torch.tensor([[[1, 4], [1, 4], [1, 9], [0, 0]]])  # a category and one below it
+    counts, ages = torch.tensor([[3.0, 1, 5, 0]]), torch.tensor([[2.0, 0, 0, 0]])
+    found = match(torch.tensor([[[1, 4], [2, 5], [0, 0]]]), shown, match.memory(counts, ages))
+    own = 3 * math.exp(-1) + 1
+    assert torch.allclose(found, torch.tensor([[[[own + 5], [own]], [[0.0], [0.0]], [[0.0], [0.0]]]]))
 
 
 def test_a_price_suits_whose_level_is_near():

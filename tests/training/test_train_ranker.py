@@ -49,7 +49,7 @@ def test_ten_steps_take_the_loss_down_by_a_known_amount(build, take_steps, examp
     for place, task in enumerate(spec.tasks):
         rate = float(example_night.labels[example_night.is_train, place].mean())
         binary += 4.0 if task.kind == "regression" else -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
-    assert losses[0] - binary == pytest.approx(0.29, abs=0.1)  # what untrained weights add
+    assert losses[0] - binary == pytest.approx(0.02, abs=0.02)  # what untrained weights add
     assert losses[0] - losses[-1] == pytest.approx(1.53, abs=0.3)
 
 
