@@ -23,8 +23,8 @@ test-engines: env ## the feature jobs' tests on Sail, histories on Spark, nights
 	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest tests/feature_jobs tests/pipelines/test_clean.py tests/pipelines/test_features.py tests/pipelines/test_file_order.py
 	$(JOBS)/python -m pytest -m "engines or histories"
 
-test-stack: env ## exports to real servers of PostgreSQL and Redis, which it starts on loopback; a minute
-	@$(JOBS)/python -m pytest tests/stack -m stack
+test-stack: env ## exports to real servers of PostgreSQL and Redis, which it starts on loopback; a minute; last line JSON
+	@$(JOBS)/python -m benchmarks.stack tests/stack -m stack
 
 test-peers: .venv/peers/ready ## our backbones beside those of other libraries, with the same weights
 	.venv/peers/bin/python -m pytest tests/peers -m peers
