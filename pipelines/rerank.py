@@ -61,6 +61,26 @@ def least_places(share: float, places: int) -> int:
     return int(share * places + 1e-9)
 
 
+def highest(score: np.ndarray, items: np.ndarray, n: int) -> np.ndarray:
+    """Return the columns [B, min(n, K)] of the highest scores, ties by item number, best first.
+
+    Those are parted from the rest before they are sorted; where equals lie on both sides, sorting the whole row decides.
+
+    Args:
+        score: [B, K], no NaN.
+        items: item numbers [B, K].
+        n: how many.
+    """
+    n, worse = min(n, score.shape[1]), -score
+    if n == 0:
+        return np.zeros((len(score), 0), np.int64)
+    best = np.argpartition(worse, n - 1, axis=1)[:, :n]
+    is_tied = (worse <= np.take_along_axis(worse, best[:, -1:], 1)).sum(axis=1) > n
+    best[is_tied] = np.lexsort((items[is_tied], worse[is_tied]), axis=1)[:, :n]
+    by_score = np.lexsort([np.take_along_axis(a, best, 1) for a in (items, worse)], axis=1)
+    return np.take_along_axis(best, by_score, 1)
+
+
 def preferred(score: np.ndarray, items: np.ndarray, length: int, rules: Rerank, groups: Groups) -> np.ndarray:
     """Return scores in which those are infinite that a shelf needs for its groups' least shares: the best of each group.
 
@@ -76,7 +96,7 @@ def preferred(score: np.ndarray, items: np.ndarray, length: int, rules: Rerank, 
     wanted = score
     for members, share in groups.protected(rules):
         own = np.where(members[items], score, -np.inf)
-        best = np.lexsort((items, -own), axis=1)[:, : least_places(share, length) + 1]
+        best = highest(own, items, least_places(share, length) + 1)
         is_there = np.take_along_axis(own, best, 1) > -np.inf
         wanted = wanted.copy()
         np.put_along_axis(wanted, best, np.where(is_there, np.inf, np.take_along_axis(wanted, best, 1)), 1)
@@ -99,7 +119,7 @@ def order(
     length = min(length, score.shape[1])
     worth = _discounted(score, repeated, rules.repeats) if rules.repeats else score
     if not rules.diversity and not rules.most_per and not rules.least:
-        return np.lexsort((items, -worth), axis=1)[:, :length]
+        return highest(worth, items, length)
     by_item = np.argsort(items, axis=1, kind="stable")  # the first of equals is the one with the lowest item number
     items, worth = (np.take_along_axis(a, by_item, 1) for a in (items, worth))
     rows, exists = np.arange(len(items)), np.isfinite(worth)

@@ -15,7 +15,6 @@ from pipelines.shelf_rows import RowMaker
 from pipelines.shelves import Predict, Stockroom, fill_shelves, first_look
 
 BLOCK = 512
-_BLOCK_CELLS = 1 << 25  # of users and items of the catalogue that a block holds, at most, unless it is one user's
 _AHEAD = 2  # blocks a core that wait to be written, at most: what waits does not grow with the number of users
 _LOG_SECONDS = 10.0
 
@@ -62,8 +61,7 @@ def serve(
                     served.append((name, maker.rows(name, shelves)))
             return served
 
-    size = max(1, min(BLOCK, _BLOCK_CELLS // max(1, len(room.exclusions.blocked))))
-    told, blocks, log = started, list(pairwise([*range(0, users, size), users])), get_logger("recommend")
+    told, blocks, log = started, list(pairwise([*range(0, users, BLOCK), users])), get_logger("recommend")
     with torch_workers(workers) as pool:
         every = in_order(pool, of_block, blocks, _AHEAD * (workers or cores()))
         for (_, end), served in zip(blocks, every, strict=True):

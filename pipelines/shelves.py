@@ -8,7 +8,7 @@ import numpy as np
 from nightshelf.config import Scenario
 from nightshelf.exclusions import OUT_OF_STOCK
 from pipelines.candidate_lists import EVERYBODY, GENERATOR_ORDER, CandidateLists
-from pipelines.rerank import EXPLORE, RULES, SCORE, Exploration, Groups, explore, interleave, order, preferred
+from pipelines.rerank import EXPLORE, RULES, SCORE, Exploration, Groups, explore, highest, interleave, order, preferred
 
 # predict(user numbers [B], item numbers [B, K]) → task → predictions [B, K]. User number -1 is the unknown user, item
 # number -1 no item at all; what cannot be scored is NaN.
@@ -81,19 +81,28 @@ class Shelves:
 
 @dataclass(frozen=True)
 class FirstLook:
-    """A cheap first score of all candidates of a block of users [B, items], -inf where an item is no candidate.
+    """A cheap first score of all candidates of a block of users.
 
     It is the utility in one scenario, moved to another by what each item is worth there to a user of whom nothing is known.
     """
 
-    utility: np.ndarray
+    pairs: np.ndarray  # of user and item, `_pairs`, ascending [n]
+    utility: np.ndarray  # of each pair [n]
     worth: dict[str, np.ndarray]  # scenario → [items]
     pivot: str
 
     def score(self, name: str, items: np.ndarray) -> np.ndarray:
-        """Return the first score of items [B, K] in a scenario; -1 is no item."""
+        """Return the first score of items [B, K] in a scenario, -inf where an item is no candidate; -1 is no item."""
         moved = self.worth[name] / np.maximum(self.worth[self.pivot], 1e-12)
-        return np.take_along_axis(self.utility, items, axis=1) * moved[items]
+        wanted = _pairs(items, len(moved))
+        place = np.searchsorted(self.pairs, wanted).clip(max=max(0, len(self.pairs) - 1))
+        utility = np.where(self.pairs[place] == wanted, self.utility[place], -np.inf)
+        return np.where(np.isfinite(utility), utility * moved[items], -np.inf)
+
+
+def _pairs(items: np.ndarray, count: int) -> np.ndarray:
+    """Return a number for each user of a block and each of its items [B, K] of `count`; those of -1 are no other pair's."""
+    return np.arange(len(items))[:, None] * np.int64(count + 1) + items
 
 
 def worth_to_anybody(
@@ -127,11 +136,10 @@ def first_look(
         pivot: a scenario's name.
     """
     items = _candidates(users, list(worth), lists)[0]
-    score = _utility(scenario, predict(users, items))
-    utility = np.full((len(users), int(items.max(initial=0)) + 2), -np.inf, np.float32)
-    utility[np.arange(len(users))[:, None], items] = np.where(np.isfinite(score), score, -np.inf)
-    utility[:, -1] = -np.inf  # where -1, no item at all, was written
-    return FirstLook(utility, worth, pivot)
+    utility = _utility(scenario, predict(users, items)).astype(np.float32)
+    by_item = np.argsort(items, axis=1)
+    pairs, utility = (np.take_along_axis(a, by_item, 1).ravel() for a in (_pairs(items, len(worth[pivot])), utility))
+    return FirstLook(pairs, utility, worth, pivot)
 
 
 def fill_shelves(
@@ -163,7 +171,7 @@ def fill_shelves(
     if look is not None:
         seen = np.where(allowed, look.score(name, items), -np.inf)
         wanted = preferred(seen, items, length, scenario.rerank, room.groups)
-        best = _top(wanted, items, max(PRESELECTED_LEAST, PRESELECTED * length))
+        best = highest(wanted, items, max(PRESELECTED_LEAST, PRESELECTED * length))
         if scenario.rerank.explore:
             draws, drawn = _draw(users, name, scenario, room, items, allowed, generators, best)
             best = np.concatenate([best, drawn], axis=1)
@@ -263,19 +271,15 @@ def _candidates(
     shared_items, shared_generators = shared_items[first], shared_generators[first]
     unknown, row = users[:, None] < 0, users.clip(min=0)  # segments, too, have no candidates of their own
     own = np.where(unknown, -1, lists.items[row])
-    repeated = np.zeros((len(users), max(int(lists.items.max(initial=0)), int(shared_items.max(initial=0))) + 2), bool)
-    repeated[np.arange(len(users))[:, None], own] = True  # -1 marks the last, unused column
-    rest = np.where(repeated[:, shared_items], -1, shared_items[None, :])
+    place = np.full(max(own.max(initial=0), shared_items.max(initial=0)) + 2, len(shared_items))
+    place[shared_items] = np.arange(len(shared_items))  # that of -1 and of all others is one more
+    repeated = np.zeros((len(users), len(shared_items) + 1), bool)
+    repeated[np.arange(len(users))[:, None], place[own]] = True
+    rest = np.where(repeated[:, :-1], -1, shared_items[None, :])
     items = np.concatenate([rest, own], axis=1)
     generators = np.concatenate([np.broadcast_to(shared_generators, rest.shape), lists.generators[row]], axis=1)
     because = np.concatenate([np.zeros(rest.shape, np.int32), lists.because[row]], axis=1)
     return items, generators, because
-
-
-def _top(score: np.ndarray, items: np.ndarray, n: int) -> np.ndarray:
-    """Return the columns [B, min(n, K)] of the highest scores, ties by item number, best first."""
-    n = min(n, score.shape[1])
-    return np.lexsort((items, -score), axis=1)[:, :n]
 
 
 def reason_texts(shelves: Shelves, scenario: str, texts: list[str | None], titles: dict[str, str]) -> np.ndarray:

@@ -1,5 +1,7 @@
 """The order of a shelf against a slow one, written place by place for one user."""
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from nightshelf.config import Rerank
 from nightshelf.errors import InputError
-from pipelines.rerank import Groups, least_places, order, preferred
+from pipelines.rerank import Groups, highest, least_places, order, preferred
 
 ITEMS = 12
 CODES = {
@@ -48,6 +50,17 @@ def by_hand(scores: dict[int, float], rules: Rerank, length: int, repeated: dict
 
         shelf.append(max(pool, key=lambda item: (round(gain(item), 5), -item)))
     return shelf
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 4), st.integers(0, 15), st.integers(0, 18), st.integers(1, 6), st.randoms(use_true_random=False))
+def test_the_highest_are_the_beginning_of_a_sort_of_everything_also_among_equals(
+    users: int, width: int, n: int, values: int, chance: Random
+) -> None:
+    drawn = [[chance.randrange(values) for _ in range(width)] for _ in range(users)]
+    score = np.array([-np.inf, *range(values - 1)])[np.array(drawn, np.int64).reshape(users, width)]
+    items = np.array([chance.sample(range(-1, 20), width) for _ in range(users)], np.int32).reshape(users, width)
+    assert highest(score, items, n).tolist() == np.lexsort((items, -score), axis=1)[:, :n].tolist()
 
 
 @settings(max_examples=300, deadline=None)
