@@ -52,7 +52,7 @@ def main(shop_file: str, date: str) -> None:
 def _rate(ranker: Ranker, features: ShelfFeatures, scenario: str, users: int, width: int) -> float:
     """Return pairs a second of all threads together."""
     prepared, generator = ranker.prepare(features), torch.Generator().manual_seed(1)
-    items, targets = prepared.targets(scenario)
+    targets = prepared.targets(scenario)
 
     def work(_: int) -> tuple[int, float]:
         done, start = 0, time.perf_counter()
@@ -63,7 +63,7 @@ def _rate(ranker: Ranker, features: ShelfFeatures, scenario: str, users: int, wi
 
     with torch.inference_mode():
         rows = torch.randint(1, len(features.user_keys), (users,), generator=generator)
-        side = ranker.model.user_side(prepared.users(rows), items)
+        side = ranker.model.user_side(prepared.users(rows), prepared.item_side)
         pairs = take_targets(targets, torch.randint(0, len(features.item_ids), (users, width), generator=generator))
 
     def in_inference_mode(number: int) -> tuple[int, float]:

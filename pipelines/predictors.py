@@ -1,6 +1,7 @@
 """What a shelf's candidates are ranked by: the champion's predictions, or the items' own rates while there is no champion."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from nightshelf.config import Shop
 from nightshelf.features import attribute_columns
 from pipelines.shelf_plan import FEATURE_TABLES, ShelfPlan
-from pipelines.shelves import Predict
+from pipelines.shelves import Predict, PredictFor
 from pipelines.user_shards import UserShard
 
 if TYPE_CHECKING:
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predictors:
-    """One prediction function a scenario, and the users that features know.
+    """The users that features know, and predictions of a block of them (user numbers [B]) in each scenario.
 
     A user number is a place in user_keys; -1 is the unknown user, -2 - s whoever is in segment s.
     """
 
     user_keys: list[str]
-    by_scenario: dict[str, Predict]
+    of: PredictFor
 
 
 def predictors(
@@ -51,26 +52,30 @@ def predictors(
         features = features.with_strangers(dict(zip(columns, segments.T, strict=True)))
     if plan.model is None:
         by_rate = {name: popularity_predictor(plan.shop, features, item_ids, name) for name in plan.scenarios}
-        return Predictors(features.user_keys, by_rate)
-    ranker = Ranker.load(plan.model)
-    by_scenario = {name: model_predictor(ranker, features, item_ids, name) for name in plan.scenarios}
-    return Predictors(features.user_keys, by_scenario)
+        return Predictors(features.user_keys, lambda users: by_rate)
+    return Predictors(features.user_keys, model_predictors(Ranker.load(plan.model), features, item_ids, plan.scenarios))
 
 
-def model_predictor(ranker: "Ranker", features: "ShelfFeatures", item_ids: list[str], scenario: str) -> Predict:
-    """Return scoring by user number and catalogue number; the model's own rows are looked up once."""
+def model_predictors(
+    ranker: "Ranker", features: "ShelfFeatures", item_ids: list[str], scenarios: tuple[str, ...]
+) -> PredictFor:
+    """Return scoring of blocks of users, each encoded once, by catalogue number; the model's own rows are looked up once."""
     import torch
 
     rows, known = features.item_rows(item_ids), len(features.user_keys)
 
-    def predict(users: np.ndarray, items: np.ndarray) -> dict[str, np.ndarray]:
+    def of(users: np.ndarray) -> dict[str, Predict]:
         # Row 0 is the unknown user; segments come behind the last user
         user_rows = torch.from_numpy(np.where(users < -1, known - 1 - users, users + 1).astype(np.int64))
-        item_rows = torch.from_numpy(np.where(items >= 0, rows[items], -1))
-        scored = ranker.score_users(features, scenario, user_rows, item_rows)
-        return {task: values.numpy() for task, values in scored.items()}
+        encoded = ranker.encode(features, user_rows)
 
-    return predict
+        def predict(scenario: str, items: np.ndarray) -> dict[str, np.ndarray]:
+            scored = encoded.score(scenario, torch.from_numpy(np.where(items >= 0, rows[items], -1)))
+            return {task: values.numpy() for task, values in scored.items()}
+
+        return {name: partial(predict, name) for name in scenarios}
+
+    return of
 
 
 def popularity_predictor(shop: Shop, features: "ShelfFeatures", item_ids: list[str], scenario: str) -> Predict:
@@ -91,7 +96,7 @@ def popularity_predictor(shop: Shop, features: "ShelfFeatures", item_ids: list[s
             rate = column(f"item_scenario_{task.event}_rate_30d")
         rates[name] = rate * price if task.value in ("amount", "price") else rate
 
-    def predict(users: np.ndarray, items: np.ndarray) -> dict[str, np.ndarray]:
+    def predict(items: np.ndarray) -> dict[str, np.ndarray]:
         found = np.where(items >= 0, rows[items], -1)
         return {task: np.where(found >= 0, rate[found], np.nan) for task, rate in rates.items()}
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +13,7 @@ from nightshelf.logs import get_logger
 from nightshelf.parallel import cores, in_order
 from nightshelf.stopwatch import Stopwatch
 from pipelines.shelf_rows import RowMaker
-from pipelines.shelves import Predict, Stockroom, fill_shelves, first_look
+from pipelines.shelves import Predict, PredictFor, Stockroom, fill_shelves, first_look
 
 BLOCK = 512
 _AHEAD = 2  # blocks a core that wait to be written, at most: what waits does not grow with the number of users
@@ -22,7 +23,7 @@ _LOG_SECONDS = 10.0
 def serve(
     users: int,
     scenarios: dict[str, Scenario],
-    by_scenario: dict[str, Predict],
+    predict_for: PredictFor,
     worth: dict[str, np.ndarray],
     room: Stockroom,
     maker: RowMaker,
@@ -37,8 +38,8 @@ def serve(
     Args:
         users: how many there are; their numbers begin at 0.
         scenarios: of the shop.
-        by_scenario: the predictions of those that are asked for.
-        worth: `worth_to_anybody`.
+        predict_for: the predictions of a block in the scenarios that are asked for.
+        worth: `worth_to_anybody`, of the same scenarios.
         room: what shelves are filled from.
         maker: makes rows.
         whose: what the log calls these users.
@@ -46,12 +47,13 @@ def serve(
     """
     from training.workers import torch_workers
 
-    watch, pivot, started = Stopwatch(), next(iter(by_scenario)), time.monotonic()
-    by_scenario = {name: _timed(predict, watch) for name, predict in by_scenario.items()}
+    watch, pivot, started = Stopwatch(), next(iter(worth)), time.monotonic()
+    timed_for = _timed(predict_for, watch)
 
     def of_block(bounds: tuple[int, int]) -> list[tuple[str, pa.Table]]:
         with watch.of("all"):
             block = np.arange(*bounds)
+            by_scenario = timed_for(block)
             look = first_look(block, scenarios[pivot], room.lists, by_scenario[pivot], worth, pivot)
             served, shown = [], np.zeros((len(block), 0), np.int64)
             for name, predict in by_scenario.items():
@@ -69,31 +71,36 @@ def serve(
             if time.monotonic() - told > _LOG_SECONDS:
                 told = time.monotonic()
                 log.info("%s: %d of %d users with a history are served", whose, end, users)
-    log.info("%s: %s", whose, _summary(users * len(by_scenario), time.monotonic() - started, watch))
+    log.info("%s: %s", whose, _summary(users * len(worth), time.monotonic() - started, watch))
 
 
 def serve_strangers(
     strangers: Iterable[int],
     scenarios: dict[str, Scenario],
-    by_scenario: dict[str, Predict],
+    predict_for: PredictFor,
     room: Stockroom,
     maker: RowMaker,
 ) -> Iterator[tuple[str, int, pa.Table]]:
     """Yield scenario, user number and rows of each of those of whom no more than a segment is known."""
-    for name, predict in by_scenario.items():
-        for number in strangers:
-            yield name, number, maker.rows(name, fill_shelves(np.array([number]), name, scenarios[name], room, predict))
+    for number in strangers:
+        whose = np.array([number])
+        for name, predict in predict_for(whose).items():
+            yield name, number, maker.rows(name, fill_shelves(whose, name, scenarios[name], room, predict))
 
 
-def _timed(predict: Predict, watch: Stopwatch) -> Predict:
-    """Return a prediction of which the time and the pairs are counted."""
+def _timed(predict_for: PredictFor, watch: Stopwatch) -> PredictFor:
+    """Return predictions of which the pairs are counted, and the time, that of encoding users with it."""
 
-    def timed(users: np.ndarray, items: np.ndarray) -> dict[str, np.ndarray]:
+    def timed(predict: Predict, items: np.ndarray) -> dict[str, np.ndarray]:
         watch.count("pairs", int((items >= 0).sum()))
         with watch.of("scored"):
-            return predict(users, items)
+            return predict(items)
 
-    return timed
+    def timed_for(users: np.ndarray) -> dict[str, Predict]:
+        with watch.of("scored"):
+            return {name: partial(timed, predict) for name, predict in predict_for(users).items()}
+
+    return timed_for
 
 
 def _summary(shelves: int, seconds: float, watch: Stopwatch) -> str:

@@ -27,7 +27,7 @@ from pipelines.serve import serve, serve_strangers
 from pipelines.shelf_inputs import read_candidates, read_catalogue, read_exclusions
 from pipelines.shelf_plan import ShelfPlan
 from pipelines.shelf_rows import Catalogue, RowMaker
-from pipelines.shelves import Predict, Stockroom, worth_to_anybody
+from pipelines.shelves import PredictFor, Stockroom, worth_to_anybody
 from pipelines.user_shards import UserShard
 
 TOLD = "told.json"
@@ -39,7 +39,7 @@ class Service:
 
     plan: ShelfPlan
     user_keys: list[str]
-    by_scenario: dict[str, Predict]
+    predict_for: PredictFor
     worth: dict[str, np.ndarray]
     room: Stockroom
     maker: RowMaker
@@ -55,17 +55,17 @@ class Service:
         exclusions = read_exclusions(plan, shard, users, catalogue)
         room = Stockroom(lists, exclusions, catalogue.groups, str(plan.as_of_date), chance_of(users))
         maker = RowMaker(plan, run_id, pa.array(users or [""]), catalogue, lists.texts)
-        worth = worth_to_anybody(plan.shop.scenarios, found.by_scenario, len(catalogue.item_ids))
-        return cls(plan, users, found.by_scenario, worth, room, maker)
+        worth = worth_to_anybody(plan.shop.scenarios, found.of(np.array([-1])), len(catalogue.item_ids))
+        return cls(plan, users, found.of, worth, room, maker)
 
     def shelves(self, whose: str, workers: int = 0) -> Iterator[tuple[str, pa.Table]]:
         """Yield scenario and rows of the users, whom the log calls `whose`, served by so many threads (0: one a core)."""
         users, scenarios = len(self.user_keys), self.plan.shop.scenarios
-        return serve(users, scenarios, self.by_scenario, self.worth, self.room, self.maker, whose, workers)
+        return serve(users, scenarios, self.predict_for, self.worth, self.room, self.maker, whose, workers)
 
     def of_strangers(self, numbers: Iterable[int]) -> Iterator[tuple[str, int, pa.Table]]:
         """Yield scenario, user number and rows of those of whom no more than a segment is known."""
-        return serve_strangers(numbers, self.plan.shop.scenarios, self.by_scenario, self.room, self.maker)
+        return serve_strangers(numbers, self.plan.shop.scenarios, self.predict_for, self.room, self.maker)
 
 
 def make_part(plan: ShelfPlan, number: int, run_id: str, catalogue: Catalogue | None = None, workers: int = 0) -> int:

@@ -10,10 +10,11 @@ from nightshelf.exclusions import OUT_OF_STOCK
 from pipelines.candidate_lists import EVERYBODY, GENERATOR_ORDER, CandidateLists
 from pipelines.rerank import EXPLORE, RULES, SCORE, Exploration, Groups, explore, highest, interleave, order, preferred
 
-# predict(user numbers [B], item numbers [B, K]) → task → predictions [B, K]. User number -1 is the unknown user, item
-# number -1 no item at all; what cannot be scored is NaN.
-Predict = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
-
+# predict(item numbers [B, K]) → task → predictions [B, K] for the users of a block. Item number -1 is no item at all; what
+# cannot be scored is NaN.
+Predict = Callable[[np.ndarray], dict[str, np.ndarray]]
+# user numbers [B] → scenario → the predictions of this block. User number -1 is the unknown user.
+PredictFor = Callable[[np.ndarray], dict[str, Predict]]
 
 # How many candidates a place on the shelf gets the full look, and the least that any shelf chooses from.
 PRESELECTED, PRESELECTED_LEAST = 2, 40
@@ -108,12 +109,12 @@ def _pairs(items: np.ndarray, count: int) -> np.ndarray:
 def worth_to_anybody(
     scenarios: dict[str, Scenario], predictors: dict[str, Predict], items: int
 ) -> dict[str, np.ndarray]:
-    """Return each item's utility [items] in each scenario to the unknown user; 0 where it cannot be scored."""
-    unknown, worth = np.array([-1]), {name: np.zeros(items) for name in predictors}
+    """Return each item's utility [items] in each scenario to the unknown user, whose predictions these are; 0 where it has none."""
+    worth = {name: np.zeros(items) for name in predictors}
     for name, predict in predictors.items():
         for start in range(0, items, _ITEMS_AT_ONCE):
             some = np.arange(start, min(start + _ITEMS_AT_ONCE, items))
-            utility = _utility(scenarios[name], predict(unknown, some[None]))[0]
+            utility = _utility(scenarios[name], predict(some[None]))[0]
             worth[name][some] = np.where(np.isfinite(utility), utility, 0.0)
     return worth
 
@@ -130,13 +131,13 @@ def first_look(
 
     Args:
         users: their numbers.
-        scenario, predict: those of `pivot`.
+        scenario, predict: those of `pivot`, of these users.
         lists: the candidates.
         worth: `worth_to_anybody`; its keys are the scenarios whose candidates are looked at.
         pivot: a scenario's name.
     """
     items = _candidates(users, list(worth), lists)[0]
-    utility = _utility(scenario, predict(users, items)).astype(np.float32)
+    utility = _utility(scenario, predict(items)).astype(np.float32)
     by_item = np.argsort(items, axis=1)
     pairs, utility = (np.take_along_axis(a, by_item, 1).ravel() for a in (_pairs(items, len(worth[pivot])), utility))
     return FirstLook(pairs, utility, worth, pivot)
@@ -161,7 +162,7 @@ def fill_shelves(
         users: their numbers.
         name, scenario: the scenario.
         room: what the night's shelves are filled from.
-        predict: the scenario's predictions.
+        predict: the scenario's predictions of these users.
         look: the first look at the block; without one everything is scored and nothing explored.
         shown: item numbers [B, S] on the users' shelves of earlier scenarios, -1 where there is none.
     """
@@ -178,7 +179,7 @@ def fill_shelves(
         items, generators, because, allowed = (
             np.take_along_axis(a, best, 1) for a in (items, generators, because, allowed)
         )
-    predictions = predict(users, np.where(allowed, items, -1))
+    predictions = predict(np.where(allowed, items, -1))
     score = _utility(scenario, predictions)
     allowed &= np.isfinite(score)
     score = np.where(allowed, np.round(score, 6), -np.inf)  # rounded: ties, not the last bit, decide between equals

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from training.backbones import make_backbone
-from training.batches import Batch, UserBatch
+from training.batches import Batch, UserBatch, entries
 from training.encoders import FieldEmbedding, HistoryEncoder
 from training.heads import OutcomeChain, PositionBias
 from training.matching import ExposureMatch, HistoryMatch, PriceFit
@@ -53,6 +53,18 @@ class UserSide:
     shown: torch.Tensor  # int32 [G, E, levels]
     exposure: torch.Tensor  # [G, E, memories]
     evidence: torch.Tensor  # [G], what is known of the topics of a user's requests
+
+    def cut(self, first: int, last: int) -> "UserSide":
+        """Return a view of the users from one place up to another, with no more padding than the longest of them needs."""
+        events, shown = (int(entries(part[first:last]).max()) for part in (self.is_event, self.shown))
+        widths = {name: events for name in ("match", "memory", "keys", "values", "is_event")}
+        widths |= {"shown": shown, "exposure": shown}
+        return UserSide(
+            **{
+                name: part[first:last, -max(1, widths[name]) :] if name in widths else part[first:last]
+                for name, part in vars(self).items()
+            }
+        )
 
 
 @dataclass(frozen=True)

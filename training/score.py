@@ -1,7 +1,7 @@
 """Scores for shelves: a ranker that scores users' candidates with a night's features.
 
-An item's part of the first layer is computed once a scenario, a user's part once a user; what is left per pair is the
-attention, the history match and the experts. It is the same code that training runs.
+An item's part of the first layer is computed once a scenario, a user's part once for all scenarios; what is left per pair is
+the attention, the history match and the experts. It is the same code that training runs.
 """
 
 from pathlib import Path
@@ -12,11 +12,12 @@ import torch
 from nightshelf.errors import EngineError, InputError
 from training.artifact import load_model
 from training.batches import UserBatch, chunk_rows, entries, gather_newest
-from training.ranking_model import ItemSide, RankingModel, TargetSide
+from training.ranking_model import RankingModel, TargetSide
 from training.shelf_features import ShelfFeatures
 from training.transfer import read_night
 
 _PAIRS = 4096  # pairs scored at once: their first layers stay in the processor's cache
+_USERS = 96  # encoded at once: of 40 candidates each they make a batch of pairs
 _CHUNK = 32
 
 
@@ -42,34 +43,19 @@ class Ranker:
         return [task.name for task in self.spec.tasks]
 
     @torch.inference_mode()
-    def score_users(
-        self, features: ShelfFeatures, scenario: str, user_rows: torch.Tensor, item_rows: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Score each user's candidates.
-
-        Args:
-            user_rows: [U], rows of `features`, 0 = unknown user.
-            item_rows: [U, K], rows of `features`, -1 = no candidate.
-
-        Returns:
-            task → float32 [U, K]: the probability of the outcome after an impression in the user's next request, or the
-            expected value of a regression; NaN where there is no candidate.
+    def encode(self, features: ShelfFeatures, user_rows: torch.Tensor) -> "EncodedUsers":
+        """Encode users [U], rows of `features` (0 = unknown user), for all scenarios.
 
         Raises:
             EngineError: the night lacks a feature that the model reads.
         """
-        prepared = self.prepare(features)
-        items, targets = prepared.targets(scenario)
-        users, candidates = user_rows.long(), item_rows.long()
-        scores = torch.full((*candidates.shape, len(self.spec.tasks)), torch.nan)
-        step = max(1, _PAIRS // max(1, candidates.shape[1]))
-        for part in prepared.by_length(users).split(step):
-            side = self.model.user_side(prepared.users(users[part]), items)
-            pairs = take_targets(targets, _without_empty_end(candidates[part]))
-            outcomes = self.model.outcomes_of_requests(side, pairs)
-            scores[part, : outcomes.shape[1]] = outcomes
-        scores[candidates < 0] = torch.nan
-        return {task: scores[..., place] for place, task in enumerate(self.tasks)}
+        return EncodedUsers(self.prepare(features), user_rows.long())
+
+    def score_users(
+        self, features: ShelfFeatures, scenario: str, user_rows: torch.Tensor, item_rows: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Encode users [U] and score each one's candidates [U, K]: see `encode` and `EncodedUsers.score`."""
+        return self.encode(features, user_rows).score(scenario, item_rows)
 
     def score(
         self, features: ShelfFeatures, scenario: str, user_rows: torch.Tensor, item_rows: torch.Tensor
@@ -114,7 +100,7 @@ class PreparedShelf:
         self.lengths, self.shown_lengths = entries(events), entries(self.exposure[0])
         self.item_index = torch.from_numpy(features.item_fields[:, 0]).long()
         self.item_side = model.item_side(torch.from_numpy(features.catalogue).long())
-        self._targets: dict[str, tuple[ItemSide, TargetSide]] = {}
+        self._targets: dict[str, TargetSide] = {}
 
     def users(self, rows: torch.Tensor) -> UserBatch:
         """Gather users by their rows."""
@@ -134,8 +120,8 @@ class PreparedShelf:
         """Return the places of users in `rows`, from the shortest history to the longest: neighbours share little padding."""
         return self.lengths[self.user_history[rows]].argsort(stable=True)
 
-    def targets(self, scenario: str) -> tuple[ItemSide, TargetSide]:
-        """Return all items of the catalogue by item_index, and by row as targets of a scenario [I, 1, …]."""
+    def targets(self, scenario: str) -> TargetSide:
+        """Return all items by row as targets of a scenario [I, …]."""
         if scenario not in self._targets:
             if scenario not in self.features.target_dense:
                 raise InputError(
@@ -147,9 +133,50 @@ class PreparedShelf:
             items = self.item_side.take(self.item_index)
             where = torch.tensor([[spec.scenario_index(scenario)]])
             wide = self.model.by_scenario(self.model.wide_dense(dense), self.model.one_hot(where[0]))
-            side = TargetSide(items.match, items.queries, items.hidden + self.model.dense_layer(dense), wide, where)
-            self._targets[scenario] = (self.item_side, side)
+            hidden = items.hidden + self.model.dense_layer(dense)
+            self._targets[scenario] = TargetSide(items.match, items.queries, hidden, wide, where)
         return self._targets[scenario]
+
+
+class EncodedUsers:
+    """Users as a model knows them before it is told a scenario; those with histories of like length lie together."""
+
+    def __init__(self, prepared: PreparedShelf, rows: torch.Tensor) -> None:
+        """Encode users by their rows [U]."""
+        self.prepared, model = prepared, prepared.model
+        self.parts = [
+            (part, model.user_side(prepared.users(rows[part]), prepared.item_side))
+            for part in prepared.by_length(rows).chunk(-(-len(rows) // _USERS))
+        ]
+
+    @torch.inference_mode()
+    def score(self, scenario: str, item_rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Score each user's candidates.
+
+        Args:
+            scenario: of the shop.
+            item_rows: [U, K], rows of the night's features, -1 = no candidate.
+
+        Returns:
+            task → float32 [U, K]: the probability of the outcome after an impression in the user's next request, or the
+            expected value of a regression; NaN where there is no candidate.
+
+        Raises:
+            InputError: the scenario is unknown.
+            EngineError: the night lacks a feature that the model reads.
+        """
+        model, targets, candidates = self.prepared.model, self.prepared.targets(scenario), item_rows.long()
+        tasks = [task.name for task in model.spec.tasks]
+        scores = torch.full((*candidates.shape, len(tasks)), torch.nan)
+        for places, users in self.parts:
+            step = max(1, round(len(places) / max(1, round(len(places) * candidates.shape[1] / _PAIRS))))
+            for first in range(0, len(places), step):
+                part = places[first : first + step]
+                side, pairs = users.cut(first, first + step), take_targets(targets, _without_empty_end(candidates[part]))
+                outcomes = model.outcomes_of_requests(side, pairs)
+                scores[part, : outcomes.shape[1]] = outcomes
+        scores[candidates < 0] = torch.nan
+        return {task: scores[..., place] for place, task in enumerate(tasks)}
 
 
 def _without_empty_end(candidates: torch.Tensor) -> torch.Tensor:

@@ -115,7 +115,7 @@ def test_a_shelf_is_what_sorting_by_hand_gives(rows, sold_out, bought, blocked, 
         "search",
         scenario,
         room,
-        lambda u, i: {"click": click[u[:, None], i], "purchase": buy[u[:, None], i]},
+        lambda i: {"click": click[np.arange(6)[:, None], i], "purchase": buy[np.arange(6)[:, None], i]},
     )
     for number, user in enumerate(USERS):
         wanted = {
@@ -146,7 +146,7 @@ def test_the_unknown_user_gets_what_everybody_may_see() -> None:
     lists = pack_candidates([candidate_table(rows)], USERS, ITEMS)
     room = stockroom(lists, bought=[(0, 2)])
     scenario = Scenario(utility={"click": 1}, exclude=["purchased_30d"])
-    shelves = fill_shelves(np.array([-1]), "cart", scenario, room, lambda u, i: {"click": i.astype(float)})
+    shelves = fill_shelves(np.array([-1]), "cart", scenario, room, lambda i: {"click": i.astype(float)})
     assert shelves.items.tolist() == [2, 1]
     assert [GENERATOR_ORDER[g] for g in shelves.generators] == ["fresh", "popular"]
 
@@ -161,7 +161,7 @@ def test_each_scenario_excludes_by_its_own_rules() -> None:
     shown = {}
     for rules in ((), ("like_90d",), ("click_1d",), ("like_90d", "click_1d")):
         scenario = Scenario(utility={"click": 1}, exclude=list(rules))
-        shelves = fill_shelves(np.array([0]), "cart", scenario, room, lambda u, i: {"click": i.astype(float)})
+        shelves = fill_shelves(np.array([0]), "cart", scenario, room, lambda i: {"click": i.astype(float)})
         shown[rules] = shelves.items.tolist()
     assert list(shown.values()) == [[4, 3, 2, 1], [4, 3, 1], [2, 1], [1]]
 
@@ -175,7 +175,7 @@ def test_a_reason_names_what_the_generator_found() -> None:
         "cart",
         Scenario(utility={"click": 1}),
         room,
-        lambda u, i: {"click": i.astype(float)},
+        lambda i: {"click": i.astype(float)},
     )
     assert reason_texts(shelves, "cart", lists.texts, {}).tolist() == ["You often choose affinity", "Popular in cart"]
 
@@ -184,7 +184,7 @@ def test_no_candidates_at_all_give_no_rows() -> None:
     lists = pack_candidates([candidate_table([])], USERS, ITEMS)
     room = stockroom(lists)
     shelves = fill_shelves(
-        np.arange(6), "cart", Scenario(utility={"click": 1}), room, lambda u, i: {"click": i.astype(float)}
+        np.arange(6), "cart", Scenario(utility={"click": 1}), room, lambda i: {"click": i.astype(float)}
     )
     assert len(shelves.ranks) == 0
 
@@ -197,11 +197,12 @@ def test_a_first_look_that_keeps_everything_changes_nothing(rows) -> None:  # ty
     lists = pack_candidates([candidate_table(rows)], USERS, ITEMS)
     room = stockroom(lists, range(0, 30, 7))
 
-    def predict(users, items):  # type: ignore[no-untyped-def]
-        return {"click": np.where(items >= 0, worth[users[:, None], items], np.nan)}
+    def predictions(users):  # type: ignore[no-untyped-def]
+        return lambda items: {"click": np.where(items >= 0, worth[users[:, None], items], np.nan)}
 
-    users = np.arange(6)
-    anybody = worth_to_anybody({"search": scenario, "cart": scenario}, {"search": predict, "cart": predict}, 30)
+    users, unknown = np.arange(6), predictions(np.array([-1]))
+    predict = predictions(users)
+    anybody = worth_to_anybody({"search": scenario, "cart": scenario}, {"search": unknown, "cart": unknown}, 30)
     look = first_look(users, scenario, lists, predict, anybody, "cart")
     whole = fill_shelves(users, "search", scenario, room, predict)
     chosen = fill_shelves(users, "search", scenario, room, predict, look)
@@ -221,7 +222,7 @@ def test_a_first_look_spares_the_model_the_worst_candidates() -> None:
     room = stockroom(lists, items=200)
     widths = []
 
-    def predict(users, items):  # type: ignore[no-untyped-def]
+    def predict(items):  # type: ignore[no-untyped-def]
         widths.append(items.shape[1])
         return {"click": np.where(items >= 0, items / 200, np.nan)}
 
@@ -240,7 +241,7 @@ def test_a_first_look_moves_from_one_scenario_to_another_by_what_items_are_worth
     scenario = Scenario(top_n=5, utility={"click": 1})
     scores = {"home": lambda items: (items + 1) / 200, "checkout": lambda items: (200 - items) / 200}  # the reverse
     predictors = {
-        name: lambda users, items, score=score: {"click": np.where(items >= 0, score(items), np.nan)}
+        name: lambda items, score=score: {"click": np.where(items >= 0, score(items), np.nan)}
         for name, score in scores.items()
     }
     both = {"home": scenario, "checkout": scenario}
@@ -260,7 +261,7 @@ def explored(users: int, block: int, share: float = 0.3, seed: str = "2026-02-05
     room = Stockroom(room.lists, room.exclusions, room.groups, seed, chance_of(keys))
     scenario = Scenario(top_n=5, utility={"click": 1}, rerank={"explore": share})
 
-    def predict(users, items):  # type: ignore[no-untyped-def]
+    def predict(items):  # type: ignore[no-untyped-def]
         return {"click": np.where(items >= 0, (70 - items) / 70, np.nan)}
 
     anybody = worth_to_anybody({"search": scenario}, {"search": predict}, 70)
@@ -310,7 +311,7 @@ def test_an_item_counts_for_less_where_an_earlier_shelf_has_it() -> None:
     worth = np.array([1.0, 0.9, 0.6, *np.linspace(0.5, 0.1, 27)])
     shown = np.array([[0, 1, -1], [0, 0, -1]])  # the second user has the first item on two shelves
 
-    def predict(users, items):  # type: ignore[no-untyped-def]
+    def predict(items):  # type: ignore[no-untyped-def]
         return {"click": worth[items]}
 
     shelves = fill_shelves(np.array([0, 1]), "search", scenario, room, predict, None, shown)
