@@ -64,8 +64,10 @@ def serve(
             return served
 
     told, blocks, log = started, list(pairwise([*range(0, users, BLOCK), users])), get_logger("recommend")
-    with torch_workers(workers) as pool:
-        every = in_order(pool, of_block, blocks, _AHEAD * (workers or cores()))
+    threads = workers or cores()
+    # On the cores that these threads leave, others serve: each thread computes on one core
+    with torch_workers(threads, max(1, cores() // threads)) as pool:
+        every = in_order(pool, of_block, blocks, _AHEAD * threads)
         for (_, end), served in zip(blocks, every, strict=True):
             yield from served
             if time.monotonic() - told > _LOG_SECONDS:
