@@ -56,15 +56,13 @@ class UserSide:
 
     def cut(self, first: int, last: int) -> "UserSide":
         """Return a view of the users from one place up to another, with no more padding than the longest of them needs."""
-        events, shown = (int(entries(part[first:last]).max()) for part in (self.is_event, self.shown))
-        widths = {name: events for name in ("match", "memory", "keys", "values", "is_event")}
-        widths |= {"shown": shown, "exposure": shown}
-        return UserSide(
-            **{
-                name: part[first:last, -max(1, widths[name]) :] if name in widths else part[first:last]
-                for name, part in vars(self).items()
-            }
-        )
+        some = {name: part[first:last] for name, part in vars(self).items()}
+        events, shown = (max(1, int(entries(some[name]).max())) for name in ("is_event", "shown"))
+        for name in ("match", "memory", "keys", "values", "is_event"):
+            some[name] = some[name][:, -events:]
+        for name in ("shown", "exposure"):
+            some[name] = some[name][:, -shown:]
+        return UserSide(**some)
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ class EncodedUsers:
         tasks = [task.name for task in model.spec.tasks]
         scores = torch.full((*candidates.shape, len(tasks)), torch.nan)
         for places, users in self.parts:
-            step = max(1, round(len(places) / max(1, round(len(places) * candidates.shape[1] / _PAIRS))))
+            step = _users_at_once(len(places), candidates.shape[1])
             for first in range(0, len(places), step):
                 part = places[first : first + step]
                 side, pairs = users.cut(first, first + step), take_targets(targets, _without_empty_end(candidates[part]))
@@ -177,6 +177,12 @@ class EncodedUsers:
                 scores[part, : outcomes.shape[1]] = outcomes
         scores[candidates < 0] = torch.nan
         return {task: scores[..., place] for place, task in enumerate(tasks)}
+
+
+def _users_at_once(users: int, candidates: int) -> int:
+    """Return how many users' candidates are scored at once: about _PAIRS, in batches of like size."""
+    batches = max(1, round(users * candidates / _PAIRS))
+    return max(1, -(-users // batches))
 
 
 def _without_empty_end(candidates: torch.Tensor) -> torch.Tensor:

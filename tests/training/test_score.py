@@ -53,6 +53,18 @@ def test_users_and_pairs_give_the_same_scores(night, shelf, ranker):
     assert (grid["cart"] <= grid["click"]).all()
 
 
+def test_users_encoded_once_have_in_each_scenario_what_each_has_alone(demo_shop, night, shelf, ranker):
+    users = torch.arange(night.users + 1).flip(0)
+    items = torch.randint(-1, night.items, (len(users), 300))  # several batches of each part
+    encoded = ranker.encode(shelf, users)
+    for scenario in demo_shop.scenarios:
+        found = encoded.score(scenario, items)
+        for one in range(0, len(users), 17):
+            alone = ranker.score_users(shelf, scenario, users[one : one + 1], items[one : one + 1])
+            for task in ranker.tasks:
+                assert torch.allclose(found[task][one], alone[task][0], rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
 def test_padding_is_nan_and_changes_no_other_score(night, shelf, ranker):
     users, items = torch.tensor([1, 2]), torch.tensor([[0, 1, 2], [3, -1, -1]])
     found = ranker.score_users(shelf, "cart", users, items)["click"]
