@@ -12,7 +12,6 @@ line. Logs are made once and kept below --home. 50 million events take an hour o
 import argparse
 import datetime as dt
 import json
-import math
 import shutil
 import sys
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.big_log import FIRST_DAY, write_big_log
+from benchmarks.growth import exponent
 from benchmarks.processes import stage, timed
 
 HISTORY = 30
@@ -119,7 +119,7 @@ def _line(runs: dict[str, Run], sizes: list[int], compared: int) -> dict[str, ob
     }
     if len(sizes) > 1:
         small, large = sizes[0], sizes[-1]
-        line["exponent"] = round(math.log(whole[large] / whole[small]) / math.log(large / small), 3)
+        line["exponent"] = exponent((small, whole[small]), (large, whole[large]))
     engines = {"spark": runs[f"{compared}m"], "sail": runs["sail"]}
     line[f"duckdb_ratio_{compared}m"] = {
         name: round(run.total / runs["duckdb"].total, 2) for name, run in engines.items()

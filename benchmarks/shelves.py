@@ -3,10 +3,11 @@
 Search of the 500 items with the largest inner product, vectors of 64 numbers, over 20,000, 200,000 and 1,000,000 items: ours,
 exact (training/retrieval/nearest.py) and in cells (training/retrieval/cells.py), faiss' flat index, implicit's recommend, and
 a product with a topk in torch. Each in a process of its own with the same number of threads, taking turns round by round;
-medians are printed, the ratios are the medians of each round's: ours over the best of the others, cells over ours.
+medians are printed, the ratios are the medians of each round's: ours over the best of the others, cells over ours. The last row
+says with which power of the catalogue a search's time grows, from 200,000 to 1,000,000 items.
 
-Then the stage `recommend` of 100,000 users, six scenarios and 50,000 items (benchmarks/whole_shelves.py); what it
-reads is made once, below --home, in a quarter of an hour.
+Then the stage `recommend` of 100,000 users, six scenarios and 50,000 items (benchmarks/whole_shelves.py), and half of its
+users served alone, for the power with which that time grows; what it reads is made once, below --home, in a quarter of an hour.
 
   make bench-shelves         (or: .venv/jobs/bin/python -m benchmarks.shelves --threads 1; the search alone: --users 0)
 """
@@ -19,10 +20,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.growth import exponent
 from benchmarks.whole_shelves import whole_shelves
 from nightshelf.parallel import cores
 
@@ -43,14 +46,15 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=50_000, help="of the whole shelves")
     parser.add_argument("--home", type=Path, default=Path("var/bench-shelves"))
     asked = parser.parse_args()
-    line: dict[str, object] = _search(asked.rounds, asked.threads) if asked.rounds else {}
+    parts: list[dict[str, Any]] = [_search(asked.rounds, asked.threads)] if asked.rounds else []
     if asked.users:
         home = asked.home.absolute() / f"{asked.users}x{asked.items}"
-        line |= whole_shelves(home, asked.users, asked.items)
-    print(json.dumps(line))
+        parts.append(whole_shelves(home, asked.users, asked.items))
+    growth = {what: power for part in parts for what, power in part.pop("growth").items()}
+    print(json.dumps({name: value for part in parts for name, value in part.items()} | {"growth": growth}))
 
 
-def _search(count: int, threads: int) -> dict[str, object]:
+def _search(count: int, threads: int) -> dict[str, Any]:
     rounds: dict[str, list[Trial]] = {
         size: [{name: _trial(name, *counts, threads) for name in PROGRAMS} for _ in range(count)]
         for size, counts in SIZES.items()
@@ -63,6 +67,8 @@ def _search(count: int, threads: int) -> dict[str, object]:
         speedups[size] = _median(trials, lambda trial: _rate(trial, "cells") / _rate(trial, "ours"))
         recalls[size] = round(min(trial["cells"]["recall"] for trial in trials), 4)
         table.add_row(size, *(f"{rate:,.0f}" for rate in rates), f"{ratios[size]:.2f}", f"{speedups[size]:.2f}")
+    powers = {name: _power(rounds, name) for name in PROGRAMS}
+    table.add_row("power", *(f"{power:.2f}" for power in powers.values()), "", "")
     Console(stderr=True).print(table)
     exact = [
         trial[name]["recall"] for trials in rounds.values() for trial in trials for name in trial if name != "cells"
@@ -75,7 +81,17 @@ def _search(count: int, threads: int) -> dict[str, object]:
         "ann_speedup": speedups,
         "ann_laid_out_s": round(laid_out, 1),
         "threads": threads,
+        "growth": {"items_exact": powers["ours"], "items_in_cells": powers["cells"]},
     }
+
+
+def _power(rounds: dict[str, list[Trial]], name: str) -> float:
+    """Return how a program's time grows with the catalogue: the median of the rounds' exponents."""
+    small, large = "200k", "1m"
+    return statistics.median(
+        exponent((SIZES[small][0], 1 / _rate(few, name)), (SIZES[large][0], 1 / _rate(many, name)))
+        for few, many in zip(rounds[small], rounds[large], strict=True)
+    )
 
 
 def _rate(trial: Trial, name: str) -> float:

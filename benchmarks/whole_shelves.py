@@ -8,11 +8,14 @@ import datetime as dt
 import json
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from benchmarks.big_log import FIRST_DAY, write_big_log
+from benchmarks.growth import exponent
 from benchmarks.processes import stage, timed
 from nightshelf.config import load_shop
 from nightshelf.parallel import cores
@@ -25,42 +28,77 @@ _DAYS, _EVENTS_PER_USER = 14, 100
 _MORE_SCENARIOS = ("product_page", "checkout", "campaign")
 _RECIPE = Path("conf/models/ple_funnel.yaml")
 _SHORT = {"name": "short", "negative_share": 0.02, "max_epochs": 1}
+_READ = re.compile(r"(\d+) candidates of (\d+) users read in ([\d.]+) s")
 _TOLD = re.compile(
     r"(\d+) shelves in ([\d.]+) s, \d+/s; (\d+) pairs scored; .*? (\d+)% scored, (\d+)% chose and ordered, (\d+)% made rows"
 )
 
 
-def whole_shelves(home: Path, users: int, items: int) -> dict[str, object]:
-    """Return shelves_per_s (of the whole stage), peak_gb, ranked_pairs_per_s, rank_share and where the time goes."""
+@dataclass(frozen=True)
+class Served:
+    """What the log tells of parts made side by side, one a core: sums, seconds of all together, shares of their time."""
+
+    parts: int
+    users: int
+    shelves: int
+    pairs: int
+    read_s: float
+    serving_s: float
+    shares: dict[str, float]
+
+    @classmethod
+    def of(cls, told: str) -> "Served":
+        """Read it from a log."""
+        read, served = ([match.groups() for match in pattern.finditer(told)] for pattern in (_READ, _TOLD))
+        if not served:
+            sys.exit(f"the log tells nothing of shelves:\n{told[-2000:]}")
+        parts, side_by_side = len(served), min(cores(), len(served))
+        return cls(
+            parts=parts,
+            users=sum(int(part[1]) for part in read),
+            shelves=sum(int(part[0]) for part in served),
+            pairs=sum(int(part[2]) for part in served),
+            read_s=sum(float(part[2]) for part in read) / side_by_side,
+            serving_s=sum(float(part[1]) for part in served) / side_by_side,
+            shares={
+                name: round(sum(int(part[3 + n]) for part in served) / parts / 100, 3)
+                for n, name in enumerate(("scored", "chose", "made_rows"))
+            },
+        )
+
+
+def whole_shelves(home: Path, users: int, items: int) -> dict[str, Any]:
+    """Return shelves_per_s (of the whole stage), peak_gb, ranked_pairs_per_s, rank_share, where the time goes and its growth."""
     shop, day = _shop(home, users, items), str(FIRST_DAY + dt.timedelta(days=_DAYS - 1))
     if not Warehouse(load_shop(shop)).partitions("candidates"):
         for name in ("clean", "features", "train"):
             timed(stage(name, str(shop), day))
     _crown(shop)
     run = timed(stage("recommend", str(shop), day))
-    found = [match.groups() for match in _TOLD.finditer(run.told)]  # a part each
-    if not found:
-        sys.exit(f"recommend told nothing of its shelves:\n{run.told[-2000:]}")
-    shelves, pairs = (sum(int(part[place]) for part in found) for place in (0, 2))
-    # Parts are served side by side, one a core
-    seconds = sum(float(part[1]) for part in found) / min(cores(), len(found))
+    served = Served.of(run.told)
+    growth = {"users": _growth(served, shop, day)} if served.parts > 1 else {}
     bare = json.loads(timed([sys.executable, "-m", "benchmarks.forward_pass", str(shop), day]).printed.splitlines()[-1])
     return {
         "users": users,
         "items": items,
-        "shelves_per_s": round(shelves / run.seconds),
-        "serving_shelves_per_s": round(shelves / seconds),
+        "shelves_per_s": round(served.shelves / run.seconds),
+        "serving_shelves_per_s": round(served.shelves / served.serving_s),
         "peak_gb": round(run.peak_gb, 2),
-        "seconds": {"recommend": round(run.seconds, 1), "serving": round(seconds, 1)},
-        "parts": len(found),
-        "time_share": {
-            name: round(sum(int(part[3 + n]) for part in found) / len(found) / 100, 3)
-            for n, name in enumerate(("scored", "chose", "made_rows"))
-        },
-        "ranked_pairs_per_s": round(pairs / seconds),
+        "seconds": {"recommend": round(run.seconds, 1), "serving": round(served.serving_s, 1)},
+        "parts": served.parts,
+        "time_share": served.shares,
+        "ranked_pairs_per_s": round(served.pairs / served.serving_s),
         "forward_pairs_per_s": bare["pairs_per_s"],
-        "rank_share": round(pairs / seconds / bare["pairs_per_s"], 3),
+        "rank_share": round(served.pairs / served.serving_s / bare["pairs_per_s"], 3),
+        "growth": growth,
     }
+
+
+def _growth(served: Served, shop: Path, day: str) -> float:
+    """Return how the time to read and serve users grows with them, from half of the parts to all."""
+    half = Served.of(timed([sys.executable, "-m", "benchmarks.half_served", str(shop), day]).told)
+    small, large = ((some.users, some.read_s + some.serving_s) for some in (half, served))
+    return exponent(small, large)
 
 
 def _shop(home: Path, users: int, items: int) -> Path:

@@ -109,7 +109,7 @@ def _pairs(items: np.ndarray, count: int) -> np.ndarray:
 def worth_to_anybody(
     scenarios: dict[str, Scenario], predictors: dict[str, Predict], items: int
 ) -> dict[str, np.ndarray]:
-    """Return each item's utility [items] in each scenario to the unknown user, whose predictions these are; 0 where it has none."""
+    """Return each item's utility [items] to the unknown user, whose predictions by scenario these are; 0 where it has none."""
     worth = {name: np.zeros(items) for name in predictors}
     for name, predict in predictors.items():
         for start in range(0, items, _ITEMS_AT_ONCE):

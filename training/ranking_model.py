@@ -57,7 +57,8 @@ class UserSide:
     def cut(self, first: int, last: int) -> "UserSide":
         """Return a view of the users from one place up to another, with no more padding than the longest of them needs."""
         some = {name: part[first:last] for name, part in vars(self).items()}
-        events, shown = (max(1, int(entries(some[name]).max())) for name in ("is_event", "shown"))
+        padded = (some["is_event"], some["shown"][..., -1])
+        events, shown = (max(1, int(entries(part).max())) for part in padded)
         for name in ("match", "memory", "keys", "values", "is_event"):
             some[name] = some[name][:, -events:]
         for name in ("shown", "exposure"):
