@@ -172,7 +172,10 @@ class EncodedUsers:
             step = _users_at_once(len(places), candidates.shape[1])
             for first in range(0, len(places), step):
                 part = places[first : first + step]
-                side, pairs = users.cut(first, first + step), take_targets(targets, _without_empty_end(candidates[part]))
+                side, pairs = (
+                    users.cut(first, first + step),
+                    take_targets(targets, _without_empty_end(candidates[part])),
+                )
                 outcomes = model.outcomes_of_requests(side, pairs)
                 scores[part, : outcomes.shape[1]] = outcomes
         scores[candidates < 0] = torch.nan
