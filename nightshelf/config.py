@@ -13,6 +13,7 @@ from nightshelf.dates import parse_duration
 from nightshelf.errors import InputError
 from nightshelf.exclusions import acted_on
 from nightshelf.exports import Export
+from nightshelf.generators import Candidates
 from nightshelf.raw_logs import Dimension, Duration, Graph, Source
 from nightshelf.yamlfile import Name, Strict, load_model
 
@@ -99,7 +100,7 @@ class Rerank(Strict):
 
 
 class Scenario(Strict):
-    """A surface with its shelf: how long, what it is ranked by, what it must not show, what else orders it.
+    """A surface with its shelf: how long, what it is ranked by, what it must not show, what it chooses from, what else orders it.
 
     utility: task → what an outcome is worth. rank_by: the weights of the tasks' predictions, where other ones rank better than
     the worth does (`nightshelf weights` looks for them). anchor: the act (`viewed`, `cart` …) that makes an item an anchor;
@@ -110,6 +111,7 @@ class Scenario(Strict):
     utility: dict[str, float]
     rank_by: dict[str, float] = Field({})
     exclude: list[str] = Field([])
+    candidates: Candidates = Candidates()
     rerank: Rerank = Rerank()
     anchor: Name | None = None
 
@@ -262,7 +264,7 @@ class Serving(Strict):
     tasks: int = Field(1, ge=1, le=100)
 
 
-# Tables that no night reads, or (candidates, for their recall) no further back than a week.
+# Tables that no night reads, or (candidates, for their recall and quotas) no further back than ten days.
 _DROPPABLE = (
     "candidates", "retrieved_candidates", "shelf_drafts", "recommendations", "item_shelf_drafts", "item_recommendations",
     "quarantine",
@@ -368,6 +370,7 @@ class Shop(Strict):
                             f"scenarios.{name}.rerank.{rule}: {column!r} is unknown; known: {', '.join(groups)}"
                         )
             self._check_anchor(name, scenario)
+            self._check_quotas(name, scenario)
         for source in self.sources:
             for scenario_name in source.scenarios:
                 if scenario_name not in self.scenarios:
@@ -397,6 +400,21 @@ class Shop(Strict):
             known.append("viewed")
         if scenario.anchor is not None and scenario.anchor not in known:
             raise ValueError(f"scenarios.{name}.anchor: no log tells of {scenario.anchor!r}; known: {', '.join(known)}")
+
+    def _check_quotas(self, name: str, scenario: Scenario) -> None:
+        quotas, place = scenario.candidates.quotas, f"scenarios.{name}.candidates.quotas"
+        if "two_tower" in quotas and self.retrieval is None:
+            raise ValueError(
+                f"{place}: nobody proposes 'two_tower' without a model; add `retrieval: conf/retrieval/two_tower.yaml`, or take "
+                "it out"
+            )
+        if quotas.get("popular", scenario.top_n) < scenario.top_n:
+            raise ValueError(
+                f"{place}: 'popular' = {quotas['popular']} fills no shelf of {scenario.top_n} for whoever has no history; write "
+                f"{scenario.top_n} or more, or take it out"
+            )
+        if quotas.get("fresh") == 0 and scenario.rerank.explore:
+            raise ValueError(f"{place}: 'fresh' = 0 leaves rerank.explore nothing to draw from; take one of them out")
 
     def _check_exports(self) -> None:
         places = [export.place for export in self.exports]

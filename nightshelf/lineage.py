@@ -46,13 +46,14 @@ MADE = {
     "example_days": Made("features", ("impressions", "acts")),
     "candidates": Made("features", ("acts", "items", "item_features", "item_scenario_features", "item_graph")),
     "candidate_recall": Made("validate_examples", ("candidates", "retrieved_candidates", "acts")),
+    "candidate_quotas": Made("validate_examples", ("candidates", "retrieved_candidates", "acts", "items", "events")),
     "feature_drift": Made("validate_examples", ("training_examples",)),
     "retrieved_candidates": Made("retrieve", ("acts", "items", "item_features", "vocabularies")),
     "model_metrics": Made("evaluate", ("training_examples", "user_sequences")),
     "promotions": Made("promote", ("model_metrics",)),
     "shelf_drafts": Made(
         "recommend",
-        ("candidates", "retrieved_candidates", "items", "users", "events", "user_features", "item_features",
+        ("candidates", "retrieved_candidates", "candidate_quotas", "items", "users", "events", "user_features", "item_features",
          "item_scenario_features", "user_sequences", "vocabularies"),
     ),
     "anchor_lifts": Made("recommend", ("training_examples", "acts", "items", "item_graph")),
@@ -70,7 +71,7 @@ MADE = {
 # They bear the name of a column of what their table is made of, and are something else.
 _COMPUTED = {
     ("candidates", "scenario"), ("retrieved_candidates", "scenario"), ("shelf_drafts", "source"), ("shelf_drafts", "propensity"),
-    ("anchor_lifts", "lift"), ("item_shelf_drafts", "lift"), ("shelf_status", "reason"),
+    ("candidate_quotas", "scenario"), ("anchor_lifts", "lift"), ("item_shelf_drafts", "lift"), ("shelf_status", "reason"),
 }  # fmt: skip
 
 

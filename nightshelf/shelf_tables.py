@@ -225,6 +225,49 @@ def ledgers() -> list[TableSpec]:
             ),
         ),
         TableSpec(
+            "candidate_quotas",
+            "scenario × candidate generator: how many of its proposals are ranked, and what that keeps of the last outcomes",
+            ("scenario", "generator"),
+            (
+                AS_OF_DATE,
+                SCENARIO,
+                Column("generator", "string", "the candidate generator, or `*` for all together"),
+                Column(
+                    "quota",
+                    "int32",
+                    "the best so many of its proposals to a user that are ranked; `*`: their sum; null: all",
+                    True,
+                ),
+                Column(
+                    "quota_from",
+                    "string",
+                    "learned; shop file; or all: nothing is cut, as on a night that can judge nothing",
+                ),
+                Column(
+                    "proposed", "int32", "the most that it proposed to one user on the judged days; of `*` their sum"
+                ),
+                Column(
+                    "ranked_per_user",
+                    "float64",
+                    "proposals within the quota, a user with candidates of their own, on average",
+                ),
+                Column("proposed_per_user", "float64", "all proposals, likewise"),
+                Column(
+                    "outcomes",
+                    "int64",
+                    "different triples of day, user and item with an outcome in the scenario that were judged",
+                ),
+                Column("worth", "float64", "what those outcomes are worth, in the scenario's utility"),
+                Column("worth_found", "float64", "… of those that it had proposed the night before"),
+                Column("worth_kept", "float64", "… of those that it had proposed within the quota"),
+                Column(
+                    "own_weight",
+                    "float64",
+                    "how far the scenario's own outcomes decide, 0..1; all scenarios' do the rest",
+                ),
+            ),
+        ),
+        TableSpec(
             "model_metrics",
             "model_version × scenario × task × metric on the test days",
             ("model_version", "scenario", "task", "metric"),

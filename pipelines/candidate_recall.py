@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from nightshelf.dates import days_back
 from nightshelf.features import outcome_events
-from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY, GENERATOR_ORDER
+from nightshelf.generators import GENERATOR_ORDER
+from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY
 from pipelines.rules import Rule, between, check_rules
 from pipelines.stage import Night
 from pipelines.usual import FEWEST_NIGHTS, NIGHTS
@@ -26,18 +27,23 @@ _DAYS = 7
 _LEAST_OF_USUAL = 0.5
 
 
+def night_before(night: Night, day: dt.date) -> dt.date | None:
+    """Return the last night before `day` whose candidates were made for it; None if there is none in a week."""
+    known = set(night.warehouse.partitions("candidates"))
+    return max((earlier for earlier in days_back(day, _DAYS)[:-1] if earlier in known), default=None)
+
+
 def candidate_recall(night: Night) -> list[Row]:
     """Return a row per outcome event and generator, and one of all (`*`), of the night's day; none without earlier candidates.
 
     An outcome is a user's event on an item in a scenario, once a day. It is reached where a candidate of the last night
     before was the user's own, or everybody's, in that scenario or in all.
     """
-    known = set(night.warehouse.partitions("candidates"))
-    before = [day for day in days_back(night.as_of_date, _DAYS)[:-1] if day in known]
-    if not before:
+    before = night_before(night, night.as_of_date)
+    if before is None:
         return []
     connection = connect(night)
-    proposed = [file for table in CANDIDATE_TABLES for file in night.warehouse.files(table, before[-1:])]
+    proposed = [file for table in CANDIDATE_TABLES for file in night.warehouse.files(table, [before])]
     for table, files in (("acts", night.warehouse.files("acts", [night.as_of_date])), ("candidates", proposed)):
         view_files(connection, table, files, night.warehouse.specs[table])
     events = outcome_events(night.shop)
@@ -61,7 +67,7 @@ def candidate_recall(night: Night) -> list[Row]:
     return [
         {
             "as_of_date": night.as_of_date,
-            "candidates_of": before[-1],
+            "candidates_of": before,
             "event_type": event,
             "generator": generator,
             "outcomes": counts[event, "outcomes"],

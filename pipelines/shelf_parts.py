@@ -51,7 +51,7 @@ class Service:
         """Read what the users of a shard, and strangers of some segments, are served with."""
         found = predictors(plan, shard, catalogue.item_ids, segments.fields if segments else None)
         users = found.user_keys
-        lists = pack_candidates(read_candidates(plan, shard), users, catalogue.item_ids)
+        lists = pack_candidates(read_candidates(plan, shard), users, catalogue.item_ids, plan.quotas)
         exclusions = read_exclusions(plan, shard, users, catalogue)
         room = Stockroom(lists, exclusions, catalogue.groups, str(plan.as_of_date), chance_of(users))
         maker = RowMaker(plan, run_id, pa.array(users or [""]), catalogue, lists.texts)

@@ -20,6 +20,7 @@ from nightshelf.exclusions import acted_on
 from nightshelf.logs import get_logger
 from nightshelf.paths import artifact_dir, shelf_parts_dir, tracking_uri
 from pipelines.candidate_lists import CANDIDATE_TABLES
+from pipelines.candidate_quotas import quotas_of
 from pipelines.code_version import code_version
 from pipelines.models import champion_of, registered_name
 from pipelines.stage import Night
@@ -35,7 +36,8 @@ class ShelfPlan:
 
     scenarios: those whose shelves are made. version: the champion, None while there is none. model: its folder, wherever that
     lies. files: table → the files of the night. acted: rule → event type, and the files of `events` that tell who did it.
-    blocked: items. shards: of the users. code: the version of the code.
+    blocked: items. quotas: scenario → generator → how many of its best proposals to a user are ranked, of those that are cut.
+    shards: of the users. code: the version of the code.
     """
 
     shop: Shop
@@ -46,6 +48,7 @@ class ShelfPlan:
     files: dict[str, tuple[str, ...]]
     acted: dict[str, tuple[str, tuple[str, ...]]]
     blocked: frozenset[str]
+    quotas: dict[str, dict[str, int]]
     shards: tuple[UserShard, ...]
     code: str = field(default_factory=code_version)
 
@@ -63,6 +66,7 @@ class ShelfPlan:
             self.files,
             self.acted,
             sorted(self.blocked),
+            self.quotas,
             self.shards,
             self.code,
         ]
@@ -125,5 +129,6 @@ def plan_shelves(night: Night) -> ShelfPlan:
             for rule, (event, days) in acted.items()
         },
         blocked=frozenset(blocked_items(shop)),
+        quotas=quotas_of(night),
         shards=user_shards(keys, shop.serving.users_at_once),
     )

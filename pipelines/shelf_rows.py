@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipelines.candidate_lists import GENERATOR_ORDER
+from nightshelf.generators import GENERATOR_ORDER
 from pipelines.rerank import PLACED_BY, Groups
 from pipelines.shelf_plan import ShelfPlan
 from pipelines.shelves import Shelves, reason_texts

@@ -7,7 +7,8 @@ import numpy as np
 
 from nightshelf.config import Scenario
 from nightshelf.exclusions import OUT_OF_STOCK
-from pipelines.candidate_lists import EVERYBODY, GENERATOR_ORDER, CandidateLists
+from nightshelf.generators import GENERATOR_ORDER
+from pipelines.candidate_lists import CandidateLists
 from pipelines.rerank import EXPLORE, RULES, SCORE, Exploration, Groups, explore, highest, interleave, order, preferred
 
 # predict(item numbers [B, K]) → task → predictions [B, K] for the users of a block. Item number -1 is no item at all; what
@@ -133,7 +134,7 @@ def first_look(
         users: their numbers.
         scenario, predict: those of `pivot`, of these users.
         lists: the candidates.
-        worth: `worth_to_anybody`; its keys are the scenarios whose candidates are looked at.
+        worth: `worth_to_anybody`; its keys are the scenarios whose candidates, within their quotas, are looked at.
         pivot: a scenario's name.
     """
     items = _candidates(users, list(worth), lists)[0]
@@ -152,7 +153,7 @@ def fill_shelves(
     look: FirstLook | None = None,
     shown: np.ndarray | None = None,
 ) -> Shelves:
-    """Rank the candidates of a block of users (numbers [B], or [-1] for the unknown user) in one scenario.
+    """Rank the candidates of a block of users (numbers [B], or [-1] for the unknown user) within the quotas of one scenario.
 
     The score is the expected utility: the sum of weight × prediction over the scenario's tasks. Ties break by item id. What
     else orders the shelf, `scenario.rerank` says. With a first look, only the PRESELECTED × top_n best of it (but
@@ -260,18 +261,13 @@ def _utility(scenario: Scenario, predictions: dict[str, np.ndarray]) -> np.ndarr
 def _candidates(
     users: np.ndarray, names: list[str], lists: CandidateLists
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the candidates for everybody followed by the block's own, each item once a user.
+    """Return the candidates within the quotas of some scenarios: for everybody, then the block's own, each item once a user.
 
     A user's own end in -1s, the shorter the list, the more: scoring leaves out what is empty for all of its users.
     """
-    shared = [lists.everybody[key] for key in (*names, EVERYBODY) if key in lists.everybody]
-    shared_items = np.concatenate([part[0] for part in shared]) if shared else np.zeros(0, np.int32)
-    shared_generators = np.concatenate([part[1] for part in shared]) if shared else np.zeros(0, np.int8)
-    _, first = np.unique(shared_items, return_index=True)
-    first = np.sort(first)
-    shared_items, shared_generators = shared_items[first], shared_generators[first]
+    shared_items, shared_generators = lists.of_everybody(names)
     unknown, row = users[:, None] < 0, users.clip(min=0)  # segments, too, have no candidates of their own
-    own = np.where(unknown, -1, lists.items[row])
+    own = np.where(unknown, -1, lists.of_users(names, row))
     place = np.full(max(own.max(initial=0), shared_items.max(initial=0)) + 2, len(shared_items))
     place[shared_items] = np.arange(len(shared_items))  # that of -1 and of all others is one more
     repeated = np.zeros((len(users), len(shared_items) + 1), bool)

@@ -7,6 +7,7 @@ from nightshelf.config import Shop
 from nightshelf.daily_tables import daily_tables
 from nightshelf.errors import InputError
 from nightshelf.feature_tables import feature_tables
+from pipelines.candidate_quotas import check_candidate_quotas
 from pipelines.candidate_recall import check_candidate_recall
 from pipelines.feature_drift import drift_facts, drift_suite, feature_drift, sample_examples
 from pipelines.feature_suites import feature_rules, index_sizes
@@ -51,6 +52,7 @@ def run(night: Night) -> StageResult:
         rows += check_feature_table(night, table, sizes)
     rows += check_labels(night)
     rows += check_candidate_recall(night)
+    rows += check_candidate_quotas(night)
     if not any(_is_broken_example(row) for row in rows):  # broken values have no distribution
         rows += check_drift_and_leaks(night)
     record_checks(night, rows)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightshelf.config import Scenario
-from pipelines.candidate_lists import GENERATOR_ORDER, pack_candidates
+from nightshelf.generators import GENERATOR_ORDER
+from pipelines.candidate_lists import pack_candidates
 from pipelines.rerank import Groups, chance_of
 from pipelines.shelves import Exclusions, Stockroom, fill_shelves, first_look, reason_texts, worth_to_anybody
 
