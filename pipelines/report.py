@@ -81,6 +81,7 @@ def _facts(shop: Shop, day: dt.date, tables: "duckdb.DuckDBPyConnection") -> dic
         "rates": sections.task_rates(tables, day, shop),
         "shelves": sections.shelves(tables, day),
         "recalls": sections.candidate_recall(tables, day),
+        "quotas": sections.candidate_quotas(tables, day),
         "generators": sections.generators(tables, day),
         "top_items": sections.top_items(tables, day),
         "item_shelves": sections.item_shelves(tables, day),

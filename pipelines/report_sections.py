@@ -132,6 +132,17 @@ def candidate_recall(tables: "duckdb.DuckDBPyConnection", day: dt.date) -> list[
     return ask(tables, query, day=day)
 
 
+def candidate_quotas(tables: "duckdb.DuckDBPyConnection", day: dt.date) -> list[Row]:
+    """Return for each scenario that cuts anything: generator → quota (null: all), candidates a user, and the worth that is kept."""
+    query = """
+        SELECT scenario, map_from_entries(list((generator, quota) ORDER BY generator) FILTER (WHERE generator <> '*')) AS quotas,
+            any_value(ranked_per_user) FILTER (WHERE generator = '*') AS ranked,
+            any_value(proposed_per_user) FILTER (WHERE generator = '*') AS proposed,
+            any_value(worth_kept / nullif(worth_found, 0)) FILTER (WHERE generator = '*') AS kept
+        FROM candidate_quotas WHERE as_of_date = $day GROUP BY scenario HAVING count(quota) > 0 ORDER BY scenario"""
+    return ask(tables, query, day=day)
+
+
 def top_items(tables: "duckdb.DuckDBPyConnection", day: dt.date, limit: int = 5) -> list[Row]:
     """Return the items that lie on most shelves of each scenario, with the share of its users that see them."""
     query = """

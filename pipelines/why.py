@@ -197,9 +197,20 @@ class _Look:
         rows = self.ask(f"SELECT DISTINCT item_id FROM ({_PROPOSALS})", day=day, user=self.user, scenario=self.scenario)
         return {row["item_id"] for row in rows}
 
+    def ranked_items(self, day: dt.date) -> set[str]:
+        """Return the items that any generator proposed within the scenario's quotas."""
+        query = f"""
+            WITH quotas AS (SELECT generator, quota FROM candidate_quotas WHERE as_of_date = $day AND scenario = $scenario)
+            SELECT DISTINCT item_id FROM ({_PROPOSALS}) LEFT JOIN quotas USING (generator)
+            WHERE quota IS NULL OR place <= quota"""
+        rows = self.ask(query, day=day, user=self.user, scenario=self.scenario)
+        return {row["item_id"] for row in rows}
+
 
 # A user without a history of their own is shown what everybody may be.
-_PROPOSALS = f"""SELECT item_id, generator, because FROM ({" UNION ALL ".join(f"FROM {table}" for table in CANDIDATE_TABLES)})
+_PROPOSALS = f"""SELECT item_id, generator, because,
+        row_number() OVER (PARTITION BY user_key, scenario, generator ORDER BY generator_score DESC, item_id) AS place
+    FROM ({" UNION ALL ".join(f"FROM {table}" for table in CANDIDATE_TABLES)})
     WHERE as_of_date = $day AND user_key IN ($user, '{EVERYBODY}') AND scenario IN ($scenario, '{EVERYBODY}')"""
 
 
@@ -224,8 +235,10 @@ def _changes(look: _Look, day: dt.date, other: dt.date, places: list[Row], befor
 
 def _why_absent(look: _Look, items: list[str], day: dt.date) -> dict[str, str]:
     """Say of each item why it was on no place of the shelf of `day`."""
-    proposed, rules = look.proposed_items(day), look.rules_against(items, day)
-    other = {item: "others ranked higher" if item in proposed else "nobody proposed it" for item in items}
+    proposed, ranked, rules = look.proposed_items(day), look.ranked_items(day), look.rules_against(items, day)
+    other = dict.fromkeys(items, "nobody proposed it")
+    other |= {item: "beyond the quota of whoever proposed it" for item in items if item in proposed}
+    other |= {item: "others ranked higher" for item in items if item in ranked}
     return {item: f"not on {day}: {rules.get(item, other[item])}" for item in items}
 
 

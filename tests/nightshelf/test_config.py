@@ -72,6 +72,28 @@ def test_every_shipped_shop_file_is_valid(shop_file: Path) -> None:
             "engine: sail, remote: sc://h:1",
             ["Sail runs inside the night's own process"],
         ),
+        (
+            "top_n: 20, utility",
+            "top_n: 20, candidates: {quotas: {relatd: 40}}, utility",
+            ["scenarios.home_feed.candidates.quotas", "'relatd' is no generator", "did you mean 'related'?"],
+        ),
+        ("top_n: 20, utility", "top_n: 20, candidates: {quota: {related: 40}}, utility", ["did you mean 'quotas'?"]),
+        ("top_n: 20, utility", "top_n: 20, candidates: {at_most: 0}, utility", ["at_most", "greater than"]),
+        (
+            "top_n: 20, utility",
+            "top_n: 20, candidates: {quotas: {two_tower: 40}}, utility",
+            ["scenarios.home_feed.candidates.quotas", "'two_tower' without a model", "add `retrieval:"],
+        ),
+        (
+            "top_n: 20, utility",
+            "top_n: 20, candidates: {quotas: {popular: 19}}, utility",
+            ["'popular' = 19 fills no shelf of 20", "write 20 or more"],
+        ),
+        (
+            "top_n: 20, utility",
+            "top_n: 20, candidates: {quotas: {fresh: 0}}, rerank: {explore: 0.1}, utility",
+            ["'fresh' = 0 leaves rerank.explore nothing"],
+        ),
         ('master: "local[*]"', "remote: h:15002", ["spark.remote = 'h:15002'", "write sc://host:port"]),
         ('master: "local[*]"', "driver_memory: lots", ["'lots'", "write one such as 512m or 2g"]),
     ],

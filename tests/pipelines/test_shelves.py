@@ -137,6 +137,86 @@ def test_a_shelf_is_what_sorting_by_hand_gives(rows, sold_out, bought, blocked, 
     assert set(shelves.propensity.tolist()) <= {1.0}
 
 
+some_quotas = st.dictionaries(
+    st.sampled_from(["own_history", "related", "affinity", "popular", "fresh"]), st.integers(0, 4)
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(own | shared, max_size=80, unique_by=lambda row: row[:4]),
+    some_quotas,
+    some_quotas,
+    st.sets(st.integers(0, 29), max_size=8),
+)
+def test_a_scenario_ranks_the_best_of_each_generator_within_its_quotas(rows, for_search, for_cart, sold_out) -> None:  # type: ignore[no-untyped-def]
+    worth = np.random.default_rng(2).permutation(7 * 30).reshape(7, 30) / 210
+    quotas = {"search": for_search, "cart": for_cart}
+    rows = [(*row[:4], float(round(row[4]))) for row in rows]  # few values, so that ties happen
+    room = stockroom(pack_candidates([candidate_table(rows)], USERS, ITEMS, quotas), sold_out)
+    scenario = Scenario(top_n=20, utility={"click": 1}, exclude=["out_of_stock"])
+
+    def predict(users, items):  # type: ignore[no-untyped-def]
+        return {"click": np.where(items >= 0, worth[users[:, None], items], np.nan)}
+
+    users, both = np.arange(6), dict.fromkeys(quotas, scenario)
+    anybody = worth_to_anybody(both, dict.fromkeys(quotas, predict), 30)
+    look = first_look(users, scenario, room.lists, predict, anybody, "cart")
+    for name, of in quotas.items():
+        ranked: dict[str, set[int]] = {user: set() for user in USERS}
+        for user in (*USERS, "*"):  # by hand: the heads of the lists of everybody and of the user's own
+            for where, generator in {(row[1], row[3]) for row in rows if row[0] == user and row[1] in (name, "*")}:
+                proposed = [
+                    row for row in rows if (row[0], row[1], row[3]) == (user, where, generator) and row[2] in ITEMS
+                ]
+                best = sorted(proposed, key=lambda row: (-row[4], row[2]))[: of.get(generator, 99)]
+                for one in USERS if user == "*" else [user]:
+                    ranked[one] |= {ITEMS.index(row[2]) for row in best}
+        for with_look in (look, None):
+            shelves = fill_shelves(users, name, scenario, room, predict, with_look)
+            for number, user in enumerate(USERS):
+                expected = sorted(ranked[user] - sold_out, key=lambda item: -worth[number, item])[:20]
+                assert shelves.items[shelves.users == number].tolist() == expected
+
+
+def test_what_no_scenario_ranks_is_neither_kept_nor_looked_at() -> None:
+    rows = [
+        ("u0", "*", item, generator, float(n)) for n, item in enumerate(ITEMS) for generator in ("related", "affinity")
+    ]
+    lists = pack_candidates(
+        [candidate_table(rows)],
+        USERS,
+        ITEMS,
+        {"search": {"related": 3, "affinity": 0}, "cart": {"related": 5, "affinity": 1}},
+    )
+    assert lists.items[0].tolist() == [25, 26, 27, 28, 29]
+    looked_at = []
+
+    def predict(users, items):  # type: ignore[no-untyped-def]
+        looked_at.append(items[0][items[0] >= 0].tolist())
+        return {"click": np.where(items >= 0, items / 30, np.nan)}
+
+    scenario = Scenario(top_n=20, utility={"click": 1})
+    look = first_look(np.arange(6), scenario, lists, predict, {"search": np.ones(30), "cart": np.ones(30)}, "cart")
+    fill_shelves(np.arange(6), "search", scenario, stockroom(lists), predict, look)
+    assert [sorted(items) for items in looked_at] == [[25, 26, 27, 28, 29], [27, 28, 29]]
+
+
+def test_of_equal_proposals_the_lower_items_are_within_a_quota() -> None:
+    rows = [(user, "*", item, "related", 1.0) for user in ("u0", "*") for item in reversed(ITEMS[:9])]
+    lists = pack_candidates([candidate_table(rows)], USERS, ITEMS, {"search": {"related": 2}})
+    assert lists.of_users(["search"], np.array([0])).tolist() == [[0, 1]]
+    assert lists.of_everybody(["search"])[0].tolist() == [0, 1]
+
+
+def test_nine_scenarios_each_rank_their_own_number() -> None:
+    rows = [("u0", "*", item, "related", float(n)) for n, item in enumerate(ITEMS)]
+    quotas = {f"s{n}": {"related": n} for n in range(9)}
+    lists = pack_candidates([candidate_table(rows)], USERS, ITEMS, quotas)
+    for name, of in quotas.items():
+        assert (lists.of_users([name], np.arange(6)) >= 0).sum(axis=1).tolist() == [of["related"], 0, 0, 0, 0, 0]
+
+
 def test_the_unknown_user_gets_what_everybody_may_see() -> None:
     rows = [
         ("u0", "*", "i05", "related", 1.0),

@@ -93,6 +93,24 @@ def test_another_nights_shelf_differs_for_reasons(shop):
     assert explain(shop, "u1", "home_feed", "2026-02-04", "2026-02-04").changes == []
 
 
+def test_what_a_quota_left_unranked_is_told(shop, night, publish):
+    quotas = [
+        ("home_feed", "fresh", 0),
+        ("home_feed", "popular", 1),
+        ("home_feed", "affinity", None),
+        ("search", "affinity", 0),
+    ]
+    keys = ("scenario", "generator", "quota")
+    publish(night, "candidate_quotas", [dict(zip(keys, row, strict=True)) for row in quotas], EVE)
+    found = explain(shop, "u1", "home_feed", against="2026-02-04")
+    why = {row["item_id"]: row["why"] for row in found.changes}
+    assert why["i6"] == "not on 2026-02-04: beyond the quota of whoever proposed it"  # it was the only fresh one
+    assert why["i7"] == "not on 2026-02-04: nobody proposed it"
+    publish(night, "candidate_quotas", [dict(zip(keys, row, strict=True)) for row in quotas[2:]], EVE)
+    found = explain(shop, "u1", "home_feed", against="2026-02-04")
+    assert {row["item_id"]: row["why"] for row in found.changes}["i6"] == "not on 2026-02-04: others ranked higher"
+
+
 def test_a_blocked_item_is_told(shop):
     (shop.home / "blocked.txt").write_text("i6\n")
     found = explain(shop.model_copy(update={"blocked": "blocked.txt"}), "*", "home_feed")
