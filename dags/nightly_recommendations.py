@@ -19,8 +19,8 @@ stages of a night are in `nightshelf sql "select * from stage_runs"`. More in do
   against expected. Most often the share in quarantine: look at its reasons.
 - `features`: Makes impressions, labels, features, sequences, item graph and training examples, point-in-time. *Red:*
   an engine failure: memory or disk; raise `spark.driver_memory` in the shop file.
-- `validate_examples`: Checks what the model will learn from. *Red:* `data_checks` says which; a label rate that
-  jumped is often a log that stopped.
+- `validate_examples`: Checks what the model will learn from, and learns how many candidates are worth ranking. *Red:*
+  `data_checks` says which; a label rate that jumped is often a log that stopped.
 - `retrieve`: Trains the two-tower model, if the shop file names one, and proposes candidates of the whole catalogue. *Red:*
   memory, or the recipe: the log names the key.
 - `train`: Trains the challenger, from the champion's weights if there is one. *Red:* loss not finite: see the run in

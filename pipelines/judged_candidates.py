@@ -13,7 +13,7 @@ from pipelines.candidate_recall import night_before
 from pipelines.stage import Night
 from pipelines.validate import connect, view_files
 
-_DAYS = 3
+DAYS = 3
 # What a regression learns of an outcome's events of one day (nightshelf.config.Task)
 _VALUES = {
     "amount": "sum(price * coalesce(quantity, 1))",
@@ -43,14 +43,14 @@ class JudgedCandidates:
     proposed: np.ndarray
 
 
-def judged_candidates(night: Night) -> JudgedCandidates | None:
-    """Return what the newest days that the night knows say of the candidates of the nights before them; None if nothing.
+def judged_candidates(night: Night, days: int = DAYS) -> JudgedCandidates | None:
+    """Return what the newest `days` that the night knows say of the candidates of the nights before them; None if nothing.
 
     A day's outcomes are those that had arrived by its own end, so that every later night judges it alike. An outcome is what a
     user did with an item in a scenario on that day; each event type counts once.
     """
     found, lists, users = [], [], 0
-    for day in days_back(night.as_of_date, _DAYS):
+    for day in days_back(night.as_of_date, days):
         before = night_before(night, day)
         if before is not None:
             connection = connect(night)

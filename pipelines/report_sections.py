@@ -133,9 +133,10 @@ def candidate_recall(tables: "duckdb.DuckDBPyConnection", day: dt.date) -> list[
 
 
 def candidate_quotas(tables: "duckdb.DuckDBPyConnection", day: dt.date) -> list[Row]:
-    """Return for each scenario that cuts anything: generator → quota (null: all), candidates a user, and the worth that is kept."""
+    """Return for each scenario that cuts anything: generator → quota (null: all), candidates a user, worth kept."""
     query = """
-        SELECT scenario, map_from_entries(list((generator, quota) ORDER BY generator) FILTER (WHERE generator <> '*')) AS quotas,
+        SELECT scenario,
+            map_from_entries(list((generator, quota) ORDER BY generator) FILTER (WHERE generator <> '*')) AS quotas,
             any_value(ranked_per_user) FILTER (WHERE generator = '*') AS ranked,
             any_value(proposed_per_user) FILTER (WHERE generator = '*') AS proposed,
             any_value(worth_kept / nullif(worth_found, 0)) FILTER (WHERE generator = '*') AS kept

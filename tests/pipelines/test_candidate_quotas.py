@@ -9,6 +9,8 @@ from nightshelf.config import Scenario
 from pipelines.candidate_quotas import ALL, TABLE, candidate_quotas, check_candidate_quotas, quotas_of
 from pipelines.judged_candidates import judged_candidates
 from pipelines.popular_places import popular_places
+from pipelines.report_sections import candidate_quotas as section
+from pipelines.sql import connect
 
 DAY, EVE = dt.date(2026, 2, 5), dt.date(2026, 2, 4)
 USERS, POPULAR, FRESH = 300, 60, 10
@@ -161,6 +163,20 @@ def test_a_budget_is_kept_and_the_loss_is_told(judged):
         ("worth_kept", "search", "warn")
     ]
     assert all(row["success"] for row in check_candidate_quotas(night))
+
+
+def test_they_are_shown(judged):
+    night = with_scenario(judged([]), "search", candidates={"quotas": {"related": 3}})
+    check_candidate_quotas(night)
+    shown = section(connect(night.warehouse), DAY)
+    assert [(row["scenario"], row["quotas"]["related"], row["quotas"]["fresh"], row["kept"]) for row in shown] == [
+        ("search", 3, None, None)  # home_feed cuts nothing
+    ]
+    judged(acts("search", "related", range(1, 7)))
+    check_candidate_quotas(night)
+    home_feed, search = section(connect(night.warehouse), DAY)
+    assert (search["quotas"]["related"], search["quotas"]["affinity"], search["kept"]) == (3, 0, 0.5)
+    assert (home_feed["ranked"], home_feed["proposed"]) == (10 + 40, 20 + 20 + POPULAR + FRESH)
 
 
 def test_the_shop_file_goes_before_what_was_learned(judged):

@@ -100,6 +100,16 @@ def publish_everything(night: Night) -> None:
         "evidence": json.dumps([{"check": "auc", "observed": 0.72}]),
     }
     publish(night, "promotions", [decision])
+    quotas = [("popular", 40, None), ("related", None, None), ("*", None, 0.991)]
+    publish(
+        night,
+        "candidate_quotas",
+        [
+            {"scenario": "search", "generator": name, "quota": quota, "worth_kept": kept, "worth_found": 1.0}
+            | {"ranked_per_user": 55.0, "proposed_per_user": 110.0}
+            for name, quota, kept in quotas
+        ],
+    )
     publish(night, "items", [{"item_id": f"i{n}", "title": f"Lamp {n} & Co"} for n in range(4)])
     publish(night, "user_sequences", [{"user_key": "a", "item_indexes": [1, 2, 3]}])
     place = {
@@ -186,6 +196,7 @@ def test_the_page_shows_each_part_of_the_night(night: Night) -> None:
         "0.72",
         "Lamp 1 & Co",
         "Bought often this week.",
+        "55 of 110",
     ):
         assert part in text
     assert "the busiest" in text.lower()
