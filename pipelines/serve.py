@@ -32,7 +32,7 @@ def serve(
 ) -> Iterator[tuple[str, pa.Table]]:
     """Yield scenario and rows of a block of users.
 
-    The first scenario takes a first look at all candidates of a block; every scenario then scores the best of them.
+    The first scenario takes a first look at what any of them ranks for a block; every one then scores the best of its own.
     Blocks are served side by side, each by one thread: the rows do not depend on the number of cores.
 
     Args:

@@ -18,6 +18,7 @@ from benchmarks.sql_features import TABLES, make_tables
 from nightshelf.config import Rerank, Serving, Shop, load_shop
 from nightshelf.errors import EngineError, GateError, InputError
 from nightshelf.exports import ParquetDrop
+from nightshelf.generators import Candidates
 from nightshelf.lineage import MADE, RAW
 from nightshelf.paths import report_file, shelf_parts_dir, truth_dir, views_file
 from pipelines.anchor_lifts import read_shown
@@ -357,6 +358,46 @@ def test_the_next_night_starts_from_the_champion_and_leaves_the_old_shelves(shop
     assert "warm-started from version" in parent
     assert content_hash(Warehouse(shop).files("recommendations", [NIGHT])) == before
     assert Warehouse(shop).partitions("recommendations") == [NIGHT, tomorrow]
+
+
+WITHIN = """
+    WITH proposed AS (
+        SELECT *, row_number() OVER (PARTITION BY user_key, scenario, generator ORDER BY generator_score DESC, item_id) AS place
+        FROM (FROM candidates UNION ALL FROM retrieved_candidates) WHERE as_of_date = $day
+    ), ranked AS (
+        SELECT q.scenario, user_key, item_id FROM proposed JOIN candidate_quotas q USING (as_of_date, generator)
+        WHERE proposed.scenario IN (q.scenario, '*') AND (quota IS NULL OR place <= quota)
+    )
+    SELECT scenario, count(*) FROM shelf_drafts d WHERE as_of_date = $day AND NOT EXISTS (
+        SELECT 1 FROM ranked r WHERE r.scenario = d.scenario AND r.item_id = d.item_id AND r.user_key IN (d.user_key, '*'))
+    GROUP BY scenario"""
+
+
+def test_a_shelf_holds_only_what_its_scenario_ranks_and_is_as_long_as_ever(shop: Shop) -> None:
+    night, tomorrow = (f"DATE '{NIGHT + dt.timedelta(days=n)}'" for n in range(2))
+    first = f"SELECT DISTINCT quota, quota_from, outcomes FROM candidate_quotas WHERE as_of_date = {night}"
+    assert ask(shop, first) == [(None, "all", 0)]
+    learned = f"FROM candidate_quotas WHERE as_of_date = {tomorrow} AND quota_from = 'learned' AND generator <> '*'"
+    assert ask(shop, f"SELECT count(DISTINCT scenario) {learned}") == [(len(shop.scenarios),)]
+    assert ask(shop, WITHIN.replace("$day", tomorrow)) == []
+    lengths = (
+        f"SELECT user_key, scenario, count(*) FROM shelf_drafts WHERE as_of_date = {tomorrow} GROUP BY ALL ORDER BY ALL"
+    )
+    places = ask(shop, lengths)
+
+    few = {"candidates": Candidates(quotas={"related": 2, "affinity": 1, "brand": 0, "two_tower": 3, "fresh": 0})}
+    cut = {**shop.scenarios, "home_feed": shop.scenarios["home_feed"].model_copy(update=few)}
+    for stage in ("validate_examples", "recommend"):
+        run_stage(stage, shop.model_copy(update={"scenarios": cut}), NIGHT + dt.timedelta(days=1))
+    assert ask(shop, WITHIN.replace("$day", tomorrow)) == []
+    assert ask(shop, lengths) == places
+    as_cut = WITHIN.replace(
+        "candidate_quotas q",
+        "(SELECT * REPLACE ('search' AS scenario) FROM candidate_quotas WHERE scenario = 'home_feed') q",
+    )
+    assert dict(ask(shop, as_cut.replace("$day", tomorrow)))["search"] > 0  # its quotas are its own
+    for stage in ("validate_examples", "recommend"):
+        run_stage(stage, shop, NIGHT + dt.timedelta(days=1))
 
 
 def test_one_scenario_without_retraining_leaves_the_others_as_they_were(shop: Shop) -> None:
