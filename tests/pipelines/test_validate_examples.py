@@ -30,7 +30,7 @@ def test_good_tables_pass_and_a_broken_one_stops_the_night(night, publish, publi
     assert message == f"{len(rows)} checks held"
     tables = {"impressions", *(s.name for s in [*daily_tables(night.shop), *feature_tables(night.shop)]), "candidates"}
     parts = {f"training_examples.{part}" for part in ("classes", "rates", "leaks")}
-    assert {row["table_name"] for row in rows} == tables | parts | {"feature_drift"}
+    assert {row["table_name"] for row in rows} == tables | parts | {"feature_drift", "candidate_quotas"}
     for table in tables:
         own = [row for row in rows if row["table_name"] == table]
         assert own[0]["expectation"] == "row_count"
