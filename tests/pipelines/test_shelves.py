@@ -156,11 +156,12 @@ def test_a_scenario_ranks_the_best_of_each_generator_within_its_quotas(rows, for
     room = stockroom(pack_candidates([candidate_table(rows)], USERS, ITEMS, quotas), sold_out)
     scenario = Scenario(top_n=20, utility={"click": 1}, exclude=["out_of_stock"])
 
-    def predict(users, items):  # type: ignore[no-untyped-def]
-        return {"click": np.where(items >= 0, worth[users[:, None], items], np.nan)}
+    def predict_for(users):  # type: ignore[no-untyped-def]
+        of_block = lambda items: {"click": np.where(items >= 0, worth[users[:, None], items], np.nan)}  # noqa: E731
+        return dict.fromkeys(quotas, of_block)
 
     users, both = np.arange(6), dict.fromkeys(quotas, scenario)
-    anybody = worth_to_anybody(both, dict.fromkeys(quotas, predict), 30)
+    anybody, predict = worth_to_anybody(both, predict_for(np.array([-1])), 30), predict_for(users)["cart"]
     look = first_look(users, scenario, room.lists, predict, anybody, "cart")
     for name, of in quotas.items():
         ranked: dict[str, set[int]] = {user: set() for user in USERS}
@@ -192,7 +193,7 @@ def test_what_no_scenario_ranks_is_neither_kept_nor_looked_at() -> None:
     assert lists.items[0].tolist() == [25, 26, 27, 28, 29]
     looked_at = []
 
-    def predict(users, items):  # type: ignore[no-untyped-def]
+    def predict(items):  # type: ignore[no-untyped-def]
         looked_at.append(items[0][items[0] >= 0].tolist())
         return {"click": np.where(items >= 0, items / 30, np.nan)}
 
