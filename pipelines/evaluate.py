@@ -4,6 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from nightshelf.logs import get_logger
 from nightshelf.paths import artifact_dir, tracking_uri
 from pipelines.models import champion_before, registered_name
 from pipelines.stage import Night, StageResult
@@ -12,10 +13,14 @@ from pipelines.warehouse import arrow_schema
 
 
 def run(night: Night) -> StageResult:
-    """Write model_metrics of this night, for the challenger and for the champion that it would replace."""
+    """Write model_metrics of this night, for the challenger and for the champion that it would replace.
+
+    After an upgrade of nightshelf the champion may be of a code that is gone: then the challenger is measured alone.
+    """
     if not night.retrain:
         return StageResult(message="no retraining was asked for: nothing to evaluate")
     from training import tracking
+    from training.artifact import OtherCodeError
     from training.evaluate import evaluate
 
     tracking.ensure_tracker(tracking_uri(night.shop), artifact_dir(night.shop))
@@ -27,7 +32,12 @@ def run(night: Night) -> StageResult:
     rows: list[dict[str, Any]] = []
     for role, number, artefact in asked:
         constant = {"as_of_date": night.as_of_date, "model_version": number, "role": role}
-        rows += [constant | row for row in evaluate(artefact, night.shop, inputs)]
+        try:
+            rows += [constant | row for row in evaluate(artefact, night.shop, inputs)]
+        except OtherCodeError as error:
+            if role == "challenger":
+                raise
+            get_logger("evaluate").warning("the champion, version %s, is measured no more: %s", number, error)
     table = pa.Table.from_pylist(rows, schema=arrow_schema(night.warehouse.specs["model_metrics"]))
     written = night.warehouse.publish_arrow("model_metrics", table, [night.as_of_date], night.run_id)
     return StageResult(rows_out=written, inputs=["training_examples"], message=f"version {version}")

@@ -38,18 +38,23 @@ def save_model(model: RankingModel, folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps({"sha256": hashes}, indent=1) + "\n", encoding="utf-8")
 
 
+class OtherCodeError(EngineError):
+    """A sound model that another version of this code has made: nothing but a training helps."""
+
+
 def load_model(folder: Path) -> RankingModel:
     """Read a ranker, ready to predict.
 
     Raises:
-        EngineError: a file is missing, or differs from its hash, or does not fit this code.
+        EngineError: a file is missing, or differs from its hash.
+        OtherCodeError: it does not fit this code.
     """
     spec = load_spec(folder)
     model = RankingModel(spec)
     try:
         model.load_state_dict(load_file(folder / _FILES[0]))
     except (RuntimeError, OSError) as error:
-        raise EngineError(
+        raise OtherCodeError(
             f"{folder}: the weights do not fit this code ({_short(error)}); train the model again"
         ) from None
     return model.eval()
@@ -59,13 +64,14 @@ def load_spec(folder: Path) -> ModelSpec:
     """Read what a ranker is made of, after checking every hash.
 
     Raises:
-        EngineError: a file is missing, differs from its hash, or does not fit this code.
+        EngineError: a file is missing, or differs from its hash.
+        OtherCodeError: it does not fit this code.
     """
     verify(folder)
     try:
         return ModelSpec.model_validate_json((folder / _FILES[1]).read_text(encoding="utf-8"))
     except ValidationError as error:
-        raise EngineError(
+        raise OtherCodeError(
             f"{folder}/model.json does not fit this code ({_short(error)}); train the model again"
         ) from None
 

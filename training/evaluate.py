@@ -15,7 +15,7 @@ import numpy as np
 from nightshelf.config import Shop
 from nightshelf.parallel import in_parallel
 from training import metrics
-from training.artifact import load_model
+from training.artifact import OtherCodeError, load_model
 from training.batches import Dataset
 from training.bootstrap import auc_bounds, paired_bootstrap, ratio_bounds, user_draws
 from training.data import Examples, TrainingInputs, load_examples
@@ -64,7 +64,8 @@ def compare(challenger: Path, champion: Path, shop: Shop, inputs: TrainingInputs
     """Compare two rankers on the same test rows, paired by user.
 
     Returns:
-        comparable: False (with `reason`) if the champion's tasks or inputs are not the challenger's; all else is None then.
+        comparable: False (with `reason`) if the champion's tasks or inputs are not the challenger's, or another version of this
+            code made it; all else is None then.
         finite: whether every prediction of the challenger is finite.
         gauc_challenger, gauc_champion, gauc_difference, gauc_difference_lower, gauc_difference_upper: the mean over
             binary tasks, each task's users weighed by impressions, with 95 % bounds of the difference.
@@ -76,8 +77,12 @@ def compare(challenger: Path, champion: Path, shop: Shop, inputs: TrainingInputs
         InputError: there are no test rows.
         EngineError: a folder holds no sound model.
     """
-    models = [load_model(challenger), load_model(champion)]
-    reason = _why_incomparable(models[0], models[1])
+    models = [load_model(challenger)]
+    try:
+        models.append(load_model(champion))
+        reason = _why_incomparable(models[0], models[1])
+    except OtherCodeError as error:
+        reason = str(error)
     if reason:
         return (
             {"comparable": False, "reason": reason, "finite": None, "tasks": {}}

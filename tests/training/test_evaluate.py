@@ -1,8 +1,10 @@
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
+from nightshelf.errors import EngineError
 from nightshelf.tables import table_specs
-from training.artifact import load_model, save_model
+from training.artifact import OtherCodeError, load_model, save_model
 from training.batches import Dataset
 from training.data import load_examples
 from training.evaluate import compare, evaluate
@@ -56,3 +58,20 @@ def test_a_champion_of_another_shop_is_not_comparable(demo_shop, night, trained,
     found = compare(trained.folder, tmp_path / "old", demo_shop, night.inputs)
     assert found["comparable"] is False
     assert "tasks" in found["reason"] and found["gauc_difference"] is None
+
+
+def test_a_champion_of_another_code_is_not_comparable_and_a_broken_one_is_an_error(
+    demo_shop, night, trained, build, recipe, tmp_path
+):
+    model, _ = build(recipe())
+    model.pair_layer = torch.nn.Linear(model.pair_layer.in_features - 1, model.pair_layer.out_features, bias=False)
+    save_model(model, tmp_path)
+    found = compare(trained.folder, tmp_path, demo_shop, night.inputs)
+    assert found["comparable"] is False
+    assert "do not fit this code" in found["reason"] and found["gauc_difference"] is None
+    with pytest.raises(OtherCodeError, match="train the model again"):
+        evaluate(tmp_path, demo_shop, night.inputs)
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(EngineError, match="differs from its hash") as broken:
+        compare(trained.folder, tmp_path, demo_shop, night.inputs)
+    assert not isinstance(broken.value, OtherCodeError)
