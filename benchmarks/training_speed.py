@@ -5,7 +5,8 @@ One MMoE (4 experts of 64 and 32 units, linear gates, towers of 16) for two task
 in a process and with one thread of its own (fuxictr's loader adds a process, as it does by default), and predicts rows that
 it never saw. Programs take turns, round by round, so that a slow spell of the machine hits all; medians are printed, and the
 ratios are medians of each round's. Rates are rows a second: `load` reads the file and gives every batch once, `train` and
-`predict` begin when the file is read. The ratios are those of `train`, by rows a step; the AUC is the mean of both tasks.
+`predict` begin when the file is read. The ratios are those of `train`, by rows a step; the AUC is the mean of both tasks. Last,
+`growth` tells with which power of the rows, and of tasks x scenarios, the time of our training grows.
 
   make bench-training        (or: .venv/jobs/bin/python -m benchmarks.training_speed --threads 2)
 """
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -52,22 +54,28 @@ def main() -> None:
     found = {size: medians_of(trials) for size, trials in rounds.items()}
     _print(found)
     ratios = {str(size): ratios_of(trials) for size, trials in rounds.items()}
-    print(json.dumps(json_line(found, ratios)))
+    grown = _last_line([PROGRAMS["ours"][0], "-m", "benchmarks.training_growth"], threads=1)
+    print(json.dumps(json_line(found, ratios) | {"growth": grown}))
 
 
 def _trial(name: str, folder: Path, batch_size: int, seed: int, threads: int) -> Trial:
     """Run one program in a process of its own."""
     python, module = PROGRAMS[name]
     command = [python, "-m", module, str(folder), str(batch_size), str(seed), str(threads)]
+    trial: Trial = _last_line(command, threads)
+    trial["auc"] = statistics.mean(trial["auc"])
+    return trial
+
+
+def _last_line(command: list[str], threads: int) -> Any:
+    """Run a program with so many threads of OpenMP and return the JSON of its last line."""
     print(" ".join(command), file=sys.stderr, flush=True)
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, check=False
     )
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed with exit code {done.returncode}:\n{done.stderr[-2000:]}")
-    trial = json.loads(done.stdout.splitlines()[-1])
-    trial["auc"] = statistics.mean(trial["auc"])
-    return trial
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def medians_of(rounds: list[dict[str, Trial]]) -> dict[str, Trial]:
