@@ -48,7 +48,7 @@ def run(night: Night) -> StageResult:
     tracking.set_alias(name, "challenger", version)
     rmtree(checkpoints, ignore_errors=True)
     message = f"version {version} is the challenger" + (
-        f", warm-started from version {parent_version}" if parent else ""
+        f", warm-started from version {parent_version}" if report.warm_started else ""
     )
     rows = report.train_rows + report.validation_rows + report.test_rows
     return StageResult(rows, inputs=["training_examples", "user_sequences", "vocabularies"], message=message)
