@@ -37,7 +37,8 @@ from training.backbone_sizes import (
     StarSizes,
 )
 from training.backbones import make_backbone
-from training.backbones.moving import MovingMoments
+from training.backbones.moving import MovingMoments, StepCount
+from training.backbones.penalties import collect_penalties
 from training.spec import TaskSpec
 
 COLUMNS = ("user", "movie", "gender", "occupation", "zip", "genre")
@@ -221,7 +222,10 @@ def train(entry: Entry, columns: Columns, fields: dict[str, int], seed: int, mos
         model.train()
         for rows in train_rows[torch.randperm(len(train_rows))].split(BATCH):
             batch = columns.take(rows)
-            loss = functional.binary_cross_entropy_with_logits(logits(model, batch), batch.labels[:, 0])
+            with collect_penalties() as penalties:
+                found = logits(model, batch)
+            loss = functional.binary_cross_entropy_with_logits(found, batch.labels[:, 0])
+            loss = sum((penalty.mean() for penalty in penalties), loss)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -260,7 +264,7 @@ def predict(model: TabularModel, columns: Columns) -> np.ndarray:
 
 
 def settle(model: TabularModel) -> None:
-    """Let moments that follow the batches take in a step."""
+    """Let what moves along with training take in a step."""
     for part in model.modules():
-        if isinstance(part, MovingMoments):
+        if isinstance(part, MovingMoments | StepCount):
             part.settle()

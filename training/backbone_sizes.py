@@ -1,13 +1,14 @@
 """Sizes of backbones, as a recipe gives them under `backbone:`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nightshelf.yamlfile import Strict
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Count = Annotated[int, Field(ge=1, le=64)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Layers = Annotated[list[Width], Field(min_length=1)]
 
 
@@ -65,12 +66,20 @@ class SARNetSizes(Strict):
 
 
 class AdaSparseSizes(Strict):
-    """AdaSparse: the layers that scenarios prune."""
+    """AdaSparse: the layers that scenarios prune, and between what shares of a layer's units are to be pruned."""
 
     kind: Literal["adasparse"]
     input: Width = 64
     scenario_size: Width = 8
     sizes: Layers = Field([64, 32])
+    least_pruned: Share = 0.15
+    most_pruned: Share = 0.25
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        if self.least_pruned > self.most_pruned:
+            raise ValueError(f"least_pruned {self.least_pruned} lies above most_pruned {self.most_pruned}")
+        return self
 
 
 class PEPNetSizes(Strict):

@@ -1,4 +1,4 @@
-"""What a batch costs each task in training: its loss, and what the relation of the tasks adds to it."""
+"""What a batch costs each task in training: its loss, and what the relation of the tasks and penalties add to it."""
 
 import torch
 
@@ -37,6 +37,17 @@ def training_losses(model: RankingModel, logits: torch.Tensor, batch: Batch, sca
         for place, risk in _risks(model, logits, log_outcomes, batch).items():
             losses[place] = losses[place] + risk
     return torch.stack(losses)
+
+
+def penalty_losses(penalties: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+    """Return what the penalties of rows, [G x R] each, come to in each task [T]: shared out among all, they count once.
+
+    Args:
+        penalties: what parts of the model add to the loss of a row.
+        weights: of the rows in each task [G, R, T].
+    """
+    of_row = torch.stack(penalties).sum(0).view(weights.shape[:2])
+    return (of_row.unsqueeze(-1) * weights).sum((0, 1)) / weights.shape[-1]
 
 
 def _risks(

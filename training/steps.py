@@ -12,10 +12,11 @@ import torch
 
 from nightshelf.errors import EngineError, InputError
 from nightshelf.logs import get_logger
-from training.backbones.moving import MovingMoments
+from training.backbones.moving import MovingMoments, StepCount
+from training.backbones.penalties import collect_penalties
 from training.balancing import make_balance
 from training.batches import Batch, Dataset
-from training.objective import training_losses
+from training.objective import penalty_losses, training_losses
 from training.optimizers import TABLE, make_optimizers
 from training.ranking_model import RankingModel
 from training.ranks import Slices, cut, rank, ranks, ranks_here
@@ -55,6 +56,7 @@ class Steps:
         self._slices = 1 if recipe.dropout else max(least, ranks())
         self._pool = torch_workers(max(1, self._slices // ranks()), ranks_here())
         self._moments = [part for part in model.modules() if isinstance(part, MovingMoments)]
+        self._counts = [part for part in model.modules() if isinstance(part, StepCount)]
         if ranks() > 1 and (recipe.dropout or self._moments):
             raise InputError(
                 f"{ranks()} processes cannot share the batches of a recipe with dropout, or with a backbone that keeps moving "
@@ -139,6 +141,8 @@ class Steps:
             optimizer.step()
         for moments in self._moments:
             moments.settle()
+        for count in self._counts:
+            count.settle()
         if self.balance.looks_back:
             assert self._again is not None
             self.balance.after_step(self._epoch[-1], self._again)
@@ -222,10 +226,11 @@ def _pulls(parts: SliceLosses, slices: Slices, weight: torch.nn.Parameter, rows:
 
 
 def batch_losses(model: RankingModel, batch: Batch, scales: torch.Tensor) -> torch.Tensor:
-    """Return each task's sum of losses over a batch [T], with the logged positions in it."""
-    with _precision(model.spec.recipe, scales.device):
+    """Return each task's sum of losses over a batch [T], with the logged positions and the backbone's penalties in it."""
+    with _precision(model.spec.recipe, scales.device), collect_penalties() as penalties:
         logits, position_bias = model(batch)
-    return training_losses(model, logits.float() + position_bias, batch, scales)
+    losses = training_losses(model, logits.float() + position_bias, batch, scales)
+    return losses + penalty_losses(penalties, batch.weights) if penalties else losses
 
 
 def _precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:

@@ -5,7 +5,8 @@ scenario), so that scoring computes a user's and an item's part once. A backbone
 [N, hidden_width], gate logits [N, gate_width] and the scenarios, one-hot [N, S + 1] with the first column for an unknown one, to
 what each task's tower reads, [T, N, out_width]. `reads_vectors` says that hidden is a vector of features, without an
 activation, which the backbone's own first layers read.
-Its last_shared is the weight of the last layer that tasks share, and how many of its first rows they share.
+Its last_shared is the weight of the last layer that tasks share, and how many of its first rows they share. What it would add
+to the loss of a row, it adds to the penalties while it computes (penalties.py).
 Shapes: N rows, S scenarios that the model knows, T tasks.
 """
 

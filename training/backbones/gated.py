@@ -5,6 +5,7 @@ Shapes: N rows, S scenarios, T tasks.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ import torch
 from torch import nn
 
 from training.backbones.experts import ExpertLayer, SharedRows, all_rows
+from training.backbones.moving import StepCount
+from training.backbones.penalties import add_penalty, are_wanted
 from training.backbones.scenario_rows import ScenarioRows
 
 if TYPE_CHECKING:
@@ -19,11 +22,20 @@ if TYPE_CHECKING:
 
 _PRUNED_BELOW = 0.25
 _LARGEST = 2.0
+# The logit of the weight below which a unit is pruned.
+_EDGE = math.log(_PRUNED_BELOW / (_LARGEST - _PRUNED_BELOW))
+# How steep the weights' sigmoid and how heavy the penalty is at first; by how much both grow with a step, and for how many.
+_FIRST_STEEPNESS, _FIRST_WEIGHT, _GROWTH, _GROWING_STEPS = 1.0, 0.01, 1e-4, 10_000
 
 
 class AdaSparse(nn.Module):
     """AdaSparse (Yang et al., CIKM 2022, arXiv:2206.13108): before each layer a pruner, which hears the scenario and the units,
-    weighs each unit by 0 … 2 and drops those below a quarter (the paper's fusion, with α = 1 and no regulariser of sparsity).
+    weighs each unit by 0 … 2 and drops those below a quarter (the paper's fusion, with an α that grows from 1).
+
+    Its regulariser, R = (1/L) Σ λ (s_l - s)² over the L pruners, holds s_l, the share of a layer's units that is dropped, between
+    two bounds whose middle is s: λ is 0 where s_l lies between them; elsewhere it grows with the steps, so that the
+    outcomes are learned first. s_l is counted for each row, as pruners hear the row: R is a mean over rows, and the same however
+    a batch is cut into slices.
     """
 
     reads_vectors = True
@@ -35,6 +47,7 @@ class AdaSparse(nn.Module):
         widths = [sizes.input, *sizes.sizes]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.pruners = nn.ModuleList(nn.Linear(width + sizes.scenario_size, width) for width in widths)
+        self.bounds, self.grown = (sizes.least_pruned, sizes.most_pruned), StepCount(_GROWING_STEPS)
         self.dropout = nn.Dropout(dropout)
         self.last_shared: SharedRows = all_rows(self.layers[-1])
 
@@ -47,8 +60,21 @@ class AdaSparse(nn.Module):
         return self.dropout(x).expand(self.tasks, -1, -1)
 
     def _prune(self, place: int, x: torch.Tensor, scenario: torch.Tensor) -> torch.Tensor:
-        weight = _LARGEST * self.pruners[place](torch.cat([x, scenario], 1)).sigmoid()
+        steepness = _FIRST_STEEPNESS + _GROWTH * self.grown.steps
+        logit = steepness * self.pruners[place](torch.cat([x, scenario], 1))
+        if are_wanted():
+            add_penalty(self._penalty(logit.float()) / len(self.pruners))
+        weight = _LARGEST * logit.sigmoid()
         return x * weight * (weight > _PRUNED_BELOW)
+
+    def _penalty(self, logit: torch.Tensor) -> torch.Tensor:
+        """Return λ (s_l - s)² of each row [N] from the logits of a layer's weights [N, width]."""
+        # Counted by the step at the edge, whose gradient is that of a sigmoid as steep as the weights'.
+        soft = (_EDGE - logit).sigmoid()
+        pruned = ((logit <= _EDGE).float() + (soft - soft.detach())).mean(1)
+        least, most = self.bounds
+        outside = (pruned < least) | (pruned > most)
+        return (_FIRST_WEIGHT + _GROWTH * self.grown.steps) * outside * (pruned - (least + most) / 2).square()
 
 
 class GateUnit(nn.Module):

@@ -1,4 +1,7 @@
-"""Moments that move along with training: they follow the batches, and what is scored uses them in place of its own batch's."""
+"""What moves along with training: moments, which follow the batches, and the count of the steps.
+
+Both are part of the saved model: what is scored uses the moments in place of its own batch's, and the count as it then stood.
+"""
 
 import torch
 from torch import nn
@@ -47,3 +50,18 @@ class MovingMoments(nn.Module):
     def variance(self) -> torch.Tensor:
         """Return the variance of each group [K, h]."""
         return (self.square - self.mean.square()).clamp(min=0)
+
+
+class StepCount(nn.Module):
+    """How many steps training has made, up to `most`: what grows with it ends there, and stays where a warm start goes on."""
+
+    steps: torch.Tensor
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros(()))
+        self._most = most
+
+    def settle(self) -> None:
+        """Count a step."""
+        self.steps.add_(1).clamp_(max=self._most)
