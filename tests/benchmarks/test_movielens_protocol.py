@@ -75,6 +75,12 @@ def test_each_entry_is_a_model_all_of_whose_weights_learn(name):
     assert [group["weight_decay"] for group in groups] == [2e-4, 1e-5]
 
 
+@pytest.mark.parametrize(("name", "deviation"), [("star", 1e-4), ("shared_bottom", 0.02)])
+def test_embeddings_begin_as_the_entry_says(name, deviation):
+    table = make_model(ENTRIES[name], {**FIELDS, "user": 5000}, 1).fields.table.weight
+    assert table.std().item() == pytest.approx(deviation, rel=0.02)
+
+
 def test_with_heads_each_row_has_its_scenarios_logit():
     entry = Entry(PlainSizes(kind="single_task", sizes=[8]), [], "heads")
     model, rows = make_model(entry, FIELDS, 1), drawn()

@@ -37,6 +37,7 @@ RECIPES = {
     "famo": {"balancing": "famo", "embedding_optimizer": "lazy_adam"},
     "upgrad": {"balancing": "upgrad", "negative_share": 0.5},
     "star": {"backbone": {"kind": "star", "sizes": [8]}},
+    "adasparse": {"backbone": {"kind": "adasparse", "input": 24, "sizes": [16, 8]}},
     "sar_net": {"backbone": {"kind": "sar_net", "input": 24, "expert_sizes": [16, 8]}},
     "m3oe": {"backbone": {"kind": "m3oe", "input": 24, "entrance_sizes": [24, 16], "expert_sizes": [16, 8]}},
     "hstu": {"sequence_encoder": {"kind": "hstu"}, "losses": {"spend": "zero_inflated_lognormal"}},
