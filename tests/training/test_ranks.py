@@ -92,6 +92,21 @@ def test_two_processes_train_as_one_does(demo_shop, make_night, recipe, tmp_path
     assert len(list((tmp_path / "two").rglob("events.out.tfevents.*"))) == len(balancings)
 
 
+def test_two_processes_count_adasparses_steps_and_penalties_as_one_does(
+    demo_shop, make_night, recipe, tmp_path, torchrun
+):
+    night, adasparse = make_night(tmp_path / "night", users=25), {"kind": "adasparse", "input": 24, "sizes": [16, 8]}
+
+    def training(folder):
+        small = recipe(max_epochs=1, backbone=adasparse)
+        return {"shop": demo_shop, "recipe": small, "inputs": night.inputs, "out": tmp_path / folder}
+
+    torchrun([training("two")])
+    train_ranker(**training("one"))
+    assert difference(tmp_path / "one", tmp_path / "two") <= 1e-6
+    assert weights(tmp_path / "one")[0]["backbone.grown.steps"] > 0
+
+
 def test_where_one_process_is_asked_both_end_and_one_alone_goes_on(demo_shop, night, recipe, tmp_path, torchrun):
     training = {"shop": demo_shop, "recipe": recipe(), "inputs": night.inputs}
     resumed = {**training, "out": tmp_path / "resumed", "checkpoints": tmp_path / "checkpoints"}
