@@ -70,7 +70,9 @@ def decide(
             False, f"kept the champion: {first.name} is {_plain(first.observed)}, expected {first.expected}", checks
         )
     return Decision(
-        True, "promoted: every check held" + ("" if difference is not None else " (there was no champion)"), checks
+        True,
+        "promoted: every check held" + ("" if difference is not None else " (there was no champion to compare with)"),
+        checks,
     )
 
 
