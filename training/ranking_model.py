@@ -93,9 +93,8 @@ class RankingModel(nn.Module):
         dense = spec.normalization.width(spec.target_dense)
         user_inputs = len(spec.user_fields) * width + spec.normalization.width(spec.user_dense)
         leaf, self.band = fields.index(LEVELS[-1]), fields.index("price_band")
-        self.levels = slice(
-            leaf + 1 - len(LEVELS), leaf + 1
-        )  # they stand side by side; a list would be sent to a device each time
+        # The levels stand side by side; a list of places would be sent to an accelerator at each use.
+        self.levels = slice(leaf + 1 - len(LEVELS), leaf + 1)
         self.exposure, self.price_fit = ExposureMatch(recipe.match_decay_days), PriceFit(events)
         event_memories, memories = self.matching.width(1), len(recipe.match_decay_days)
         self.topics = NextTopic([spec.item_fields[name] for name in LEVELS], scenarios, event_memories, memories)
@@ -146,10 +145,8 @@ class RankingModel(nn.Module):
         parts = items.parts.index_select(0, flat).view(shape)
         context = history.context(users.events, users.scenarios, users.ages)
         keys, values = history.encode(parts, context, is_event, users.ages)
-        memory, exposure = (
-            self.matching.memory(users.events, users.ages),
-            self.exposure.memory(users.shown_counts, users.shown_ages),
-        )
+        memory = self.matching.memory(users.events, users.ages)
+        exposure = self.exposure.memory(users.shown_counts, users.shown_ages)
         return UserSide(
             hidden=self.user_layer(known),
             taste=self.taste(known),
