@@ -20,6 +20,7 @@ from pipelines.shelf_plan import FEATURE_TABLES
 from pipelines.stage import Night
 from pipelines.warehouse import Warehouse
 from training.artifact import SERVING
+from training.devices import ranking_device
 from training.score import Ranker, take_targets
 from training.shelf_features import ShelfFeatures
 from training.tracking import download, ensure_tracker
@@ -27,6 +28,7 @@ from training.workers import torch_workers
 
 _CANDIDATES = (128, 256)  # of a user
 _PAIRS = (1024, 2048, 4096, 8192, 16_384)
+_PAIRS_THERE = (16_384, 65_536, 131_072, 262_144)  # on an accelerator
 _SECONDS = 1.5
 
 
@@ -39,10 +41,10 @@ def main(shop_file: str, date: str) -> None:
     if version is None:
         sys.exit(f"{shop.shop}: no version bears the alias champion; run a night first")
     features = ShelfFeatures.load(shop, day, *(night.warehouse.files(table, [day]) for table in FEATURE_TABLES))
-    ranker = Ranker.load(download(registered_name(night), version) / SERVING)
+    ranker = Ranker.load(download(registered_name(night), version) / SERVING, ranking_device())
     rates = {
         (pairs, width): _rate(ranker, features, next(iter(shop.scenarios)), pairs // width, width)
-        for pairs in _PAIRS
+        for pairs in (_PAIRS if ranker.device.type == "cpu" else _PAIRS_THERE)
         for width in _CANDIDATES
     }
     best = max(rates, key=lambda sizes: rates[sizes])
@@ -52,19 +54,22 @@ def main(shop_file: str, date: str) -> None:
 def _rate(ranker: Ranker, features: ShelfFeatures, scenario: str, users: int, width: int) -> float:
     """Return pairs a second of all threads together."""
     prepared, generator = ranker.prepare(features), torch.Generator().manual_seed(1)
-    targets = prepared.targets(scenario)
+    targets, device = prepared.targets(scenario), ranker.device
 
     def work(_: int) -> tuple[int, float]:
         done, start = 0, time.perf_counter()
         while time.perf_counter() - start < _SECONDS:
             ranker.model.outcomes_of_requests(side, pairs)
+            if device.type != "cpu":
+                torch.accelerator.synchronize(device)
             done += users * width
         return done, time.perf_counter() - start
 
     with torch.inference_mode():
         rows = torch.randint(1, len(features.user_keys), (users,), generator=generator)
-        side = ranker.model.user_side(prepared.users(rows), prepared.item_side)
-        pairs = take_targets(targets, torch.randint(0, len(features.item_ids), (users, width), generator=generator))
+        side = ranker.model.user_side(prepared.users(rows.to(device)), prepared.item_side)
+        items = torch.randint(0, len(features.item_ids), (users, width), generator=generator)
+        pairs = take_targets(targets, items.to(device))
 
     def in_inference_mode(number: int) -> tuple[int, float]:
         with torch.inference_mode():

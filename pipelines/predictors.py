@@ -29,7 +29,7 @@ class Predictors:
 
 
 def predictors(
-    plan: ShelfPlan, shard: UserShard, item_ids: list[str], segments: np.ndarray | None = None
+    plan: ShelfPlan, shard: UserShard, item_ids: list[str], segments: np.ndarray | None = None, place: int = 0
 ) -> Predictors:
     """Return the predictions of the champion, or popularity for a shop that has none yet.
 
@@ -38,10 +38,12 @@ def predictors(
         shard: whose features are read.
         item_ids: the catalogue, in the order of the item numbers that will be asked for.
         segments: what is known of the users of each segment, `Segments.fields`.
+        place: of the shard among all: where a machine has several accelerators, each takes the next one.
 
     Raises:
         InputError, EngineError: features or model cannot be read.
     """
+    from training.devices import ranking_device
     from training.score import Ranker
     from training.shelf_features import ShelfFeatures
 
@@ -53,7 +55,8 @@ def predictors(
     if plan.model is None:
         by_rate = {name: popularity_predictor(plan.shop, features, item_ids, name) for name in plan.scenarios}
         return Predictors(features.user_keys, lambda users: by_rate)
-    return Predictors(features.user_keys, model_predictors(Ranker.load(plan.model), features, item_ids, plan.scenarios))
+    ranker = Ranker.load(plan.model, ranking_device(place))
+    return Predictors(features.user_keys, model_predictors(ranker, features, item_ids, plan.scenarios))
 
 
 def model_predictors(

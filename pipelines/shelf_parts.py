@@ -46,10 +46,16 @@ class Service:
 
     @classmethod
     def of(
-        cls, plan: ShelfPlan, shard: UserShard, run_id: str, catalogue: Catalogue, segments: Segments | None = None
+        cls,
+        plan: ShelfPlan,
+        shard: UserShard,
+        run_id: str,
+        catalogue: Catalogue,
+        segments: Segments | None = None,
+        place: int = 0,
     ) -> "Service":
-        """Read what the users of a shard, and strangers of some segments, are served with."""
-        found = predictors(plan, shard, catalogue.item_ids, segments.fields if segments else None)
+        """Read what the users of a shard, the one with this place, and strangers of some segments are served with."""
+        found = predictors(plan, shard, catalogue.item_ids, segments.fields if segments else None, place)
         users = found.user_keys
         lists = pack_candidates(read_candidates(plan, shard), users, catalogue.item_ids, plan.quotas)
         exclusions = read_exclusions(plan, shard, users, catalogue)
@@ -77,7 +83,7 @@ def make_part(plan: ShelfPlan, number: int, run_id: str, catalogue: Catalogue | 
     target, log = plan.part(number), get_logger("recommend")
     if not target.exists():
         started = time.time()
-        service = Service.of(plan, plan.shards[number], run_id, catalogue or read_catalogue(plan))
+        service = Service.of(plan, plan.shards[number], run_id, catalogue or read_catalogue(plan), place=number)
         users, read, seconds = len(service.user_keys), service.room.lists.rows, time.time() - started
         whose = f"part {number + 1} of {len(plan.shards)}"
         log.info("%s: %d candidates of %d users read in %.1f s", whose, read, users, seconds)

@@ -16,26 +16,29 @@ from training.ranking_model import RankingModel, TargetSide
 from training.shelf_features import ShelfFeatures
 from training.transfer import read_night
 
-_PAIRS = 4096  # pairs scored at once: their first layers stay in the processor's cache
-_USERS = 96  # encoded at once: of 40 candidates each they make a batch of pairs
+# How many pairs are scored at once, and how many users are encoded at once: on a CPU the first layers of the pairs stay in its
+# cache, and so many users make a batch of pairs with 40 candidates each; an accelerator has to be filled.
+_PAIRS, _USERS = 4096, 96
+_PAIRS_THERE, _USERS_THERE = 1 << 17, 1024
 _CHUNK = 32
+_CPU = torch.device("cpu")
 
 
 class Ranker:
     """A trained model that scores. Positions play no part: every item is scored as if it stood first."""
 
-    def __init__(self, model: RankingModel) -> None:
-        self.model, self.spec = model.eval(), model.spec
+    def __init__(self, model: RankingModel, device: torch.device = _CPU) -> None:
+        self.model, self.spec, self.device = model.eval().to(device), model.spec, device
         self._shelf: PreparedShelf | None = None
 
     @classmethod
-    def load(cls, folder: Path) -> "Ranker":
-        """Read a ranker after checking its hashes.
+    def load(cls, folder: Path, device: torch.device = _CPU) -> "Ranker":
+        """Read a ranker that scores on a device, after checking its hashes.
 
         Raises:
             EngineError: a file is missing, differs from its hash, or does not fit this code.
         """
-        return cls(load_model(folder))
+        return cls(load_model(folder), device)
 
     @property
     def tasks(self) -> list[str]:
@@ -49,7 +52,7 @@ class Ranker:
         Raises:
             EngineError: the night lacks a feature that the model reads.
         """
-        return EncodedUsers(self.prepare(features), user_rows.long())
+        return EncodedUsers(self.prepare(features), user_rows.to(self.device).long())
 
     def score_users(
         self, features: ShelfFeatures, scenario: str, user_rows: torch.Tensor, item_rows: torch.Tensor
@@ -73,34 +76,38 @@ class Ranker:
     def prepare(self, features: ShelfFeatures) -> "PreparedShelf":
         """Return a night's features as this model reads them; they are kept for the next call."""
         if self._shelf is None or self._shelf.features is not features:
-            self._shelf = PreparedShelf(self.model, features)
+            self._shelf = PreparedShelf(self.model, features, self.device)
         return self._shelf
 
 
 class PreparedShelf:
     """A night's features in the form that one model reads."""
 
-    def __init__(self, model: RankingModel, features: ShelfFeatures) -> None:
+    def __init__(self, model: RankingModel, features: ShelfFeatures, device: torch.device) -> None:
         spec = model.spec
-        self.model, self.features = model, features
-        read_night(model, features.vocabularies)
+        self.model, self.features, self.device = model, features, device
+        read_night(model.cpu(), features.vocabularies)
+        model.to(device)
         users = _choose(features.user_dense, features.user_names, spec.user_dense)
-        self.user_dense = torch.from_numpy(spec.normalization.apply(users, spec.user_dense))
+        self.user_dense = self._there(spec.normalization.apply(users, spec.user_dense))
         self.user_fields, self.user_history = (
-            torch.from_numpy(features.user_fields).long(),
-            torch.from_numpy(features.user_history),
+            self._there(features.user_fields).long(),
+            self._there(features.user_history),
         )
         length = spec.recipe.history_length
         stored = features.histories
-        items, ages = (torch.from_numpy(a[:, -length:]) for a in (stored.items, stored.ages))
-        self.exposure = [torch.from_numpy(a) for a in (stored.shown, stored.shown_counts, stored.shown_ages)]
-        events = _renumber(stored.events[:, -length:], features.events, spec.events)
-        where = _renumber(stored.scenarios[:, -length:], features.scenarios, spec.scenarios)
+        items, ages = (self._there(a[:, -length:]) for a in (stored.items, stored.ages))
+        self.exposure = [self._there(a) for a in (stored.shown, stored.shown_counts, stored.shown_ages)]
+        events = self._there(_renumber(stored.events[:, -length:], features.events, spec.events))
+        where = self._there(_renumber(stored.scenarios[:, -length:], features.scenarios, spec.scenarios))
         self.histories = [items, events, where, ages]
         self.lengths, self.shown_lengths = entries(events), entries(self.exposure[0])
-        self.item_index = torch.from_numpy(features.item_fields[:, 0]).long()
-        self.item_side = model.item_side(torch.from_numpy(features.catalogue).long())
+        self.item_index = self._there(features.item_fields[:, 0]).long()
+        self.item_side = model.item_side(self._there(features.catalogue).long())
         self._targets: dict[str, TargetSide] = {}
+
+    def _there(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.device)
 
     def users(self, rows: torch.Tensor) -> UserBatch:
         """Gather users by their rows."""
@@ -129,9 +136,9 @@ class PreparedShelf:
                 )
             spec = self.model.spec
             raw = _choose(self.features.target_dense[scenario], self.features.target_names, spec.target_dense)
-            dense = torch.from_numpy(spec.normalization.apply(raw, spec.target_dense))
+            dense = self._there(spec.normalization.apply(raw, spec.target_dense))
             items = self.item_side.take(self.item_index)
-            where = torch.tensor([[spec.scenario_index(scenario)]])
+            where = torch.tensor([[spec.scenario_index(scenario)]]).to(self.device)
             wide = self.model.by_scenario(self.model.wide_dense(dense), self.model.one_hot(where[0]))
             hidden = items.hidden + self.model.dense_layer(dense)
             self._targets[scenario] = TargetSide(items.match, items.queries, hidden, wide, where)
@@ -144,9 +151,10 @@ class EncodedUsers:
     def __init__(self, prepared: PreparedShelf, rows: torch.Tensor) -> None:
         """Encode users by their rows [U]."""
         self.prepared, model = prepared, prepared.model
+        self._pairs, at_once = (_PAIRS, _USERS) if prepared.device.type == "cpu" else (_PAIRS_THERE, _USERS_THERE)
         self.parts = [
             (part, model.user_side(prepared.users(rows[part]), prepared.item_side))
-            for part in prepared.by_length(rows).chunk(-(-len(rows) // _USERS))
+            for part in prepared.by_length(rows).chunk(-(-len(rows) // at_once))
         ]
 
     @torch.inference_mode()
@@ -158,18 +166,18 @@ class EncodedUsers:
             item_rows: [U, K], rows of the night's features, -1 = no candidate.
 
         Returns:
-            task → float32 [U, K]: the probability of the outcome after an impression in the user's next request, or the
-            expected value of a regression; NaN where there is no candidate.
+            task → float32 [U, K], on the CPU: the probability of the outcome after an impression in the user's next request, or
+            the expected value of a regression; NaN where there is no candidate.
 
         Raises:
             InputError: the scenario is unknown.
             EngineError: the night lacks a feature that the model reads.
         """
-        model, targets, candidates = self.prepared.model, self.prepared.targets(scenario), item_rows.long()
-        tasks = [task.name for task in model.spec.tasks]
-        scores = torch.full((*candidates.shape, len(tasks)), torch.nan)
+        model, targets, device = self.prepared.model, self.prepared.targets(scenario), self.prepared.device
+        candidates, tasks = item_rows.to(device).long(), [task.name for task in model.spec.tasks]
+        scores = torch.full((*candidates.shape, len(tasks)), torch.nan, device=device)
         for places, users in self.parts:
-            step = _users_at_once(len(places), candidates.shape[1])
+            step = _users_at_once(len(places), candidates.shape[1], self._pairs)
             for first in range(0, len(places), step):
                 part = places[first : first + step]
                 side, pairs = (
@@ -179,12 +187,13 @@ class EncodedUsers:
                 outcomes = model.outcomes_of_requests(side, pairs)
                 scores[part, : outcomes.shape[1]] = outcomes
         scores[candidates < 0] = torch.nan
-        return {task: scores[..., place] for place, task in enumerate(tasks)}
+        here = scores.cpu()
+        return {task: here[..., place] for place, task in enumerate(tasks)}
 
 
-def _users_at_once(users: int, candidates: int) -> int:
-    """Return how many users' candidates are scored at once: about _PAIRS, in batches of like size."""
-    batches = max(1, round(users * candidates / _PAIRS))
+def _users_at_once(users: int, candidates: int, pairs: int) -> int:
+    """Return how many users' candidates are scored at once: about so many pairs, in batches of like size."""
+    batches = max(1, round(users * candidates / pairs))
     return max(1, -(-users // batches))
 
 
@@ -219,7 +228,7 @@ def _choose(values: np.ndarray, names: list[str], wanted: list[str]) -> np.ndarr
     return values[:, [names.index(name) for name in wanted]]
 
 
-def _renumber(indexes: np.ndarray, names: list[str], wanted: list[str]) -> torch.Tensor:
+def _renumber(indexes: np.ndarray, names: list[str], wanted: list[str]) -> np.ndarray:
     """Turn 1 + place in `names` into 1 + place in `wanted`; 0 where it is not there."""
     to = np.array([0, *(wanted.index(name) + 1 if name in wanted else 0 for name in names)])
-    return torch.from_numpy(to[indexes])
+    return to[indexes]

@@ -13,7 +13,9 @@ from nightshelf.errors import EngineError, InputError
 from training import steps as steps_module
 from training.artifact import SERVING
 from training.batches import Dataset
-from training.devices import training_device
+from training.devices import ranking_device, training_device
+from training.score import Ranker
+from training.shelf_features import ShelfFeatures
 from training.steps import Steps, batch_losses
 from training.train_ranker import train_ranker
 
@@ -29,6 +31,24 @@ from training.train_ranker import train_ranker
 for arguments, is_mapped in pickle.loads(Path(sys.argv[2]).read_bytes()):
     storage.free_memory = lambda: 0 if is_mapped else 2**40
     train_ranker(**arguments)
+print(len(second_device.Elsewhere.asked))
+"""
+# Scores with each trained model on the second device.
+RANKING = """
+import pickle, sys
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[1])
+import second_device
+library = second_device.register()
+from training.devices import ranking_device
+from training.score import Ranker
+features, folders, users, items = pickle.loads(Path(sys.argv[2]).read_bytes())
+found = {}
+for folder in folders:
+    ranker = Ranker.load(folder, ranking_device())
+    found[folder] = {s: ranker.score_users(features, s, users, items) for s in features.scenarios}
+Path(sys.argv[3]).write_bytes(pickle.dumps(found))
 print(len(second_device.Elsewhere.asked))
 """
 RECIPES = {
@@ -70,6 +90,25 @@ def test_another_device_trains_to_the_same_weights(demo_shop, make_night, recipe
             assert apart <= (1e-5 if name == "hstu" else 0), (name, place)  # whose activation rounds otherwise there
 
 
+@pytest.mark.parametrize("name", ["plain", "star", "hstu"])
+def test_another_device_ranks_alike(demo_shop, night, recipe, tmp_path, name):
+    train_ranker(demo_shop, recipe(max_epochs=1, **RECIPES[name]), night.inputs, tmp_path / "model")
+    tables = ("user_features", "item_features", "item_scenario_features", "user_sequences", "vocabularies")
+    features = ShelfFeatures.load(demo_shop, night.feature_date, *(night.paths[table] for table in tables))
+    users, folder = torch.arange(night.users + 1), tmp_path / "model"
+    items = torch.randint(-1, night.items, (len(users), 20), generator=torch.Generator().manual_seed(1))
+    (tmp_path / "asked").write_bytes(pickle.dumps((features, [folder], users, items)))
+    (tmp_path / "process.py").write_text(RANKING)
+    command = [sys.executable, tmp_path / "process.py", Path(__file__).parent, tmp_path / "asked", tmp_path / "found"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) > 30
+    found, here = pickle.loads((tmp_path / "found").read_bytes())[folder], Ranker.load(folder)
+    for scenario, scores in found.items():
+        for task, values in here.score_users(features, scenario, users, items).items():
+            torch.testing.assert_close(scores[task], values, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
 def test_each_process_has_an_accelerator_of_its_own_or_they_share_the_cpu(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     for kind, count, expected in ((None, 0, "cpu"), ("mps", 1, "cpu"), ("cuda", 2, "cuda:1")):
@@ -77,6 +116,7 @@ def test_each_process_has_an_accelerator_of_its_own_or_they_share_the_cpu(monkey
         monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available, found=found: found)
         monkeypatch.setattr(torch.accelerator, "device_count", lambda count=count: count)
         assert training_device() == torch.device(expected)
+        assert ranking_device(3) == torch.device(expected)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
     with pytest.raises(
         InputError, match=r"process 2 on this machine .* \(1 are here\): give torchrun --nproc-per-node 1"

@@ -121,11 +121,13 @@ def test_what_came_after_the_model_is_read_as_its_bucket_but_stays_itself(demo_s
         shelf, item_fields=fields, catalogue=catalogue,
         vocabularies=shelf.vocabularies | {"brand_index": words, "category_3_index": words},
     )  # fmt: skip
-    prepared = PreparedShelf(model, later)
+    prepared = PreparedShelf(model, later, torch.device("cpu"))
     assert prepared.item_side.match[1, [brand, category]].tolist() == [5, size]
     as_bucket = catalogue.copy()
     as_bucket[1, [brand, category]] = 7
-    as_bucket = PreparedShelf(load_model(trained.folder), dataclasses.replace(later, catalogue=as_bucket))
+    as_bucket = PreparedShelf(
+        load_model(trained.folder), dataclasses.replace(later, catalogue=as_bucket), torch.device("cpu")
+    )
     assert torch.equal(prepared.item_side.queries[1], as_bucket.item_side.queries[1])
     model.topics.off_topic.fill_(0.5)  # the request's topic counts, and nobody asked for the new category yet
     scores = Ranker(model).score_users(later, "search", torch.tensor([0, 1]), torch.tensor([[0, 1], [0, 1]]))
