@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from nightshelf.dates import parse_duration
 from nightshelf.errors import InputError
-from nightshelf.exclusions import acted_on
+from nightshelf.exclusions import acted_on, highest_price
 from nightshelf.exports import Export
 from nightshelf.generators import Candidates
 from nightshelf.raw_logs import Dimension, Duration, Graph, Source
@@ -76,18 +76,27 @@ class Task(Strict):
         return -(-self.window // dt.timedelta(days=1))
 
 
+class Fresh(Strict):
+    """A new item's score rises by the share `boost` on the day of its launch, by less each day, and by nothing after `days`."""
+
+    days: int = Field(ge=1, le=365)
+    boost: float = Field(gt=0, le=10)
+
+
 class Rerank(Strict):
     """What acts on the order of a shelf beside the score (pipelines/rerank.py).
 
     diversity: weight of likeness to what stands above, against the score. most_per: column of items → most places. repeats:
     share of its score that an item loses for each shelf of an earlier scenario that it stands on. explore: share of the places
-    that go to new items by chance. least: column of items → value → the share of the places that items with it have at least.
+    that go to new items by chance. fresh: what new items gain. least: column of items → value → the share of the places that
+    items with it have at least.
     """
 
     diversity: float = Field(0.0, ge=0, lt=1)
     most_per: dict[str, Annotated[int, Field(ge=1)]] = Field({})
     repeats: float = Field(0.0, ge=0, lt=1)
     explore: float = Field(0.0, ge=0, le=0.5)
+    fresh: Fresh | None = None
     least: dict[str, dict[str, Annotated[float, Field(gt=0, le=1)]]] = Field({})
 
     @field_validator("least")
@@ -361,6 +370,7 @@ class Shop(Strict):
                     raise ValueError(
                         f"scenarios.{name}.exclude: {rule!r}: no log has {acted[0]!r}; event types: {known}"
                     )
+            self._check_catalogue(name, scenario)
             groups = ["category_1", "category_2", "category_3", "brand"]
             groups += [f"attribute_{attribute}" for attribute in (self.items.attributes if self.items else [])]
             for rule in ("most_per", "least"):
@@ -393,6 +403,17 @@ class Shop(Strict):
             if source.name in ("items", "users", "graph"):
                 raise ValueError(f"sources: {source.name!r} is the name of another part of the shop file; give another")
         return self
+
+    def _check_catalogue(self, name: str, scenario: Scenario) -> None:
+        known = self.items.columns if self.items else {}
+        asks = [("price", f"exclude: {rule!r}") for rule in scenario.exclude if highest_price(rule) is not None]
+        asks += [("launch_date", "rerank.fresh")] if scenario.rerank.fresh else []
+        for column, where in asks:
+            if column not in known:
+                raise ValueError(
+                    f"scenarios.{name}.{where} asks the catalogue's {column}, of which the shop file says nothing; write it "
+                    f"below items.columns, e.g. {{{column}: {column}}}"
+                )
 
     def _check_anchor(self, name: str, scenario: Scenario) -> None:
         known = [event for event in self.event_types if event != "impression"]

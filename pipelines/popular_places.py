@@ -3,9 +3,8 @@
 import duckdb
 
 from nightshelf.blocked import blocked_items
-from nightshelf.config import Scenario
 from nightshelf.dates import days_back
-from nightshelf.exclusions import OUT_OF_STOCK, acted_on
+from nightshelf.exclusions import acted_on, item_condition
 from pipelines.candidate_lists import EVERYBODY
 from pipelines.shelves import PRESELECTED, PRESELECTED_LEAST
 from pipelines.stage import Night
@@ -22,18 +21,14 @@ def popular_places(night: Night) -> dict[str, int]:
     for table in ("candidates", "items"):
         view_files(connection, table, night.warehouse.files(table, [night.as_of_date]), night.warehouse.specs[table])
     connection.execute(_POPULAR)
-    is_out = "coalesce(stock = 0, false)"
-    query = f"SELECT scenario, place, item_id, {is_out} FROM popular LEFT JOIN items USING (item_id) ORDER BY ALL"
-    rows, blocked = connection.execute(query).fetchall(), blocked_items(night.shop)
-    found = {}
+    blocked, found = blocked_items(night.shop), {}
     for name, scenario in night.shop.scenarios.items():
+        away = " OR ".join(["false", *(item_condition(rule) for rule in scenario.exclude if not acted_on(rule))])
+        query = f"SELECT place, item_id FROM popular LEFT JOIN items USING (item_id) WHERE scenario = $name AND NOT ({away})"
+        rows = connection.execute(f"{query} ORDER BY place", {"name": name}).fetchall()
         wanted = scenario.top_n + sum(_most_acted(connection, night, name, rule) for rule in scenario.exclude)
         wanted = max(wanted, PRESELECTED * scenario.top_n, PRESELECTED_LEAST)
-        places = [
-            place
-            for where, place, item, is_out in rows
-            if where == name and _may_be_shown(scenario, item in blocked, is_out)
-        ]
+        places = [place for place, item in rows if item not in blocked]
         if len(places) >= wanted:
             found[name] = places[wanted - 1]
     return found
@@ -42,10 +37,6 @@ def popular_places(night: Night) -> dict[str, int]:
 _POPULAR = f"""CREATE TABLE popular AS
     SELECT scenario, item_id, row_number() OVER (PARTITION BY scenario ORDER BY generator_score DESC, item_id) AS place
     FROM candidates WHERE user_key = '{EVERYBODY}' AND generator = 'popular'"""
-
-
-def _may_be_shown(scenario: Scenario, is_blocked: bool, is_out_of_stock: bool) -> bool:
-    return not is_blocked and not (is_out_of_stock and OUT_OF_STOCK in scenario.exclude)
 
 
 def _most_acted(connection: duckdb.DuckDBPyConnection, night: Night, name: str, rule: str) -> int:

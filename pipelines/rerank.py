@@ -1,6 +1,6 @@
 """Re-ranking: from the candidates' scores to the order of a shelf, by the rules of its scenario.
 
-Four rules act on the order, the fifth on single places:
+Five rules act on the order, the sixth on single places:
 
 - diversity: maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998). Each place takes the item with the greatest
   (1 - d) × relevance - d × likeness to what stands above it; relevance is the score over the user's best one.
@@ -8,6 +8,7 @@ Four rules act on the order, the fifth on single places:
 - least: items of a group, say of small sellers, have at least a share of the places: of the first n places the whole part of
   share × n, as long as the group has candidates (Geyik, Ambler and Kenthapadi, KDD 2019). It comes before diversity and caps.
 - repeats: what already stands on a shelf of the user in an earlier scenario counts for less.
+- fresh: what was launched a few days ago counts for more.
 - explore: each place is given, with that probability, to an item drawn by chance from what is new in the shop. The chance
   with which an item came to its place, given the places above it, is kept: `propensity`, for tomorrow's off-policy estimates
   (Swaminathan and Joachims, ICML 2015).
@@ -31,11 +32,12 @@ _LIKENESS = {"category_1": 0.2, "category_2": 0.2, "category_3": 0.4, "brand": 0
 class Groups:
     """What each item of the catalogue belongs to: column of the table items → codes [items], -1 where it has none.
 
-    values: column → what its codes stand for.
+    values: column → what its codes stand for. age_days: since the launch [items], infinite where that is unknown.
     """
 
     codes: dict[str, np.ndarray]
     values: dict[str, list[str]] = field(default_factory=dict)
+    age_days: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def protected(self, rules: Rerank) -> list[tuple[np.ndarray, float]]:
         """Return for each group with a least share which items belong to it [items], and the share."""
@@ -82,9 +84,9 @@ def highest(score: np.ndarray, items: np.ndarray, n: int) -> np.ndarray:
 
 
 def preferred(score: np.ndarray, items: np.ndarray, length: int, rules: Rerank, groups: Groups) -> np.ndarray:
-    """Return scores in which those are infinite that a shelf needs for its groups' least shares: the best of each group.
+    """Return scores, those of new items raised, in which those are infinite that a shelf needs for its groups' least shares.
 
-    They are one more than it needs, for one of them may be the anchor of a shelf of items.
+    Those are the best of each group, one more than it needs, for one of them may be the anchor of a shelf of items.
 
     Args:
         score: [B, K], -inf where there is nothing.
@@ -93,9 +95,9 @@ def preferred(score: np.ndarray, items: np.ndarray, length: int, rules: Rerank, 
         rules: the scenario's.
         groups: of the catalogue.
     """
-    wanted = score
+    wanted = raised = _raised(score, items, rules, groups)
     for members, share in groups.protected(rules):
-        own = np.where(members[items], score, -np.inf)
+        own = np.where(members[items], raised, -np.inf)
         best = highest(own, items, least_places(share, length) + 1)
         is_there = np.take_along_axis(own, best, 1) > -np.inf
         wanted = wanted.copy()
@@ -117,7 +119,8 @@ def order(
         repeated: on how many shelves of the user's earlier scenarios each item is [B, K].
     """
     length = min(length, score.shape[1])
-    worth = _discounted(score, repeated, rules.repeats) if rules.repeats else score
+    worth = _raised(score, items, rules, groups)
+    worth = _discounted(worth, repeated, rules.repeats) if rules.repeats else worth
     if not rules.diversity and not rules.most_per and not rules.least:
         return highest(worth, items, length)
     by_item = np.argsort(items, axis=1, kind="stable")  # the first of equals is the one with the lowest item number
@@ -149,6 +152,14 @@ def order(
             counts[column] += same
             is_full |= counts[column] >= most
     return np.take_along_axis(by_item, placed, 1)
+
+
+def _raised(score: np.ndarray, items: np.ndarray, rules: Rerank, groups: Groups) -> np.ndarray:
+    """Return scores [B, K] with what new items gain."""
+    if rules.fresh is None:
+        return score
+    share = rules.fresh.boost * np.clip(1 - groups.age_days[items] / rules.fresh.days, 0, 1)
+    return score + np.where(np.isfinite(score), np.abs(score), 0.0) * share
 
 
 def _discounted(score: np.ndarray, repeated: np.ndarray, repeats: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from nightshelf.logs import get_logger
 from nightshelf.parallel import cores, in_order
 from nightshelf.stopwatch import Stopwatch
 from pipelines.shelf_rows import RowMaker
-from pipelines.shelves import Predict, PredictFor, Stockroom, fill_shelves, first_look
+from pipelines.shelves import FirstLook, Predict, PredictFor, Shelves, Stockroom, fill_shelves, first_look
 
 BLOCK = 512
 _AHEAD = 2  # blocks a core that wait to be written, at most: what waits does not grow with the number of users
@@ -55,10 +55,8 @@ def serve(
             block = np.arange(*bounds)
             by_scenario = timed_for(block)
             look = first_look(block, scenarios[pivot], room.lists, by_scenario[pivot], worth, pivot)
-            served, shown = [], np.zeros((len(block), 0), np.int64)
-            for name, predict in by_scenario.items():
-                shelves = fill_shelves(block, name, scenarios[name], room, predict, look, shown)
-                shown = np.concatenate([shown, shelves.of_block(block, scenarios[name].top_n)], axis=1)
+            served = []
+            for name, shelves in _in_turn(block, scenarios, by_scenario, room, look):
                 with watch.of("rows"):
                     served.append((name, maker.rows(name, shelves)))
             return served
@@ -86,8 +84,23 @@ def serve_strangers(
     """Yield scenario, user number and rows of each of those of whom no more than a segment is known."""
     for number in strangers:
         whose = np.array([number])
-        for name, predict in predict_for(whose).items():
-            yield name, number, maker.rows(name, fill_shelves(whose, name, scenarios[name], room, predict))
+        for name, shelves in _in_turn(whose, scenarios, predict_for(whose), room):
+            yield name, number, maker.rows(name, shelves)
+
+
+def _in_turn(
+    users: np.ndarray,
+    scenarios: dict[str, Scenario],
+    by_scenario: dict[str, Predict],
+    room: Stockroom,
+    look: FirstLook | None = None,
+) -> Iterator[tuple[str, Shelves]]:
+    """Yield scenario and shelves of some users; each scenario knows what stands on their shelves of those before it."""
+    shown = np.zeros((len(users), 0), np.int64)
+    for name, predict in by_scenario.items():
+        shelves = fill_shelves(users, name, scenarios[name], room, predict, look, shown)
+        shown = np.concatenate([shown, shelves.of_block(users, scenarios[name].top_n)], axis=1)
+        yield name, shelves
 
 
 def _timed(predict_for: PredictFor, watch: Stopwatch) -> PredictFor:

@@ -1,12 +1,15 @@
 """What the shelves of a shard of users are filled from, as the plan's files have it."""
 
+import datetime as dt
 from collections.abc import Iterator
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import dataset
 
+from nightshelf.exclusions import acted_on, item_condition
 from pipelines.candidate_lists import CANDIDATE_COLUMNS, CANDIDATE_TABLES, EVERYBODY
 from pipelines.rerank import Groups
 from pipelines.shelf_plan import ShelfPlan
@@ -21,17 +24,33 @@ def read_catalogue(plan: ShelfPlan) -> Catalogue:
     """Return the night's items."""
     attributes = [f"attribute_{name}" for name in (plan.shop.items.attributes if plan.shop.items else [])]
     grouped = ("category_1", "category_2", "category_3", "brand", *attributes)
-    items = plan.read("items", ("item_id", "title", "stock", *grouped)).sort_by("item_id")
+    items = plan.read("items", ("item_id", "title", "stock", "price", "launch_date", *grouped)).sort_by("item_id")
     ids = items["item_id"].to_pylist()
     titles = {item: title for item, title in zip(ids, items["title"].to_pylist(), strict=True) if title}
-    out_of_stock = pc.fill_null(pc.equal(items["stock"], 0), False).to_numpy().astype(bool)
+    rules = sorted(
+        {rule for scenario in plan.shop.scenarios.values() for rule in scenario.exclude if not acted_on(rule)}
+    )
+    kept_away = {rule: _kept_away(items, rule) for rule in rules}
     encoded = {name: items[name].combine_chunks().dictionary_encode() for name in grouped}
     codes = {name: pc.fill_null(column.indices, -1).to_numpy(zero_copy_only=False) for name, column in encoded.items()}
     groups = Groups(
         {name: column.astype(np.int32) for name, column in codes.items()},
         {name: column.dictionary.to_pylist() for name, column in encoded.items()},
+        _age_days(items, plan.as_of_date),
     )
-    return Catalogue(items, ids, pa.array(ids, pa.string()), titles, out_of_stock, groups)
+    return Catalogue(items, ids, pa.array(ids, pa.string()), titles, kept_away, groups)
+
+
+def _age_days(items: pa.Table, as_of_date: dt.date) -> np.ndarray:
+    days = pc.cast(pc.days_between(items["launch_date"], pa.scalar(as_of_date)), pa.float64())
+    return np.asarray(pc.fill_null(days, np.inf).to_numpy()).clip(min=0)
+
+
+def _kept_away(items: pa.Table, rule: str) -> np.ndarray:
+    """Return which items [items] a rule keeps off every shelf."""
+    with duckdb.connect() as connection:
+        found = connection.register("items", items).execute(f"SELECT {item_condition(rule)} AS away FROM items")
+        return np.asarray(found.fetchnumpy()["away"], bool)
 
 
 def read_candidates(plan: ShelfPlan, shard: UserShard) -> Iterator[pa.Table]:
@@ -68,4 +87,4 @@ def read_exclusions(plan: ShelfPlan, shard: UserShard, user_keys: list[str], cat
         found[rule] = np.unique(
             pairs["user"].to_numpy().astype(np.int64) * len(catalogue.item_ids) + pairs["item"].to_numpy()
         )
-    return Exclusions(catalogue.out_of_stock, found, blocked)
+    return Exclusions(catalogue.kept_away, found, blocked)

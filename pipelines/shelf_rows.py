@@ -16,13 +16,13 @@ _USERS_AT_ONCE = 10_000
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The night's items by item number: their rows, ids, titles, what is out of stock, and what they belong to."""
+    """The night's items by item number: their rows, ids, titles, by rule what is never shown, and what they belong to."""
 
     items: pa.Table
     item_ids: list[str]
     keys: pa.Array  # the same
     titles: dict[str, str]
-    out_of_stock: np.ndarray
+    kept_away: dict[str, np.ndarray]
     groups: Groups
 
 

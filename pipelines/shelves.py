@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from nightshelf.config import Scenario
-from nightshelf.exclusions import OUT_OF_STOCK
 from nightshelf.generators import GENERATOR_ORDER
 from pipelines.candidate_lists import CandidateLists
 from pipelines.rerank import EXPLORE, RULES, SCORE, Exploration, Groups, explore, highest, interleave, order, preferred
@@ -24,18 +23,18 @@ _ITEMS_AT_ONCE = 8192  # that a user of whom nothing is known is asked about
 
 @dataclass(frozen=True)
 class Exclusions:
-    """What must not be shown: items out of stock or blocked, and by rule what a user acted on (sorted user × items + item)."""
+    """What must not be shown: by rule items [items] or what a user acted on (sorted user × items + item), and what is blocked."""
 
-    out_of_stock: np.ndarray
+    of_items: dict[str, np.ndarray]
     acted_on: dict[str, np.ndarray]
     blocked: np.ndarray
 
     def mask(self, rules: list[str], users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Return True where the item [B, K] may be shown to the user [B]."""
         allowed = (items >= 0) & ~self.blocked[items]
-        if OUT_OF_STOCK in rules:
-            allowed &= ~self.out_of_stock[items]
-        pair = users[:, None].astype(np.int64) * len(self.out_of_stock) + items
+        for kept_away in (self.of_items[rule] for rule in rules if rule in self.of_items):
+            allowed &= ~kept_away[items]
+        pair = users[:, None].astype(np.int64) * len(self.blocked) + items
         for acted in (self.acted_on[rule] for rule in rules if rule in self.acted_on):
             if len(acted):
                 place = np.searchsorted(acted, pair).clip(max=len(acted) - 1)

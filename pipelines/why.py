@@ -17,7 +17,7 @@ from nightshelf.blocked import blocked_items
 from nightshelf.config import Shop
 from nightshelf.dates import parse_as_of_date
 from nightshelf.errors import InputError
-from nightshelf.exclusions import OUT_OF_STOCK, acted_on
+from nightshelf.exclusions import OUT_OF_STOCK, acted_on, item_condition
 from nightshelf.identity import key_file, user_key
 from nightshelf.paths import warehouse_dir
 from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY
@@ -184,11 +184,11 @@ class _Look:
             rows = self.ask(query, user=self.user, event=event, items=items, day=day, days=days)
             said = "bought" if event == "purchase" else event
             found |= {row["item_id"]: f"{said} on {row['acted_on']}" for row in rows}
-        if OUT_OF_STOCK in rules:
-            query = (
-                "SELECT item_id FROM items WHERE as_of_date = $day AND stock = 0 AND item_id IN (SELECT unnest($items))"
-            )
-            found |= {row["item_id"]: "out of stock" for row in self.ask(query, day=day, items=items)}
+        for rule in (rule for rule in rules if not acted_on(rule)):
+            asked = "SELECT item_id, price FROM items WHERE as_of_date = $day AND item_id IN (SELECT unnest($items))"
+            for row in self.ask(f"{asked} AND {item_condition(rule)}", day=day, items=items):
+                price = "has no price" if row["price"] is None else f"costs {row['price']:g}"
+                found[row["item_id"]] = "out of stock" if rule == OUT_OF_STOCK else price
         found |= dict.fromkeys(blocked_items(self.shop).intersection(items), "blocked")
         return dict(sorted(found.items()))
 
@@ -276,10 +276,11 @@ def _print_tables(found: Explanation) -> None:
         f"{found.shop}, night {found.as_of_date}: {found.scenario} of {who}, ranked by model {found.model_version}"
     )
     score = " + ".join(f"{weight:g} × {task}" for task, weight in found.utility.items())
-    console.print(f"score = {score}, part by part:")
-    table = Table("rank", "by score", "item", "title", "score", *found.utility, "proposed by", "placed by", "reason")
+    console.print(f"score = {score}, which the model expects of a showing:")
+    tasks = [f"{task} ({weight:g} ×)" for task, weight in found.utility.items()]
+    table = Table("rank", "by score", "item", "title", "score", *tasks, "proposed by", "placed by", "reason")
     for row in found.places:
-        parts = [f"{row[f'from_{task}']:.4f}" for task in found.utility]
+        parts = [f"{row[task]:.4f}" for task in found.utility]
         by = ", ".join([row["source"], *row["also_proposed_by"]])
         placed = f"explore ({row['propensity']:.4g})" if row["placed_by"] == "explore" else row["placed_by"]
         what = [_shown(row["rank_by_score"]), row["item_id"], row["title"], f"{row['score']:.4f}"]

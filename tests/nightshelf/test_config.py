@@ -47,6 +47,7 @@ def test_every_shipped_shop_file_is_valid(shop_file: Path) -> None:
             "[purchased_30, out",
             ["home_feed.exclude", "'purchased_30' is no rule", "purchase_30d"],
         ),
+        ("home_feed:    {top_n: 20,", "home_feed: {top_n: 20, rerank: {fresh: {days: 0, boost: 1}},", ["fresh.days"]),
         (
             "[purchased_30d, out",
             "[liked_9d, out",
@@ -175,3 +176,23 @@ def test_any_content_is_either_read_or_told_in_one_line(
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(InputError):
         load_model(path, Small)
+
+
+@pytest.mark.parametrize(
+    ("column", "old", "new"),
+    [
+        ("price", "cart_1d, out_of_stock], anchor: cart}\n  checkout", "price_over_9.5], anchor: cart}\n  checkout"),
+        ("launch_date", "home_feed:    {top_n: 20,", "home_feed: {top_n: 20, rerank: {fresh: {days: 7, boost: 1}},"),
+    ],
+)
+def test_a_rule_that_asks_the_catalogue_needs_the_column(tmp_path, column, old, new):
+    text = DEMO.read_text()
+    assert text.count(old) == 1
+    with_rule, file = text.replace(old, new), tmp_path / "shop.yaml"
+    file.write_text(with_rule)
+    assert load_shop(file)
+    name = {"price": "price: price, ", "launch_date": ", launch_date: launched"}[column]
+    assert with_rule.count(name) == 1
+    file.write_text(with_rule.replace(name, ""))
+    with pytest.raises(InputError, match=f"asks the catalogue's {column}, of which the shop file says nothing"):
+        load_shop(file)

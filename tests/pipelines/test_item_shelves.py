@@ -160,10 +160,9 @@ def test_a_night_without_acts_examples_and_graph_has_shelves_too(night, publish)
     publish(night, "items", CATALOGUE.to_pylist())
     scenarios = {**night.shop.scenarios, "search": Scenario(top_n=3, utility={"click": 1}, anchor="click")}
     night = dataclasses.replace(night, shop=night.shop.model_copy(update={"scenarios": scenarios}))
-    nobody = np.zeros(ITEMS, bool)
     worth, blocked = {"search": np.linspace(1, 2, ITEMS)}, np.arange(ITEMS) == ITEMS - 1
     items = night.warehouse.read("items", [night.as_of_date]).sort_by("item_id")
-    assert draft_item_shelves(night, items, worth, Exclusions(nobody, {}, blocked), Groups({}), "1") == 3 * ITEMS
+    assert draft_item_shelves(night, items, worth, Exclusions({}, {}, blocked), Groups({}), "1") == 3 * ITEMS
     rows = night.warehouse.read("item_shelf_drafts", [night.as_of_date]).to_pylist()
     shelf = sorted((row["rank"], row["item_id"], row["lift"]) for row in rows if row["anchor_item_id"] == "i00")
     assert shelf == [(1, "i10", 1.0), (2, "i09", 1.0), (3, "i08", 1.0)]

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightshelf.config import Scenario
+from nightshelf.exclusions import item_condition
 from nightshelf.generators import GENERATOR_ORDER
 from pipelines.candidate_lists import pack_candidates
-from pipelines.rerank import Groups, chance_of
+from pipelines.rerank import PLACED_BY, Groups, chance_of
+from pipelines.serve import serve, serve_strangers
 from pipelines.shelves import Exclusions, Stockroom, fill_shelves, first_look, reason_texts, worth_to_anybody
 
 USERS, ITEMS = [f"u{n}" for n in range(6)], [f"i{n:02}" for n in range(30)]
@@ -38,7 +41,7 @@ def stockroom(lists, out_of_stock=(), bought=(), blocked=(), items=30):  # type:
     groups = Groups({name: np.arange(items, dtype=np.int32) for name in names})
     return Stockroom(
         lists,
-        Exclusions(stock, {"purchased_30d": pairs}, barred),
+        Exclusions({"out_of_stock": stock}, {"purchased_30d": pairs}, barred),
         groups,
         "2026-02-05",
         np.arange(6000, dtype=np.uint64),
@@ -384,6 +387,77 @@ def test_exploration_hangs_on_the_night_and_the_user_not_on_the_block() -> None:
     whole, parts, other = explored(500, 500), explored(500, 37), explored(500, 500, seed="2026-02-06")
     assert all(np.array_equal(whole[name], parts[name]) for name in whole)
     assert not np.array_equal(whole["items"], other["items"])
+
+
+class Items:
+    """Makes no rows: shelves as they are."""
+
+    def rows(self, name, shelves):  # type: ignore[no-untyped-def]
+        return shelves
+
+
+def test_every_shelf_of_a_user_knows_those_before_it() -> None:
+    rows = [("*", "*", item, "popular", 1.0) for item in ITEMS]
+    room, worth = stockroom(pack_candidates([candidate_table(rows)], USERS, ITEMS)), np.linspace(1, 0.5, 30)
+
+    def predict_for(users):  # type: ignore[no-untyped-def]
+        return dict.fromkeys(
+            ("home", "search", "cart"), lambda items: {"click": np.where(items < 0, np.nan, worth[items])}
+        )
+
+    for repeats, expected in ((0.0, {name: [0, 1, 2] for name in ("home", "search", "cart")}), (0.9, None)):
+        scenarios = dict.fromkeys(
+            ("home", "search", "cart"), Scenario(top_n=3, utility={"click": 1}, rerank={"repeats": repeats})
+        )
+        expected = expected or {"home": [0, 1, 2], "search": [3, 4, 5], "cart": [6, 7, 8]}
+        anybody = worth_to_anybody(scenarios, predict_for(np.array([-1])), 30)
+        served = list(serve(len(USERS), scenarios, predict_for, anybody, room, Items(), "users", workers=1))
+        assert {name: found.items.tolist() for name, found in served} == {
+            name: items * len(USERS) for name, items in expected.items()
+        }
+        strangers = list(serve_strangers([-1, -2], scenarios, predict_for, room, Items()))
+        assert [(name, number, found.items.tolist()) for name, number, found in strangers] == [
+            (name, number, items) for number in (-1, -2) for name, items in expected.items()
+        ]
+
+
+def test_what_costs_more_than_a_scenario_allows_or_has_no_price_is_on_no_shelf() -> None:
+    items = "(VALUES (1, 19.99), (0, 5.0), (NULL, 20.5), (5, NULL)) AS items(stock, price)"
+    rules = ", ".join(item_condition(rule) for rule in ("price_over_19.99", "out_of_stock"))
+    assert duckdb.sql(f"SELECT {rules} FROM {items}").fetchall() == [
+        (False, False),
+        (False, True),
+        (True, False),
+        (True, False),
+    ]
+    rows = [("*", "*", item, "popular", 1.0) for item in ITEMS[:4]]
+    room = stockroom(pack_candidates([candidate_table(rows)], USERS, ITEMS))
+    dear = np.array([False, False, True, True, *[False] * 26])
+    room = replace(room, exclusions=Exclusions({"price_over_19.99": dear}, {}, np.zeros(30, bool)))
+    scenario = Scenario(top_n=3, utility={"click": 1}, exclude=["price_over_19.99"])
+    shelves = fill_shelves(np.array([0]), "checkout", scenario, room, lambda items: {"click": items + 1.0})
+    assert shelves.items.tolist() == [1, 0]
+    assert room.exclusions.anybody(scenario.exclude)[:4].tolist() == [True, True, False, False]
+
+
+def test_new_items_rise_by_their_age_and_come_into_the_full_look() -> None:
+    items = [f"i{n:03}" for n in range(200)]
+    rows = [("u0", "*", item, "related", 1.0) for item in items]
+    room = stockroom(pack_candidates([candidate_table(rows)], USERS, items), items=200)
+    age = np.full(200, np.inf)
+    age[[199, 198, 197]] = 0, 5, 10
+    room = replace(room, groups=replace(room.groups, age_days=age))
+    worth = np.r_[np.linspace(1, 0.7, 197), 0.6, 0.6, 0.6]
+    scenario = Scenario(top_n=3, utility={"click": 1}, rerank={"fresh": {"days": 10, "boost": 1.0}})
+
+    def predict(found):  # type: ignore[no-untyped-def]
+        return {"click": np.where(found < 0, np.nan, worth[found])}
+
+    look = first_look(np.array([0]), scenario, room.lists, predict, {"home": np.ones(200)}, "home")
+    shelves = fill_shelves(np.array([0]), "home", scenario, room, predict, look)
+    assert shelves.items.tolist() == [199, 0, 1]  # 1.2, 1, .998; the others .9 and .6
+    assert shelves.scores.tolist() == pytest.approx([0.6, 1.0, 0.998469])
+    assert [PLACED_BY[place] for place in shelves.placed_by] == ["rules", "rules", "rules"]
 
 
 def test_an_item_counts_for_less_where_an_earlier_shelf_has_it() -> None:
