@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.fusion import fusion
 from nightshelf.config import load_shop
 from nightshelf.errors import NightshelfError
 from nightshelf.identity import key_file
@@ -60,7 +61,14 @@ def main() -> None:
         for name, shelves in generator_shelves(candidates, users, list(shop.scenarios)).items()
     }
     gaps = {name: round(gap, 4) for name, gap in scores["gap_closed"].items()}
-    line = {"gap_closed": gaps, "gap_closed_mean": round(scores["gap_closed_mean"], 4), "per_generator": generators}
+    fused = fusion(shop, day, min(arguments.users, GENERATOR_USERS), key)
+    _print_fusion(fused)
+    line = {
+        "gap_closed": gaps,
+        "gap_closed_mean": round(scores["gap_closed_mean"], 4),
+        "per_generator": generators,
+        "fusion": fused,
+    }
     if shop.anchors:
         columns = ("scenario", "anchor_item_id", "rank", "item_id")
         beside = score_item_shelves(shop, warehouse.read("item_recommendations", [day], columns), day)
@@ -105,6 +113,16 @@ def _print(day: object, scores: dict[str, dict]) -> None:  # type: ignore[type-a
             scenario, *(f"{row['unpredictable'].get(task, float('nan')):.3f}" for task in ("click", "cart", "purchase"))
         )
     Console(width=160).print(table, noise)
+
+
+def _print_fusion(fused: dict[str, dict[str, float]]) -> None:
+    columns = list(next(iter(fused.values())))
+    table = Table(
+        "repeats", *columns, title="shelves that know a user's others: each by itself, and an item counted once a user"
+    )
+    for repeats, row in fused.items():
+        table.add_row(repeats, *(f"{row[name]:g}" for name in columns))
+    Console(width=160).print(table)
 
 
 def _print_items(scores: dict[str, dict[str, float]]) -> None:

@@ -42,7 +42,7 @@ def popularity_scores(record: Record, scenario: int) -> np.ndarray:
 def own_history_scores(record: Record, users: np.ndarray) -> np.ndarray:
     """Return scores that put what a user touched last first [users, items]; 0: never touched. `users` ascend."""
     scores = np.zeros((len(users), record.items), np.float32)
-    row, known = _rows_of(users, record.user)
+    row, known = rows_of(users, record.user)
     # Later outcomes overwrite earlier ones: the record runs from the oldest to the newest.
     scores[row[known], record.item[known]] = np.flatnonzero(known) + 1
     return scores
@@ -53,7 +53,7 @@ def item_knn_scores(record: Record, users: np.ndarray) -> np.ndarray:
     user, item = _pairs(record)
     head, tail, weight = _cosines(user, item, record.items)
     scores = np.zeros((len(users), record.items), np.float32)
-    row, known = _rows_of(users, user)
+    row, known = rows_of(users, user)
     starts = np.searchsorted(head, np.arange(record.items + 1))
     for place, source in zip(row[known], item[known], strict=True):
         edges = slice(starts[source], starts[source + 1])
@@ -95,7 +95,7 @@ def _cosines(user: np.ndarray, item: np.ndarray, items: int) -> tuple[np.ndarray
     return head, tail, (shared / np.sqrt(degree[head] * degree[tail])).astype(np.float32)
 
 
-def _rows_of(users: np.ndarray, who: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rows_of(users: np.ndarray, who: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the row of each of `who` in `users`, and whether it is there."""
     order = np.argsort(users)
     place = np.minimum(np.searchsorted(users, who, sorter=order), len(users) - 1)

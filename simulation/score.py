@@ -11,13 +11,22 @@ import pyarrow.compute as pc
 from nightshelf.config import Shop
 from nightshelf.dates import days_back
 from nightshelf.errors import InputError
+from nightshelf.exclusions import acted_on
 from nightshelf.identity import user_key
 from nightshelf.parallel import in_parallel
 from simulation.behaviour import CHECKOUT, SCENARIOS
 from simulation.catalogue import items_on
 from simulation.people import CHUNK
 from simulation.plan import day_folder
-from simulation.reference_shelves import Record, item_knn_scores, own_history_scores, popularity_scores, read_record
+from simulation.reference_shelves import (
+    Record,
+    item_knn_scores,
+    own_history_scores,
+    popularity_scores,
+    read_record,
+    rows_of,
+)
+from simulation.rows import ADD
 from simulation.seeds import random_for
 from simulation.truth import EVERYTHING, VISIBLE, Truth, load_truth
 
@@ -60,7 +69,7 @@ def score_shelves(
         )
     users = np.concatenate([warm, cold])
     names = [name for name in shop.scenarios if name in SCENARIOS]
-    shown = _rank_items(truth, shelves, users, names, key)
+    shown = rank_items(truth, shelves, users, names, key)
     record = read_record(truth, days_back(as_of_date, 14))
     next_day = as_of_date + dt.timedelta(days=1)
     values, visible = in_parallel(lambda known: truth.utilities(users, names, next_day, known), (EVERYTHING, VISIBLE))
@@ -95,7 +104,7 @@ def _sample(users: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarra
     return np.sort(rng.permutation(users)[:most])
 
 
-def _rank_items(
+def rank_items(
     truth: Truth, shelves: pa.Table, users: np.ndarray, names: list[str], key: bytes
 ) -> dict[str, np.ndarray]:
     """Return the item numbers of the first places [users, TOP] by scenario; -1 where a shelf is shorter."""
@@ -124,7 +133,7 @@ def _score(
     shown: np.ndarray,
     as_of_date: dt.date,
 ) -> dict[str, Any]:
-    allowed = _allowed(truth, name, users, as_of_date)
+    allowed = allowed_items(truth, name, users, as_of_date)
     popular = np.broadcast_to(popularity_scores(record, SCENARIOS.index(name)), value.shape)
     random = random_for(truth.plan.seed, "random shelf", len(users)).random(value.shape, np.float32)
     rivals = {
@@ -153,7 +162,7 @@ def _score(
     return means
 
 
-def _allowed(truth: Truth, name: str, users: np.ndarray, as_of_date: dt.date) -> np.ndarray:
+def allowed_items(truth: Truth, name: str, users: np.ndarray, as_of_date: dt.date) -> np.ndarray:
     """Return which items may stand on each user's shelf [users, items] under the scenario's exclusions."""
     day = truth.plan.day(as_of_date)
     item_day = items_on(truth.catalogue, day)
@@ -168,6 +177,12 @@ def _allowed(truth: Truth, name: str, users: np.ndarray, as_of_date: dt.date) ->
             row = np.searchsorted(users, buyer)
             found = (row < len(users)) & (users[np.minimum(row, len(users) - 1)] == buyer)
             allowed[row[found], item[found]] = False
+    for event, days in filter(None, map(acted_on, exclude)):
+        if event == "cart":
+            record = read_record(truth, days_back(as_of_date, days))
+            row, known = rows_of(users, record.user)
+            is_carted = known & (record.kind == ADD)
+            allowed[row[is_carted], record.item[is_carted]] = False
     return allowed
 
 

@@ -20,7 +20,7 @@ from simulation.people import DRIFT_KEEPS, People, UserState, begin_day, expecte
 from simulation.plan import people_of
 from simulation.reference_shelves import popularity_scores, read_record
 from simulation.rows import ADD, CLICK, ORDER, make_rows
-from simulation.score import score_shelves
+from simulation.score import allowed_items, score_shelves
 from simulation.seeds import random_for
 from simulation.traffic import draw_requests, expected_contexts, expected_taste, pair_signals, react
 from simulation.truth import VISIBLE, Truth, load_truth
@@ -221,3 +221,17 @@ def test_a_model_of_the_visible_knows_less(truth: Truth, utilities: dict[str, np
     true = utilities["home_feed"][:50]
     assert not np.allclose(visible, true)
     assert np.corrcoef(np.log(visible).ravel(), np.log(true).ravel())[0, 1] > 0.9
+
+
+def test_what_lies_in_the_cart_is_allowed_on_no_cart_shelf(truth: Truth) -> None:
+    assert "cart_1d" in truth.shop.scenarios["cart"].exclude
+    users = np.arange(truth.plan.users)
+    record = read_record(truth, [AS_OF_DATE])
+    is_carted = record.kind == ADD
+    assert is_carted.sum() > 20
+    carted = record.user[is_carted], record.item[is_carted]
+    allowed = {name: allowed_items(truth, name, users, AS_OF_DATE) for name in ("cart", "home_feed")}
+    assert not allowed["cart"][carted].any()
+    only_for_the_cart = allowed["home_feed"] & ~allowed["cart"]
+    assert set(zip(*np.nonzero(only_for_the_cart), strict=True)) <= set(zip(*carted, strict=True))
+    assert only_for_the_cart.any()
