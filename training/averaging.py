@@ -1,5 +1,11 @@
-"""The mean of the weights over the last steps: less noisy than any single step (Polyak & Juditsky 1992)."""
+"""The mean of the weights over the last steps: less noisy than any single step (Polyak & Juditsky 1992).
 
+A step moves few rows of a sparse table. The average of a row that k steps leave alone goes on towards the weight that stays:
+what is left of the way is the product of what each of them keeps. So a row is brought up to date when a step moves it, and
+the others in the end.
+"""
+
+import math
 from typing import Any
 
 import torch
@@ -10,33 +16,73 @@ class WeightAverage:
     """An exponential moving average of a module's parameters, which begins as a plain mean over the first steps.
 
     Args:
-        module: whose parameters are followed.
-        decay: how much of the average a step keeps once that many steps have passed, in [0, 1); 0 = the last step alone.
+        module: whose parameters are followed. Its embeddings with sparse gradients may move in the rows of the gradient alone.
+        decay: how much of the average a step keeps once that many steps have passed, in [0, 1); 0 = the last step alone, which
+            costs nothing.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self._module, self._decay, self._steps = module, decay, 0
-        self._mean = {name: weight.detach().clone() for name, weight in module.named_parameters()}
+        self._decay, self._steps = decay, 0
+        self._weights = dict(module.named_parameters()) if decay else {}
+        self._mean = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        self._log_kept = 0.0  # the log of what all steps together have kept of the first weights
+        sparse = {part.weight for part in module.modules() if isinstance(part, nn.Embedding) and part.sparse}
+        # What _log_kept was when a row was brought up to date; in a float64, which counts a step among millions.
+        self._since = {
+            name: torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
+            for name, weight in self._weights.items()
+            if weight in sparse
+        }
+        self._before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # the rows that move, and what they were
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Note the rows of sparse tables that the step will move by the gradients that are there."""
+        for name in self._since:
+            weight = self._weights[name]
+            assert weight.grad is not None
+            rows = weight.grad._indices()[0].unique()
+            self._before[name] = rows, weight.index_select(0, rows)
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the parameters after a step."""
+        if not self._decay:
+            return
         self._steps += 1
         share = max(1 - self._decay, 1 / (1 + self._steps / 2))  # the first steps soon count less than the later ones
-        for name, weight in self._module.named_parameters():
-            self._mean[name].lerp_(weight, share)
+        for name, mean in self._mean.items():
+            if name in self._since:
+                rows, before = self._before[name]
+                old = before.lerp_(mean.index_select(0, rows), self._left(self._since[name].index_select(0, rows)))
+                mean.index_copy_(0, rows, old.lerp_(self._weights[name].index_select(0, rows), share))
+            else:
+                mean.lerp_(self._weights[name], share)
+        self._log_kept += math.log1p(-share)
+        for name, (rows, _) in self._before.items():
+            self._since[name].index_fill_(0, rows, self._log_kept)
 
     @torch.no_grad()
     def apply(self) -> None:
         """Put the average into the module."""
-        for name, weight in self._module.named_parameters():
-            weight.copy_(self._mean[name])
+        for name, weight in self._weights.items():
+            if name in self._since:
+                weight.lerp_(self._mean[name], self._left(self._since[name]))
+            else:
+                weight.copy_(self._mean[name])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average so far."""
-        return {"steps": self._steps, "mean": self._mean}
+        return {"steps": self._steps, "mean": self._mean, "log_kept": self._log_kept, "since": self._since}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the average of a module with the same parameters."""
-        self._steps = state["steps"]
-        self._mean = {name: mean.to(self._mean[name].device) for name, mean in state["mean"].items()}
+        self._steps, self._log_kept = state["steps"], state["log_kept"]
+        for name, mean in state["mean"].items():
+            self._mean[name].copy_(mean)
+        for name, since in state["since"].items():
+            self._since[name].copy_(since)
+
+    def _left(self, since: torch.Tensor) -> torch.Tensor:
+        """Return how much [n, 1] is left of the way from rows, which stayed as they were `since` [n], to their averages."""
+        return (self._log_kept - since).exp_().float().unsqueeze(1)

@@ -210,6 +210,7 @@ def train_epoch(course: Course, train: Dataset, pause: Callable[[], None], tell:
         if not math.isfinite(loss):
             running.total = math.nan
             break
+        running.average.before_step()
         steps.move()
         running.average.update()
         running.add(loss, rows=int((train.chunks[chunks] >= 0).sum()))
