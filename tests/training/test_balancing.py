@@ -64,6 +64,15 @@ def test_gradnorm_asks_for_a_layer_that_tasks_share():
             balance_of(sizes, balancing="gradnorm")
 
 
+def test_tasks_share_the_network_of_a_scenario():
+    """The last layer of all scenarios, which a scenario's tasks share; one layer is the first one, which has no weight here."""
+    balance = balance_of(PlainSizes(kind="single_scenario", sizes=[4, 3]), balancing="gradnorm")
+    weight, rows = balance.last_shared
+    assert weight.shape == (3, 1, 4, 3) and rows == 3
+    with pytest.raises(InputError, match="gradnorm needs a layer"):
+        balance_of(PlainSizes(kind="single_scenario", sizes=[4]), balancing="gradnorm")
+
+
 def test_famo_weighs_more_what_fell_less():
     balance = FAMO(3)
     loss = balance(LOSSES.clone().requires_grad_())

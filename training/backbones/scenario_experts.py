@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from training.backbones.experts import ExpertLayer, Experts, SharedRows, by_expert, gate_shares, mix, shared_rows
+from training.backbones.experts import (
+    ExpertLayer,
+    Experts,
+    SharedRows,
+    all_rows,
+    by_expert,
+    gate_shares,
+    mix,
+    shared_rows,
+)
 from training.backbones.scenario_rows import ScenarioLayer, ScenarioRows
 from training.backbones.star import StarLayer
 
@@ -30,7 +39,7 @@ class SingleScenario(nn.Module):
         self.tasks, self.scenarios = tasks, scenarios
         self.layers = nn.ModuleList(ScenarioLayer(scenarios, 1, a, b) for a, b in pairwise(sizes))
         self.dropout = nn.Dropout(dropout)
-        self.last_shared: SharedRows = None
+        self.last_shared: SharedRows = all_rows(self.layers[-1]) if len(self.layers) else None
 
     def forward(self, hidden: torch.Tensor, gates: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
         """Give every task its scenario's."""
