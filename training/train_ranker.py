@@ -25,6 +25,7 @@ from training.devices import training_device
 from training.event_file import Tell, event_file
 from training.normalization import load_normalization
 from training.ranking_model import RankingModel
+from training.ranks import any_rank
 from training.recipe import Recipe
 from training.schedule import rate_share
 from training.sharded_table import check_sharding
@@ -52,7 +53,7 @@ def train_ranker(
     """Train one model for all tasks in all scenarios and write it into the folder `out`, and into `out`/serving for use.
 
     The weights of the epoch with the lowest validation loss are kept (before the first epoch the parent's count too, if
-    training starts from them). A loss that is not finite takes training back to the best weights at half the rates.
+    training starts from them). A loss or weight that is not finite takes training back to the best weights at half the rates.
 
     Started by torchrun, inside joined_ranks, several processes train it together and the first one writes.
 
@@ -62,7 +63,7 @@ def train_ranker(
 
     Raises:
         InputError: the inputs are missing, empty or wrong; or the recipe's table cannot be sharded.
-        EngineError: the loss stays not finite; or the process was asked to end, and the checkpoint is written.
+        EngineError: losses or weights stay not finite; or the process was asked to end, and the checkpoint is written.
     """
     started = time.monotonic()
     if recipe.embedding_table == "sharded":
@@ -105,7 +106,9 @@ def train_ranker(
         # saw them.
         row = train_epoch(course, dataset, pause, tell)
     if not math.isfinite(row["train_loss"]):
-        log.warning("the newest days give a loss that is not finite: the measured weights serve")
+        log.warning(
+            "the pass over the newest days gives a loss or weights that are not finite: the measured weights serve"
+        )
         course.return_to_best()
     save_model(course.model, out / SERVING)
     course.return_to_best()
@@ -183,13 +186,13 @@ def warm_start(model: RankingModel, parent: Path | None, examples: Examples) -> 
 
 
 def train_epoch(course: Course, train: Dataset, pause: Callable[[], None], tell: Tell) -> dict[str, float]:
-    """Pass once over the rows and leave the average of the steps' weights; stop at once when the loss is not finite.
+    """Pass once over the rows and leave the average of the steps' weights; stop at once when a loss is not finite.
 
     A pass that a checkpoint broke off goes on behind the batches that are done. `pause` is called before each batch; `tell`
     hears how it goes every ten seconds.
 
     Returns:
-        epoch, train_loss (mean over impressions), rows_per_s (of what this process did).
+        epoch, train_loss (mean over impressions; NaN also where a weight is not finite), rows_per_s (of what this process did).
     """
     steps, recipe, epoch = course.steps, course.model.spec.recipe, course.epoch
     course.model.train()
@@ -230,6 +233,9 @@ def train_epoch(course: Course, train: Dataset, pause: Callable[[], None], tell:
             tell(round(1000 * (epoch - 1 + running.batch / len(batches))), values)
     steps.end_epoch()
     running.average.apply()
+    # A loss tells of the weights before its step alone.
+    if any(any_rank(not all_finite(course.model))):
+        running.total = math.nan
     course.running = None
     return {
         "epoch": float(epoch),
@@ -238,27 +244,34 @@ def train_epoch(course: Course, train: Dataset, pause: Callable[[], None], tell:
     }
 
 
+def all_finite(model: RankingModel) -> bool:
+    """Return whether all weights and moments are numbers; of a table in parts, this process's part."""
+    return all(bool(tensor.isfinite().all()) for tensor in (*model.parameters(), *model.buffers()))
+
+
 def tell_epoch(tell: Tell, row: dict[str, float]) -> None:
     """Write the metrics of an epoch into the event file."""
     tell(int(row["epoch"]), {f"epoch/{name}": value for name, value in row.items() if name != "epoch"})
 
 
 def judge(course: Course, row: dict[str, float]) -> None:
-    """Keep the weights of an epoch if they are the best so far; if its loss is not finite, go back to those at half the rates.
+    """Keep the weights of an epoch if they are the best so far; if a loss or weight is not finite, go back to those at half the
+    rates.
 
     Raises:
-        EngineError: the loss was not finite too often.
+        EngineError: that was so too often.
     """
     report = course.report
     if not math.isfinite(row["train_loss"]) or not math.isfinite(row["validation_loss"]):
         report.halvings += 1
         if report.halvings > _MAX_HALVINGS:
             raise EngineError(
-                f"training loss is not finite after {_MAX_HALVINGS} halvings of the learning rates; "
+                f"training loss or weights are not finite after {_MAX_HALVINGS} halvings of the learning rates; "
                 "lower learning_rate in the recipe"
             )
         log.warning(
-            "epoch %d: the loss is not finite; back to the best weights at half the learning rates", course.epoch
+            "epoch %d: the loss or a weight is not finite; back to the best weights at half the learning rates",
+            course.epoch,
         )
         course.return_to_best()
         course.take_new_steps()

@@ -166,6 +166,53 @@ def test_a_loss_that_is_not_finite_ends_in_an_engine_error_and_leaves_no_model(d
     assert not list((tmp_path / "out").rglob("*.json"))
 
 
+@pytest.fixture
+def infinite_gradient(monkeypatch):
+    """Return infinite_gradient(step): the gradient of that step, counted from 1, is infinite at one weight of the table."""
+    move = Steps.move
+
+    def lose(at):
+        moved = []
+
+        def move_astray(self):
+            moved.append(1)
+            if len(moved) == at:
+                self.model.fields.table.weight.grad._values()[0, 0] = math.inf
+            move(self)
+
+        monkeypatch.setattr(Steps, "move", move_astray)
+        return moved
+
+    return lose
+
+
+@pytest.mark.parametrize("average", [0.0, 0.99])
+def test_a_weight_lost_in_the_very_last_step_never_serves(
+    demo_shop, night, recipe, tmp_path, caplog, infinite_gradient, average
+):
+    small, steps = recipe(max_epochs=1, weight_average=average), infinite_gradient(0)
+    train_ranker(demo_shop, small, night.inputs, tmp_path / "as_it_is")
+    assert "not finite" not in caplog.text
+    infinite_gradient(len(steps))
+    assert train_ranker(demo_shop, small, night.inputs, tmp_path / "lost").halvings == 0
+    assert "weights that are not finite: the measured weights serve" in caplog.text
+    measured, serving, others = (
+        load_model(tmp_path / name).state_dict() for name in ("lost", f"lost/{SERVING}", f"as_it_is/{SERVING}")
+    )
+    assert all(torch.equal(measured[name], serving[name]) for name in measured)
+    assert not torch.equal(others["fields.table.weight"], serving["fields.table.weight"])
+
+
+def test_a_weight_lost_in_the_last_step_of_an_epoch_takes_training_back(
+    demo_shop, night, recipe, tmp_path, caplog, infinite_gradient
+):
+    infinite_gradient(12)  # batches of an epoch
+    report = train_ranker(demo_shop, recipe(max_epochs=1), night.inputs, tmp_path)
+    assert report.halvings == 1 and len(report.epochs) == 1
+    assert "epoch 1: the loss or a weight is not finite; back to the best weights" in caplog.text
+    assert all(weight.isfinite().all() for weight in load_model(tmp_path / SERVING).state_dict().values())
+
+
 def test_without_test_rows_nothing_is_trained(demo_shop, night, recipe, tmp_path):
     after = night.inputs.window.as_of_date + dt.timedelta(days=1)
     later = dataclasses.replace(night.inputs.window, validation_start=after, test_start=after)
