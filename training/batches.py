@@ -109,6 +109,18 @@ class Dataset:
         part.chunks = torch.from_numpy(chunk_rows(examples.user[rows], examples.day[rows], rows))
         return part
 
+    def by_propensity(self) -> "Dataset":
+        """Return a view whose rows weigh as many times more as the log showed them too rarely, where the examples tell it.
+
+        So an average over what a policy chose to show becomes one over what it chose from (Horvitz and Thompson 1952).
+        """
+        if self.examples.inverse_propensity is None:
+            return self
+        part = copy.copy(self)
+        inverse = torch.from_numpy(self.examples.inverse_propensity).to(self.weights.device)
+        part.weights = self.weights * inverse.unsqueeze(1)
+        return part
+
     def thinned(self, share: float, seed: int, epoch: int) -> "Dataset":
         """Return a view with all rows that have an outcome and a share of the others, which weigh 1 / share as much.
 

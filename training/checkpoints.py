@@ -80,6 +80,7 @@ def training_origin(model: RankingModel, examples: Examples) -> dict[str, str]:
     """Return what a training hangs on, hashed part by part; the model holds its first weights, a parent's among them."""
     e = examples
     rows = [e.user, e.day, e.request, e.history, e.item, e.scenario, e.position, e.labels, e.masks, e.weight]
+    rows += [] if e.inverse_propensity is None else [e.inverse_propensity]
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py"))]
     weights = _hash(*(tensor.cpu().contiguous().numpy() for tensor in model.state_dict().values()))
     parts = every_rank(weights) if _has_part(model) else [weights]

@@ -57,6 +57,7 @@ class Examples:
     labels: np.ndarray  # float32 [n, tasks]
     masks: np.ndarray  # float32 [n, tasks]
     weight: np.ndarray  # float32 [n]
+    inverse_propensity: np.ndarray | None  # float32 [n], where it was asked for
     user: np.ndarray  # int64 [n], code of user_key
     request: np.ndarray  # int64 [n], code of request_id, -1 = none
     day: np.ndarray  # int64 [n], feature_date in days since 1970
@@ -76,8 +77,10 @@ class Examples:
         return days_together(len(np.unique(self.day)), self.storage)
 
 
-def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None) -> Examples:
+def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None, propensity: bool = False) -> Examples:
     """Read the examples of a night (those of one split, if given), tasks in the order of spec.order_tasks.
+
+    Their inverse_propensity is read only where it is asked for by `propensity`.
 
     Raises:
         InputError: no files, no rows, a missing column, a value that is not finite.
@@ -96,6 +99,7 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
             f"training_examples of {inputs.as_of_date}: no {of_split}rows; give the night more days of logs"
         )
     floats, ids = [user_dense, target_dense, labels, masks, ["sample_weight"]], [user_names, item_names]
+    floats.append(["inverse_propensity"] if propensity else [])
     # Dense columns lie there as they are, and scaled.
     width = 4 * sum(len(names) for names in [*floats, *ids, user_dense, target_dense, tasks])
     storage = Storage.for_columns(len(rows) * width + bytes_of_histories(sequences, SEQUENCE_LENGTH), scratch_dir(shop))
@@ -107,7 +111,7 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
         reading = beside.submit(load_histories, sequences, SEQUENCE_LENGTH, storage)
         fill_rows("training_examples", files, blocks, np.split(places, np.cumsum(keys.row_groups)[:-1]))
         histories = reading.result()
-    dense_of_users, dense_of_targets, label, mask, weight, user_fields, item_fields = (array for array, _ in blocks)
+    dense_of_users, dense_of_targets, label, mask, weight, inverse, user_fields, item_fields = (a for a, _ in blocks)
     days, event_date = keys.feature_date[rows], keys.event_date[rows]
     users = keys.users_of(rows)
     return Examples(
@@ -123,6 +127,7 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
         # A drawn negative counts once: at its weight of a thousand others a fit is all noise. Probabilities of such a shop
         # are those among what was drawn, and rank alike.
         weight=np.ones(len(rows), np.float32) if isinstance(shop.negatives, Sampled) else weight[:, 0],
+        inverse_propensity=inverse[:, 0] if propensity else None,
         user=by_first_sight(users.indices.to_numpy()),
         request=keys.requests_of(rows),
         day=days.astype(np.int64),

@@ -64,6 +64,7 @@ class Recipe(Strict):
     weight_decay: float = Field(1e-5, ge=0, le=1)
     weight_average: float = Field(0.99, ge=0, lt=1)
     l2_embedding: float = Field(1e-6, ge=0, le=1)
+    weight_by_propensity: bool = False
     negative_share: float = Field(1.0, gt=0, le=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     batch_size: int = Field(4096, ge=1, le=1_000_000)

@@ -69,7 +69,7 @@ def train_ranker(
     if recipe.embedding_table == "sharded":
         check_sharding()
     torch.manual_seed(recipe.seed)
-    examples = load_examples(shop, inputs)
+    examples = load_examples(shop, inputs, propensity=recipe.weight_by_propensity)
     report = count_rows(examples, inputs)
     spec = describe(shop, recipe, inputs, examples)
     dataset = Dataset(examples, spec)
@@ -81,9 +81,10 @@ def train_ranker(
         time.monotonic() - started,
     )
     device = training_device()
-    course = begin(shop, spec, dataset.subset(examples.is_train), parent, report, device)
+    course = begin(shop, spec, dataset.by_propensity().subset(examples.is_train), parent, report, device)
     dataset = dataset.to(device)
-    train, validation = dataset.subset(examples.is_train), dataset.subset(deciding_rows(examples, recipe.seed))
+    learnt, validation = dataset.by_propensity(), dataset.subset(deciding_rows(examples, recipe.seed))
+    train = learnt.subset(examples.is_train)
     if report.warm_started:
         inherited = validation_metrics(course.model, validation)["validation_loss"]
         report.best_validation_loss = inherited if math.isfinite(inherited) else math.inf
@@ -104,7 +105,7 @@ def train_ranker(
                 course.serving = True
         # What serves learns from all days, the newest too. What is measured, and what the next night starts from, never
         # saw them.
-        row = train_epoch(course, dataset, pause, tell)
+        row = train_epoch(course, learnt, pause, tell)
     if not math.isfinite(row["train_loss"]):
         log.warning(
             "the pass over the newest days gives a loss or weights that are not finite: the measured weights serve"

@@ -14,11 +14,13 @@ from training.artifact import SERVING, load_model, load_spec, save_model
 from training.balancing import make_balance
 from training.base_rates import regression_scales, start_at_base_rates
 from training.batches import Dataset
+from training.data import load_examples
 from training.predict import predict
 from training.ranking_model import RankingModel
 from training.steps import Steps, batch_losses
 from training.train_ranker import train_ranker
 from training.transfer import copy_weights, read_night
+from training.validation import deciding_rows, validation_metrics
 from training.vocabulary import Vocabulary
 
 
@@ -211,6 +213,64 @@ def test_a_weight_lost_in_the_last_step_of_an_epoch_takes_training_back(
     assert report.halvings == 1 and len(report.epochs) == 1
     assert "epoch 1: the loss or a weight is not finite; back to the best weights" in caplog.text
     assert all(weight.isfinite().all() for weight in load_model(tmp_path / SERVING).state_dict().values())
+
+
+@pytest.fixture(scope="module")
+def skewed(night, tmp_path_factory):
+    """A log of a policy that shows the first twenty items, which alone are clicked, whenever it can, and the others, drawn by
+    chance, one time in five: its inputs with the propensities, and the click rate of all rows that it chose from."""
+    rng, file = np.random.default_rng(3), tmp_path_factory.mktemp("skewed") / "examples.parquet"
+    table = pq.read_table(night.inputs.training_examples[0])
+    often = np.array(table["item_index"]) <= 20
+    click = np.where(often, table["label_click"], 0).astype(np.float32)
+    propensity = np.where(often, 1, 1 / 5).astype(np.float32)
+    table = table.set_column(table.schema.get_field_index("label_click"), "label_click", pa.array(click))
+    table = table.append_column("inverse_propensity", pa.array(1 / propensity))
+    pq.write_table(table.filter(pa.array(rng.random(len(table)) < propensity)), file)
+    is_train = np.array(table["event_date"]) < np.datetime64(night.inputs.window.validation_start)
+    return dataclasses.replace(night.inputs, training_examples=[file]), click[is_train].mean()
+
+
+def test_weighed_by_propensity_a_skewed_log_tells_the_rate_of_what_the_policy_chose_from(
+    demo_shop, skewed, recipe, tmp_path
+):
+    inputs, rate = skewed
+    still = {"max_epochs": 1, "learning_rate": {"dense": 1e-9, "embedding": 1e-9}}
+    started, reports = {}, {}
+    for weighed in (False, True):
+        small, folder = recipe(**still, weight_by_propensity=weighed), tmp_path / str(weighed)
+        reports[weighed] = train_ranker(demo_shop, small, inputs, folder)
+        started[weighed] = float(load_model(folder).task_bias.weight[0].detach().sigmoid().mean())
+    assert started[True] == pytest.approx(rate, rel=0.1)
+    assert started[False] > 1.4 * rate
+    # What is measured weighs its rows as ever: a model of the shown rows' rate is the better one on them.
+    examples = load_examples(demo_shop, inputs)
+    for weighed, report in reports.items():
+        model = load_model(tmp_path / str(weighed))
+        validation = Dataset(examples, model.spec).subset(deciding_rows(examples, 1))
+        measured = validation_metrics(model, validation)["validation_loss"]
+        assert report.epochs[0]["validation_loss"] == pytest.approx(measured, rel=1e-6)
+    assert reports[False].best_validation_loss < reports[True].best_validation_loss
+
+
+def test_weighed_by_propensity_the_loss_of_a_skewed_log_is_that_of_the_whole(
+    demo_shop, night, build, recipe, example_night
+):
+    """Each row stands for itself and the rows that were not shown: here copies of it, so that the two losses are one."""
+    model, spec = build(recipe())
+    copies = 1 + example_night.item % 3
+    whole = np.repeat(np.arange(len(example_night)), copies)
+    names = [field.name for field in dataclasses.fields(example_night)]
+    columns = [name for name in names if getattr(getattr(example_night, name), "shape", (0,))[0] == len(example_night)]
+    every = dataclasses.replace(example_night, **{name: getattr(example_night, name)[whole] for name in columns})
+    shown = dataclasses.replace(example_night, inverse_propensity=copies.astype(np.float32))
+    found = []
+    for dataset in (Dataset(every, spec), Dataset(shown, spec).by_propensity(), Dataset(shown, spec)):
+        train = dataset.subset(dataset.examples.is_train)
+        mean_weight = train.weights[train.chunks[train.chunks >= 0]].mean(0)
+        found.append(Steps(model, torch.ones(4)).gradient(train, torch.arange(len(train.chunks)), mean_weight))
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+    assert found[2] != pytest.approx(found[0], rel=1e-3)
 
 
 def test_without_test_rows_nothing_is_trained(demo_shop, night, recipe, tmp_path):
