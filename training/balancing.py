@@ -44,7 +44,8 @@ class Balance(nn.Module):
         """Learn the norms [T] of the gradients of the losses [T] at last_shared, before the step that they belong to."""
 
     def see_gramian(self, gramian: torch.Tensor) -> None:
-        """Learn the products [T, T] of the tasks' gradients with each other, before the step that they belong to."""
+        """Learn the products [T, T] of the tasks' gradients with each other at what they share, before the step that they belong
+        to; the balance's weights are for that alone."""
 
     def after_step(self, before: torch.Tensor, again: Callable[[], torch.Tensor]) -> None:
         """Learn from a step: the batch's losses [T] before it, and a way to have them again after it."""
@@ -186,8 +187,9 @@ class Surgery(Balance):
         self._weighting = makers[kind]().gramian_weighting
 
     def see_gramian(self, gramian: torch.Tensor) -> None:
-        """Weigh the step by the gradients' products."""
-        self.weights = self._weighting(gramian)
+        """Weigh the step by the gradients' products; those of a loss that is not finite would break the solvers."""
+        if gramian.isfinite().all():
+            self.weights = self._weighting(gramian)
 
 
 def make_balance(recipe: Recipe, tasks: list[TaskSpec], backbone: Backbone) -> Balance:

@@ -23,6 +23,7 @@ from training.ranks import Slices, cut, rank, ranks, ranks_here
 from training.recipe import Recipe
 from training.sharded_table import ShardedTable
 from training.slice_losses import InTurns, SideBySide, SliceLosses
+from training.task_gradients import TaskGradients
 from training.workers import torch_workers
 
 log = get_logger("train")
@@ -48,8 +49,10 @@ class Steps:
         self.balance = make_balance(recipe, model.spec.tasks, model.backbone)
         self._optimizers = make_optimizers(model, self.balance, recipe)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._dense = [p for name, p in model.named_parameters() if p.requires_grad and name != TABLE]
         # A sharded table is no parameter: the gradients of its vectors go to the ranks that hold them.
         self._sharded = model.fields.table if isinstance(model.fields.table, ShardedTable) else None
+        self._table = next((p for name, p in model.named_parameters() if p.requires_grad and name == TABLE), None)
         # Slices would take dropout's draws from one generator, in an order left to chance.
         # An accelerator gains nothing by them.
         least = SLICES if scales.device.type == "cpu" else 1
@@ -100,15 +103,27 @@ class Steps:
         self._again = lambda: _add_up(SideBySide(torch.no_grad()(losses), slices.own, self._pool), slices).cpu()
         if self.balance.last_shared is not None:
             self.balance.see_pulls(total.detach(), _pulls(parts, slices, *self.balance.last_shared).cpu())
+        of_tasks = None
         if self.balance.wants_gramian:
-            self.balance.see_gramian(self._gramian(parts, slices).cpu())
+            of_tasks = TaskGradients(parts, slices, self._dense, self._table)
+            self.balance.see_gramian(of_tasks.gramian().cpu())
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = self.balance(total)
         loss.backward()
 
         assert total.grad is not None
-        weights, dense = total.grad.to(self._scales.device), len(self._parameters)
+        weights = total.grad.to(self._scales.device)
+        if of_tasks is None or self._sharded:
+            self._backward(parts, slices, weights)
+        if of_tasks:
+            of_tasks.give(weights)
+        self._epoch.append(total.detach())
+        return float(loss.detach())
+
+    def _backward(self, parts: SliceLosses, slices: Slices, weights: torch.Tensor) -> None:
+        """Set the gradients of all weights, for losses that weigh so much [T]."""
+        dense = len(self._parameters)
         wanted = [*self._parameters, *(self._sharded.looked_up if self._sharded else [])]
 
         def backward(losses: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -123,8 +138,6 @@ class Steps:
             used = [piece for piece in pieces if piece is not None]
             # A copy, for autograd may have given one tensor to several parameters, and clipping is done in place.
             parameter.grad = sum(used[1:], used[0].clone()) if used else None
-        self._epoch.append(total.detach())
-        return float(loss.detach())
 
     def set_rate(self, share: float) -> None:
         """Let the next moves go at `share` times the recipe's learning rates."""
@@ -135,8 +148,7 @@ class Steps:
 
     def move(self) -> None:
         """Move the weights by the gradients."""
-        dense = [p for name, p in self.model.named_parameters() if name != TABLE]
-        torch.nn.utils.clip_grad_norm_(dense, _CLIP_NORM)
+        torch.nn.utils.clip_grad_norm_(self._dense, _CLIP_NORM)
         for optimizer in self._optimizers:
             optimizer.step()
         for moments in self._moments:
@@ -191,21 +203,6 @@ class Steps:
         """Let go of what a batch has left that moved no weights."""
         for moments in self._moments:
             moments.forget()
-
-    def _gramian(self, parts: SliceLosses, slices: Slices) -> torch.Tensor:
-        """Return the products of the tasks' gradients: [T, T]. Of what tasks share: all dense weights but the towers'."""
-        named = self.model.named_parameters()
-        shared = [p for name, p in named if p.requires_grad and name != TABLE and not name.startswith("towers.")]
-
-        def jacobian(losses: torch.Tensor) -> torch.Tensor:
-            each = [
-                torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True, materialize_grads=True)
-                for loss in losses
-            ]
-            return torch.stack([torch.cat([gradient.flatten() for gradient in of_task]) for of_task in each])
-
-        whole = _add_up(parts, slices, jacobian)
-        return whole @ whole.t()
 
 
 def _add_up(

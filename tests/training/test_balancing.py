@@ -142,19 +142,59 @@ def test_pcgrad_is_the_papers_projection():
     torch.testing.assert_close(found, projected[0] + projected[1])
 
 
-def test_the_gramian_is_that_of_what_tasks_share(build, example_night, recipe):
-    model, spec = build(recipe(balancing="upgrad"))
+def shared_numbers(name, weight):
+    """Return which numbers of a parameter tasks share in a CGC of two shared experts and one of each of four tasks, whose
+    probabilities build on no other: by how the model is made."""
+    is_shared = torch.ones(weight.shape, dtype=torch.bool)
+    if name.startswith(("towers.", "wide_", "task_bias", "position_bias")):
+        is_shared[:] = False
+    elif name.startswith("backbone."):
+        assert weight.shape[0] == 6
+        is_shared[2:] = False
+    elif name.split(".")[0] in ("user_layer", "item_layer", "dense_layer", "pair_layer", "scenario_layer"):
+        assert weight.shape[0] == 6 * 16 + 4 * 3  # the experts' first layers, and the gates of tasks
+        is_shared[2 * 16 :] = False
+    elif name.startswith("scenario_scale"):
+        assert weight.shape[0] == 6 * 16
+        is_shared[2 * 16 :] = False
+    return is_shared
+
+
+@pytest.mark.parametrize(("slices", "turns"), [(1, 1), (2, 1), (2, 2)])
+def test_what_one_task_alone_moves_is_neither_in_the_gramian_nor_weighed(build, example_night, recipe, slices, turns):
+    """Beside the gradient of each task alone, and the structure of the model."""
+    changes = {"task_relation": "independent", "dropout": 0.0 if slices == 2 else 1e-9}
+    model, spec = build(recipe(balancing="upgrad", **changes))
     dataset, chunks, ones = Dataset(example_night, spec), torch.arange(60), torch.ones(4)
-    steps, seen = Steps(model, ones), []
-    steps.balance.see_gramian = seen.append
-    steps.gradient(dataset, chunks, ones)
-    plain, rows = Steps(build(recipe())[0], ones), []
+    steps, seen, weights = Steps(model, ones), [], torch.tensor([0.1, 0.5, 1.5, 3.0])
+    steps._turns = turns
+
+    def see(gramian):
+        seen.append(gramian)
+        steps.balance.weights = weights
+
+    steps.balance.see_gramian = see
+    loss = steps.gradient(dataset, chunks, ones)
+    plain, of_tasks = Steps(build(recipe(**changes))[0], ones), []
     for task in range(4):
         plain.balance.weights = torch.eye(4)[task]
-        plain.gradient(dataset, chunks, ones)
-        named = [(n, p) for n, p in plain.model.named_parameters() if not n.startswith(("towers.", "fields."))]
-        rows.append(
-            torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for _, p in named])
-        )
-    jacobian = torch.stack(rows)
-    torch.testing.assert_close(seen[0], jacobian @ jacobian.t(), rtol=1e-4, atol=1e-6)
+        loss -= weights[task] * plain.gradient(dataset, chunks, ones)
+        named = plain.model.named_parameters()
+        of_tasks.append({n: torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for n, p in named})
+    assert loss == pytest.approx(0, abs=1e-5)
+    gramian = torch.zeros(4, 4)
+    for name, parameter in model.named_parameters():
+        each, is_shared = torch.stack([found[name] for found in of_tasks]), shared_numbers(name, parameter)
+        common = (each * is_shared).reshape(4, -1)
+        gramian += common @ common.t()
+        expected = torch.where(is_shared, torch.tensordot(weights, each, 1), each.sum(0))
+        torch.testing.assert_close(parameter.grad.to_dense(), expected, rtol=1e-4, atol=1e-6)
+        assert is_shared.any() or each.abs().sum() > 0
+    torch.testing.assert_close(seen[0], gramian, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["pcgrad", "mgda", "cagrad", "upgrad"])
+def test_a_loss_that_is_not_finite_reaches_the_training_not_the_solver(kind):
+    balance = Surgery(2, kind)
+    balance.see_gramian(torch.full((2, 2), torch.nan))
+    assert balance(torch.tensor([1.0, torch.nan])).isnan()
