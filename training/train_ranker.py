@@ -32,7 +32,7 @@ from training.sharded_table import check_sharding
 from training.spec import ModelSpec, dense_names, model_spec
 from training.topics import fit_topics
 from training.transfer import copy_weights, why_incompatible
-from training.validation import deciding_rows, validation_metrics
+from training.validation import deciding_rows, validation_metrics, with_validation
 
 log = get_logger("train")
 
@@ -69,7 +69,7 @@ def train_ranker(
     if recipe.embedding_table == "sharded":
         check_sharding()
     torch.manual_seed(recipe.seed)
-    examples = load_examples(shop, inputs, propensity=recipe.weight_by_propensity)
+    examples = with_validation(load_examples(shop, inputs, propensity=recipe.weight_by_propensity), recipe.seed)
     report = count_rows(examples, inputs)
     spec = describe(shop, recipe, inputs, examples)
     dataset = Dataset(examples, spec)

@@ -1,6 +1,7 @@
 """The rows that decide which epoch was the best, and what is measured on them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,19 +19,35 @@ log = get_logger("train")
 
 # Rows enough to tell whether an epoch was better.
 _MOST_ROWS = 100_000
+# Where no day is left, one of so many users is held back.
+_USERS_A_DRAWN = 10
+
+
+def with_validation(examples: Examples, seed: int) -> Examples:
+    """Return the examples; where no day is left for validation, with a tenth of the train days' users held back for it, and a
+    warning. The test days never choose an epoch: the gate measures on them what was chosen.
+
+    Raises:
+        InputError: there are not two users.
+    """
+    if examples.is_validation.any():
+        return examples
+    users = np.unique(examples.user[examples.is_train])
+    if len(users) < 2:
+        raise InputError(
+            "training_examples: no day is left for validation, and no users for it; give the night more days of logs"
+        )
+    log.warning(
+        "no day is left for validation: the epoch is chosen on a tenth of the train days' users, which are held back"
+    )
+    drawn = np.random.default_rng(seed).permutation(users)[: max(1, len(users) // _USERS_A_DRAWN)]
+    is_held_back = examples.is_train & np.isin(examples.user, drawn)
+    return replace(examples, is_train=examples.is_train & ~is_held_back, is_validation=is_held_back)
 
 
 def deciding_rows(examples: Examples, seed: int) -> np.ndarray:
-    """Return which rows [n] choose the epoch: at most _MOST_ROWS of the validation day, drawn once.
-
-    Where no day is left for validation, it is the test days, with a warning.
-    """
+    """Return which rows [n] choose the epoch: at most _MOST_ROWS of the validation's, drawn once."""
     rows = examples.is_validation
-    if not rows.any():
-        log.warning(
-            "no day is left for validation: the epoch is chosen on the test days, and what they tell is too good"
-        )
-        rows = ~examples.is_train
     share = _MOST_ROWS / max(int(rows.sum()), 1)
     return rows if share >= 1 else rows & (np.random.default_rng(seed).random(len(rows)) < share)
 

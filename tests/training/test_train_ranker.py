@@ -20,7 +20,7 @@ from training.ranking_model import RankingModel
 from training.steps import Steps, batch_losses
 from training.train_ranker import train_ranker
 from training.transfer import copy_weights, read_night
-from training.validation import deciding_rows, validation_metrics
+from training.validation import deciding_rows, validation_metrics, with_validation
 from training.vocabulary import Vocabulary
 
 
@@ -280,32 +280,47 @@ def test_without_test_rows_nothing_is_trained(demo_shop, night, recipe, tmp_path
         train_ranker(demo_shop, recipe(), dataclasses.replace(night.inputs, window=later), tmp_path / "out")
 
 
-def test_the_epoch_is_chosen_on_validation_alone(demo_shop, night, recipe, tmp_path):
-    """Whatever the labels of the test day are, the measured weights are the same."""
-    file = night.inputs.training_examples[0]
-    table = pq.read_table(file)
+@pytest.fixture(scope="module")
+def with_turned_test_day(night, tmp_path_factory):
+    """The night's inputs, but that all clicks of the test day are none, and the other way round."""
+    file = tmp_path_factory.mktemp("turned") / "turned.parquet"
+    table = pq.read_table(night.inputs.training_examples[0])
     is_test = np.array(table["event_date"]) >= np.datetime64(night.inputs.window.test_start)
     place = table.schema.get_field_index("label_click")
     turned = pa.array(np.where(is_test, 1 - np.array(table["label_click"]), table["label_click"]).astype(np.float32))
-    pq.write_table(table.set_column(place, "label_click", turned), tmp_path / "turned.parquet")
-    other = dataclasses.replace(night.inputs, training_examples=[tmp_path / "turned.parquet"])
+    pq.write_table(table.set_column(place, "label_click", turned), file)
+    return dataclasses.replace(night.inputs, training_examples=[file])
+
+
+def test_the_epoch_is_chosen_on_validation_alone(demo_shop, night, recipe, tmp_path, with_turned_test_day):
+    """Whatever the labels of the test day are, the measured weights are the same."""
     reports = [
         train_ranker(demo_shop, recipe(max_epochs=3), inputs, tmp_path / name)
-        for name, inputs in (("as_it_was", night.inputs), ("turned", other))
+        for name, inputs in (("as_it_was", night.inputs), ("turned", with_turned_test_day))
     ]
     assert reports[0].epochs[0]["validation_loss"] == reports[1].epochs[0]["validation_loss"]
     weights = [load_model(tmp_path / name).state_dict() for name in ("as_it_was", "turned")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_a_window_too_short_for_validation_chooses_on_the_test_days(demo_shop, night, recipe, tmp_path, caplog):
-    window = night.inputs.window
-    short = dataclasses.replace(window, validation_start=window.test_start)
-    report = train_ranker(
-        demo_shop, recipe(max_epochs=1), dataclasses.replace(night.inputs, window=short), tmp_path / "out"
-    )
-    assert (report.validation_rows, report.best_epoch) == (0, 1)
-    assert "no day is left for validation" in caplog.text
+def test_without_a_validation_day_users_are_held_back_and_the_test_days_choose_nothing(
+    demo_shop, night, example_night, recipe, tmp_path, caplog, with_turned_test_day
+):
+    window = dataclasses.replace(night.inputs.window, validation_start=night.inputs.window.test_start)
+    reports = [
+        train_ranker(demo_shop, recipe(), dataclasses.replace(inputs, window=window), tmp_path / name)
+        for name, inputs in (("as_it_was", night.inputs), ("turned", with_turned_test_day))
+    ]
+    assert "no day is left for validation: the epoch is chosen on a tenth of the train days' users" in caplog.text
+    assert reports[0].validation_rows == 3 * 12 * 6  # days, rows a day, users
+    assert reports[0].train_rows == 3 * 12 * 54
+    assert reports[0].epochs[0]["validation_loss"] == reports[1].epochs[0]["validation_loss"]
+    weights = [load_model(tmp_path / name).state_dict() for name in ("as_it_was", "turned")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    too_short = example_night.is_train & (example_night.user == 0)
+    alone = dataclasses.replace(example_night, is_train=too_short, is_validation=np.zeros_like(too_short))
+    with pytest.raises(InputError, match="no users for it; give the night more days"):
+        with_validation(alone, 1)
 
 
 def test_what_serves_has_learnt_the_test_days_and_what_is_measured_has_not(demo_shop, night, trained, example_night):
