@@ -97,7 +97,8 @@ def train_ranker(
         for row in course.report.epochs:  # of the attempt whose checkpoint was taken up
             tell_epoch(tell, row)
         while not course.serving:
-            row = train_epoch(course, train, pause, tell) | validation_metrics(course.model, validation)
+            later = max(recipe.max_epochs - course.epoch, 0) * train.size + learnt.size
+            row = train_epoch(course, train, later, pause, tell) | validation_metrics(course.model, validation)
             tell_epoch(tell, row)
             judge(course, row)
             if course.waited >= recipe.patience or course.epoch > recipe.max_epochs:
@@ -105,7 +106,7 @@ def train_ranker(
                 course.serving = True
         # What serves learns from all days, the newest too. What is measured, and what the next night starts from, never
         # saw them.
-        row = train_epoch(course, learnt, pause, tell)
+        row = train_epoch(course, learnt, 0, pause, tell)
     if not math.isfinite(row["train_loss"]):
         log.warning(
             "the pass over the newest days gives a loss or weights that are not finite: the measured weights serve"
@@ -186,18 +187,20 @@ def warm_start(model: RankingModel, parent: Path | None, examples: Examples) -> 
     return True
 
 
-def train_epoch(course: Course, train: Dataset, pause: Callable[[], None], tell: Tell) -> dict[str, float]:
+def train_epoch(course: Course, train: Dataset, later: int, pause: Callable[[], None], tell: Tell) -> dict[str, float]:
     """Pass once over the rows and leave the average of the steps' weights; stop at once when a loss is not finite.
 
     A pass that a checkpoint broke off goes on behind the batches that are done. `pause` is called before each batch; `tell`
-    hears how it goes every ten seconds.
+    hears how it goes every ten seconds. The time left that is logged is that of this pass and of those behind it, which have
+    `later` rows at most; measuring is not in it.
 
     Returns:
         epoch, train_loss (mean over impressions; NaN also where a weight is not finite), rows_per_s (of what this process did).
     """
     steps, recipe, epoch = course.steps, course.model.spec.recipe, course.epoch
     course.model.train()
-    train = train.thinned(recipe.negative_share, recipe.seed, epoch)
+    whole, train = train.size, train.thinned(recipe.negative_share, recipe.seed, epoch)
+    later = round(later * train.size / whole)  # they are thinned alike
     # A small shop gets smaller batches, so that an epoch has enough steps to learn from.
     batch_size = min(recipe.batch_size, max(_LEAST_BATCH, train.size // _LEAST_STEPS))
     mean_weight = train.weights[train.chunks[train.chunks >= 0]].mean(0).clamp(min=1e-12).to(course.device)
@@ -222,13 +225,13 @@ def train_epoch(course: Course, train: Dataset, pause: Callable[[], None], tell:
             told = time.monotonic()
             pace = (running.rows - rows_before) / (told - started)
             log.info(
-                "epoch %d: batch %d of %d, loss %.5f, %.0f rows/s, %.0f s left",
+                "epoch %d: batch %d of %d, loss %.5f, %.0f rows/s, %.0f s left in all at most",
                 epoch,
                 running.batch,
                 len(batches),
                 running.loss,
                 pace,
-                (train.size - running.rows) / pace,
+                (train.size - running.rows + later) / pace,
             )
             values = {"running/loss": running.loss, "running/rows_per_s": pace}
             tell(round(1000 * (epoch - 1 + running.batch / len(batches))), values)

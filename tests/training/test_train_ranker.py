@@ -1,6 +1,7 @@
 import dataclasses
 import datetime as dt
 import math
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -321,6 +322,37 @@ def test_without_a_validation_day_users_are_held_back_and_the_test_days_choose_n
     alone = dataclasses.replace(example_night, is_train=too_short, is_validation=np.zeros_like(too_short))
     with pytest.raises(InputError, match="no users for it; give the night more days"):
         with_validation(alone, 1)
+
+
+class Clock:
+    """A time module whose clock goes on by half a minute with each look."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        self.now += 30.0
+        return self.now
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_time_left_is_that_of_all_passes_that_may_come(
+    demo_shop, night, example_night, recipe, tmp_path, caplog, monkeypatch, share
+):
+    monkeypatch.setattr("training.train_ranker.time", Clock())
+    small = recipe(max_epochs=3, patience=3, negative_share=share)
+    with caplog.at_level("INFO"):
+        report = train_ranker(demo_shop, small, night.inputs, tmp_path)
+    lines = [record for record in caplog.records if "rows/s" in record.msg]
+    assert re.match(r"epoch 1: batch 1 of \d+, loss \S+, \d+ rows/s, \d+ s left in all at most$", lines[0].getMessage())
+    assert [line.args[0] for line in lines if line.args[1] == 1] == [1, 2, 3, 4]
+    assert lines[-1].args[-1] == 0
+    with_outcome = (example_night.labels > 0).any(1).mean()
+    drawn, every = with_outcome + share * (1 - with_outcome), len(example_night)
+    for epoch, batch, of, _, pace, seconds in (line.args for line in lines):
+        rows = (1 - batch / of) * (report.train_rows if epoch < 4 else every)
+        rows += (3 - epoch) * report.train_rows + every if epoch < 4 else 0
+        assert seconds * pace == pytest.approx(drawn * rows, rel=0.1, abs=200), (epoch, batch)
 
 
 def test_what_serves_has_learnt_the_test_days_and_what_is_measured_has_not(demo_shop, night, trained, example_night):
