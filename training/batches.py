@@ -13,9 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from nightshelf.logs import get_logger
 from training.data import Examples
 from training.spec import ModelSpec
 from training.stretches import read_ahead, stretches
+
+log = get_logger("train")
 
 ROWS = 4
 # What a dataset holds of each row or item, beside the histories.
@@ -93,13 +96,22 @@ class Dataset:
         self.lengths, self.shown_lengths = entries(self.histories[1]), entries(self.exposure[0])
 
     def to(self, device: torch.device) -> "Dataset":
-        """Return a view whose columns lie on a device; in mapped files they stay, and each batch goes there."""
+        """Return a view whose columns lie on a device; in mapped files they stay, as where they would take more than half of the
+        memory that is free there, and each batch goes there."""
         part = copy.copy(self)
         part.device = device
-        if device.type != "cpu" and not self.examples.storage.is_mapped:
-            for name in _COLUMNS:
-                setattr(part, name, getattr(self, name).to(device))
-            part.histories, part.exposure = ([c.to(device) for c in of] for of in (self.histories, self.exposure))
+        if device.type == "cpu" or self.examples.storage.is_mapped:
+            return part
+        columns = [*(getattr(self, name) for name in _COLUMNS), *self.histories, *self.exposure]
+        size, free = sum(column.nbytes for column in columns), free_on(device)
+        if size > free // 2:
+            log.info(
+                "columns of %.1f GB stay in main memory, for %.1f GB are free on %s", size / 1e9, free / 1e9, device
+            )
+            return part
+        for name in _COLUMNS:
+            setattr(part, name, getattr(self, name).to(device))
+        part.histories, part.exposure = ([c.to(device) for c in of] for of in (self.histories, self.exposure))
         return part
 
     def subset(self, chosen: np.ndarray) -> "Dataset":
@@ -219,6 +231,14 @@ class Dataset:
 
     def _chunks_of(self, batch_size: int) -> int:
         return max(1, batch_size // self.chunks.shape[1])
+
+
+def free_on(device: torch.device) -> int:
+    """Return how many bytes are free on an accelerator; where torch cannot tell, as many as one could wish for."""
+    try:
+        return torch.accelerator.get_memory_info(device)[0]
+    except (RuntimeError, NotImplementedError):
+        return 2**63
 
 
 def _scaled(raw: np.ndarray, names: list[str], examples: Examples, spec: ModelSpec) -> torch.Tensor:

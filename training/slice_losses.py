@@ -30,13 +30,22 @@ class SideBySide:
 
 
 class InTurns:
-    """Computed anew for each question, so that one graph at a time is in memory; each time with the same draws of dropout."""
+    """Computed anew for each question, so that one graph at a time is in memory; each time with the same draws of dropout.
 
-    def __init__(self, losses: Losses, slices: list[torch.Tensor]) -> None:
-        self._losses, self._slices = losses, slices
+    Args:
+        losses: of a slice's chunks.
+        slices: the slices.
+        device: where they are computed, from whose generator dropout draws.
+    """
+
+    def __init__(self, losses: Losses, slices: list[torch.Tensor], device: torch.device) -> None:
+        self._losses, self._slices, self._device = losses, slices, device
         self._draws = torch.get_rng_state()
+        self._draws_there = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
 
     def ask(self, question: Callable[[torch.Tensor], Answer]) -> list[Answer]:
         """Ask one after another."""
         torch.set_rng_state(self._draws)
+        if self._draws_there is not None:
+            torch.get_device_module(self._device).set_rng_state(self._draws_there, self._device)
         return [question(self._losses(part)) for part in self._slices]

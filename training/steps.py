@@ -97,7 +97,11 @@ class Steps:
             return batch_losses(self.model, dataset.batch(part), self._scales) / count
 
         slices = cut(chunks, self._slices * self._turns)
-        parts = SideBySide(losses, slices.own, self._pool) if self._turns == 1 else InTurns(losses, slices.own)
+        parts: SliceLosses
+        if self._turns == 1:
+            parts = SideBySide(losses, slices.own, self._pool)
+        else:
+            parts = InTurns(losses, slices.own, self._scales.device)
         # The balance is the CPU's: a few numbers a step.
         total = _add_up(parts, slices).cpu().requires_grad_()
         self._again = lambda: _add_up(SideBySide(torch.no_grad()(losses), slices.own, self._pool), slices).cpu()

@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from nightshelf.errors import EngineError, InputError
+from training import batches
 from training import steps as steps_module
 from training.artifact import SERVING
 from training.batches import Dataset
 from training.devices import ranking_device, training_device
 from training.score import Ranker
 from training.shelf_features import ShelfFeatures
+from training.slice_losses import InTurns
 from training.steps import Steps, batch_losses
 from training.train_ranker import train_ranker
 
@@ -26,10 +28,11 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import second_device
 library = second_device.register()
-from training import storage
+from training import batches, storage
 from training.train_ranker import train_ranker
-for arguments, is_mapped in pickle.loads(Path(sys.argv[2]).read_bytes()):
-    storage.free_memory = lambda: 0 if is_mapped else 2**40
+for arguments, name in pickle.loads(Path(sys.argv[2]).read_bytes()):
+    storage.free_memory = lambda: 0 if name == "mapped" else 2**40
+    batches.free_on = lambda device: 1000 if name == "too large for the device" else 2**40
     train_ranker(**arguments)
 print(len(second_device.Elsewhere.asked))
 """
@@ -63,6 +66,7 @@ RECIPES = {
     "hstu": {"sequence_encoder": {"kind": "hstu"}, "losses": {"spend": "zero_inflated_lognormal"}},
     "towers": {"towers": "scenario", "task_relation": "escm2_dr", "losses": {"click": "pairwise"}},
     "mapped": {},
+    "too large for the device": {"negative_share": 0.5},
 }
 
 
@@ -75,7 +79,7 @@ def test_another_device_trains_to_the_same_weights(demo_shop, make_night, recipe
         small = recipe(max_epochs=1, **RECIPES[name])
         return {"shop": shop, "recipe": small, "inputs": night.inputs, "out": tmp_path / folder / name}
 
-    jobs = [(training(name, "second"), name == "mapped") for name in RECIPES]
+    jobs = [(training(name, "second"), name) for name in RECIPES]
     (tmp_path / "trainings").write_bytes(pickle.dumps(jobs))
     (tmp_path / "process.py").write_text(PROCESS)
     command = [sys.executable, tmp_path / "process.py", Path(__file__).parent, tmp_path / "trainings"]
@@ -107,6 +111,52 @@ def test_another_device_ranks_alike(demo_shop, night, recipe, tmp_path, name):
     for scenario, scores in found.items():
         for task, values in here.score_users(features, scenario, users, items).items():
             torch.testing.assert_close(scores[task], values, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+def test_columns_that_take_more_than_half_of_a_devices_memory_stay_in_main_memory(
+    build, recipe, example_night, monkeypatch
+):
+    _, spec = build(recipe())
+    dataset, sizes = Dataset(example_night, spec), []
+    for free in (2**40, 0):
+        monkeypatch.setattr(batches, "free_on", lambda device, free=free: free)
+        there = dataset.to(torch.device("meta"))
+        sizes.append({name: column.nbytes for name, column in vars(there).items() if getattr(column, "is_meta", False)})
+        assert {column.is_meta for column in [*there.histories, *there.exposure]} == {free > 0}
+    on_device = sum(sizes[0].values()) + sum(column.nbytes for column in [*dataset.histories, *dataset.exposure])
+    assert sizes[1] == {}
+    for free, goes in ((2 * on_device, True), (2 * on_device - 2, False)):
+        monkeypatch.setattr(batches, "free_on", lambda device, free=free: free)
+        assert dataset.to(torch.device("meta")).labels.is_meta == goes
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: (7, 9))
+    assert batches.free_on(torch.device("cuda", 0)) == 7
+
+
+class OneGenerator:
+    """A device's module whose draws come of one generator."""
+
+    def __init__(self):
+        self.generator = torch.Generator().manual_seed(1)
+
+    def get_rng_state(self, device):
+        return self.generator.get_state()
+
+    def set_rng_state(self, state, device):
+        self.generator.set_state(state)
+
+
+def test_slices_in_turns_have_the_same_draws_for_each_question(monkeypatch):
+    """Of the CPU's generator and of the device's, from which dropout draws there."""
+    module = OneGenerator()
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+
+    def losses(part):
+        return torch.rand(2) + torch.rand(2, generator=module.generator) + part
+
+    parts = InTurns(losses, [torch.zeros(2), torch.ones(2)], torch.device("cuda", 0))
+    first, again = parts.ask(torch.clone), parts.ask(torch.clone)
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
 
 
 def test_each_process_has_an_accelerator_of_its_own_or_they_share_the_cpu(monkeypatch):
