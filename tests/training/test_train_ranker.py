@@ -355,6 +355,51 @@ def test_the_time_left_is_that_of_all_passes_that_may_come(
         assert seconds * pace == pytest.approx(drawn * rows, rel=0.1, abs=200), (epoch, batch)
 
 
+@pytest.fixture
+def harm_from(monkeypatch):
+    """Return harm_from(step): from that step on, counted from 1, each makes the clicks more likely than they are."""
+    move = Steps.move
+
+    def harm(first):
+        moved = []
+
+        def move_astray(self):
+            moved.append(1)
+            move(self)
+            if len(moved) >= first:
+                self.model.task_bias.weight.data[0] += 0.3
+
+        monkeypatch.setattr(Steps, "move", move_astray)
+
+    return harm
+
+
+def test_a_worse_last_epoch_is_not_the_one_that_is_kept(demo_shop, night, example_night, recipe, tmp_path, harm_from):
+    harm_from(13)  # an epoch has twelve steps
+    report = train_ranker(demo_shop, recipe(max_epochs=2), night.inputs, tmp_path)
+    losses = [row["validation_loss"] for row in report.epochs]
+    assert len(losses) == 2 and losses[1] > losses[0]
+    model = load_model(tmp_path)
+    validation = Dataset(example_night, model.spec).subset(example_night.is_validation)
+    assert (report.best_epoch, report.best_validation_loss) == (1, losses[0])
+    assert validation_metrics(model, validation)["validation_loss"] == pytest.approx(losses[0], rel=1e-6)
+
+
+def test_where_no_epoch_beats_the_parent_its_weights_are_kept(
+    demo_shop, night, example_night, recipe, trained, tmp_path, harm_from
+):
+    harm_from(1)
+    report = train_ranker(demo_shop, recipe(max_epochs=1), night.inputs, tmp_path, trained.folder)
+    assert report.warm_started and report.best_epoch == 0
+    parent, kept = load_model(trained.folder), load_model(tmp_path)
+    for name, weight in parent.state_dict().items():
+        assert name.startswith("topics.") or torch.equal(kept.state_dict()[name], weight), name
+    validation = Dataset(example_night, kept.spec).subset(example_night.is_validation)
+    inherited = validation_metrics(kept, validation)["validation_loss"]
+    assert report.best_validation_loss == pytest.approx(inherited, rel=1e-6)
+    assert report.epochs[0]["validation_loss"] > inherited
+
+
 def test_what_serves_has_learnt_the_test_days_and_what_is_measured_has_not(demo_shop, night, trained, example_night):
     measured, serving = load_model(trained.folder), load_model(trained.folder / SERVING)
     assert serving.spec == measured.spec
