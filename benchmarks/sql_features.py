@@ -362,14 +362,16 @@ def _item_features(shop: Shop) -> str:
             SELECT t, item_id, {", ".join(_counted(shop, "item"))}, sum(dwell) AS dwell, sum(dwelt) AS dwelt,
                 min(d) AS first_seen FROM dates JOIN days_of_items ON {_IN_MONTH} WHERE logged GROUP BY t, item_id),
         listed AS (
-            SELECT t, item_id, {", ".join(latest)}, max(price) AS highest, max(d) AS last_day
+            SELECT t, item_id, {", ".join(latest)}, max(price) AS highest, min(d) AS since, max(d) AS last_day
             FROM dates JOIN (SELECT as_of_date AS d, * FROM items) ON {_IN_MONTH} GROUP BY t, item_id),
-        newest AS (SELECT t, max(as_of_date) AS newest FROM dates JOIN items ON as_of_date BETWEEN t - 29 AND t GROUP BY t),
+        newest AS (
+            SELECT t, min(as_of_date) AS oldest, max(as_of_date) AS newest
+            FROM dates JOIN items ON as_of_date BETWEEN t - 29 AND t GROUP BY t),
         every AS (
             SELECT coalesce(c.t, l.t) AS t, coalesce(c.item_id, l.item_id) AS item_id, * EXCLUDE (t, item_id)
             FROM counted c FULL JOIN listed l ON l.t = c.t AND l.item_id = c.item_id),
         known AS (
-            SELECT e.* EXCLUDE ({", ".join(counts)}), {", ".join(filled)}, m.* EXCLUDE (t)
+            SELECT oldest, e.* EXCLUDE ({", ".join(counts)}), {", ".join(filled)}, m.* EXCLUDE (t)
             FROM every e JOIN means m ON m.t = e.t LEFT JOIN newest n ON n.t = e.t
             WHERE e.first_seen IS NOT NULL OR e.last_day = n.newest)
         SELECT t AS as_of_date, item_id, {", ".join([*ids, *counts, *rates])},
@@ -379,7 +381,7 @@ def _item_features(shop: Shop) -> str:
             coalesce(ln(1 + price), 0) AS item_log_price,
             coalesce(CASE WHEN highest > 0 THEN 1 - price / highest END, 0) AS item_discount,
             CASE WHEN launch_date IS NOT NULL THEN least(365, greatest(0, t - launch_date))
-                 WHEN first_seen IS NULL THEN 0
+                 WHEN first_seen IS NULL THEN CASE WHEN since > oldest AND t - since <= 7 THEN t - since ELSE 365 END
                  WHEN t - first_seen > 7 OR first_seen = first_day THEN 365 ELSE t - first_seen END AS item_age_days,
             CASE WHEN dwelt > 0 THEN dwell / 1e6 / dwelt ELSE 0 END AS item_mean_log_dwell_30d
         FROM known"""

@@ -15,7 +15,7 @@ from nightshelf.tables import table_specs
 EVERYBODY = "*"
 EVERYWHERE = "*"
 POPULAR_PER_SCENARIO = 100
-FRESH_ITEMS = 30
+FRESH_ITEMS, FRESH_DAYS = 30, 30  # the age that an item has if nobody knows it is above that
 TOP_CATEGORIES, ITEMS_PER_CATEGORY = 6, 20
 TOP_BRANDS, ITEMS_PER_BRAND = 3, 10
 RECENT_ITEMS, NEIGHBOURS_PER_ITEM, RELATED_ITEMS = 20, 15, 60
@@ -101,8 +101,9 @@ def popular(item_scenario_features: DataFrame, quality: DataFrame, shop: Shop) -
 
 
 def fresh(quality: DataFrame) -> DataFrame:
-    """Return the newest items."""
-    newest = quality.withColumn("score", -F.col("item_age_days")).orderBy(F.desc("score"), "item_id").limit(FRESH_ITEMS)
+    """Return the newest items that came to the shop in the last FRESH_DAYS, if there are any."""
+    young = quality.where(F.col("item_age_days") <= FRESH_DAYS).withColumn("score", -F.col("item_age_days"))
+    newest = young.orderBy(F.desc("score"), "item_id").limit(FRESH_ITEMS)
     return _shape(newest.withColumns({"user_key": F.lit(EVERYBODY), "scenario": F.lit(EVERYWHERE)}), "fresh")
 
 

@@ -16,7 +16,8 @@ from nightshelf.tables import table_specs
 
 _MAX_AGE_DAYS = 365
 # Where no launch date is known: an item first seen longer ago, or on the first day that the logs tell of, is old, and how old
-# is not known. Without this its age would be a clock that counts the days since the shop's first log.
+# is not known. Without this its age would be a clock that counts the days since the shop's first log. One that was never seen
+# goes by the catalogue in the same way.
 _FRESH_DAYS = 7
 
 
@@ -63,23 +64,32 @@ def logged_days(item_days: DataFrame, shop: Shop, dates: list[dt.date]) -> DataF
 
 
 def known_items(items: DataFrame, shop: Shop, dates: list[dt.date]) -> DataFrame:
-    """Return per as_of_date and item: the last known attributes, the highest price, whether it is still on sale."""
+    """Return per as_of_date and item: the last known attributes, the highest price, whether it is still on sale, since when.
+
+    `listed_since` is null for what the first catalogue of the window has already.
+    """
     named = ["price", "launch_date", *(name for name in item_columns(shop) if name != "item")]
     items = items.withColumnRenamed("as_of_date", "day")
     latest = F.max_by(F.struct(*named), "day").alias("latest")
     known = (
         spread_over_dates(items, dates)
         .groupBy("as_of_date", "item_id")
-        .agg(latest, F.max("price").alias("highest_price"), F.max("day").alias("last_day"))
+        .agg(
+            latest,
+            F.max("price").alias("highest_price"),
+            F.min("day").alias("first_day_listed"),
+            F.max("day").alias("last_day"),
+        )
     )
     days = spread_over_dates(items.select("day").distinct(), dates)
-    newest = days.groupBy("as_of_date").agg(F.max("day").alias("newest"))
-    known = known.join(F.broadcast(newest), "as_of_date")
+    bounds = days.groupBy("as_of_date").agg(F.min("day").alias("oldest"), F.max("day").alias("newest"))
+    known = known.join(F.broadcast(bounds), "as_of_date")
     return known.select(
         "as_of_date",
         "item_id",
         "highest_price",
         (F.col("last_day") == F.col("newest")).alias("in_catalogue"),
+        F.when(F.col("first_day_listed") > F.col("oldest"), F.col("first_day_listed")).alias("listed_since"),
         "latest.*",
     )
 
@@ -122,6 +132,7 @@ def _columns(shop: Shop) -> dict[str, Column]:
 def _age_days() -> Column:
     launched = F.datediff("as_of_date", "launch_date")
     since_launch = F.when(launched.isNotNull(), F.least(F.greatest(launched, F.lit(0)), F.lit(_MAX_AGE_DAYS)))
-    seen = F.datediff("as_of_date", "first_day")
-    is_old = (seen > _FRESH_DAYS) | (F.col("first_day") == F.col("window_start"))
-    return F.coalesce(since_launch, F.when(is_old, F.lit(_MAX_AGE_DAYS)).otherwise(seen), F.lit(0))
+    seen = F.datediff("as_of_date", F.coalesce("first_day", "listed_since"))
+    was_always_there = F.coalesce(F.col("first_day") == F.col("window_start"), F.lit(False))
+    is_new = (seen <= _FRESH_DAYS) & ~was_always_there
+    return F.coalesce(since_launch, F.when(is_new, seen), F.lit(_MAX_AGE_DAYS))

@@ -256,7 +256,7 @@ def item_dense(shop: Shop) -> list[Feature]:
         Feature(
             "item_age_days",
             "float32",
-            "days since launch, at most 365; where no launch is known, since first sight in the last week, else 365",
+            "days since launch, at most 365; where no launch is known, since first sight or listing in the last week, else 365",
             "item",
         ),
         _dwell("item"),

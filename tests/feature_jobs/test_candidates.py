@@ -19,7 +19,8 @@ def found(tiny_shop, frame, event):
     catalogue = [{"as_of_date": NIGHT, "item_id": i, "category_3": c, "brand": b} for i, c, b in items]
     rate = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4, "e": 0.05, "gone": 0.9}
     features = [
-        {"item_id": i, "item_click_rate_30d": r, "item_age_days": float(n)} for n, (i, r) in enumerate(rate.items())
+        {"item_id": i, "item_click_rate_30d": r, "item_age_days": age}
+        for (i, r), age in zip(rate.items(), (1.0, 30.0, 0.0, 31.0, 365.0, 0.0), strict=True)
     ]
     there = [{"scenario": "search", "item_id": "a", "item_scenario_click_rate_30d": 0.8}]
     graph = [
@@ -52,7 +53,7 @@ def test_each_generator_proposes_what_it_should(found):
     assert [row["item_id"] for row in shown if row["scenario"] == "home_feed"] == ["d", "c", "b", "a", "e"]
     assert [row["item_id"] for row in shown if row["scenario"] == "search"] == ["a", "d", "c", "b", "e"]
     newest = _of(found, "fresh", EVERYBODY)
-    assert [row["item_id"] for row in newest] == ["a", "b", "c", "d", "e"]
+    assert [row["item_id"] for row in newest] == ["c", "a", "b"]  # no older ones, to fill up
     assert {row["scenario"] for row in newest} == {EVERYWHERE}
     assert [row["item_id"] for row in _of(found, "own_history")] == ["b", "a"]  # the purchase weighs more
     assert _of(found, "own_history", "v") == []  # a search is no outcome

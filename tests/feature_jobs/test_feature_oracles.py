@@ -199,13 +199,13 @@ def test_moving_all_days_and_all_rows_moves_nothing_else(world, differences, fiv
 
 
 def test_an_items_age_is_no_clock_where_nobody_knows_its_launch(tiny_shop, frame, event):
-    """There from the first day, or seen for more than a week: old. A launch date says it better."""
+    """There from the first day, or known for more than a week: old. A launch date says it better."""
     shop, first = tiny_shop(days=0), dt.date(2026, 2, 1)
     log = [event("impression", "u1", item, day) for item, day in (("old", 0), ("new", 2), ("dated", 2), ("old", 9))]
     launch = {"dated": dt.date(2026, 1, 25)}
     listed = [
         {"as_of_date": first + dt.timedelta(days=day), "item_id": item, "launch_date": launch.get(item)}
-        for day in range(12) for item in ("old", "new", "dated", "unseen")
+        for day in range(12) for item in ("old", "new", "dated", "unseen", "unseen new") if day >= 3 * (item == "unseen new")
     ]  # fmt: skip
     events, items = frame(shop, "events", log), frame(shop, "items", listed)
     words = frame(shop, "vocabularies", [{"feature": "item", "value": "new", "index": 1}])
@@ -215,11 +215,12 @@ def test_an_items_age_is_no_clock_where_nobody_knows_its_launch(tiny_shop, frame
     found = item_features(item_days(happened, shop), items, words, shop, days).collect()
     ages = {
         name: [row.item_age_days for row in sorted(found) if row.item_id == name]
-        for name in launch | {"old": 0, "new": 0, "unseen": 0}
+        for name in ("old", "new", "dated", "unseen", "unseen new")
     }
     assert ages == {
         "old": [365, 365, 365, 365],
         "new": [0, 2, 7, 365],
         "dated": [9, 11, 16, 17],
-        "unseen": [0, 0, 0, 0],
+        "unseen": [365, 365, 365, 365],
+        "unseen new": [1, 6, 7],
     }

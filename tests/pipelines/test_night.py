@@ -204,6 +204,10 @@ def test_reasons_are_true_of_their_rows(shop: Shop) -> None:
     wrong = """SELECT count(*) FROM recommendations JOIN items USING (as_of_date, item_id)
                WHERE source = 'brand' AND NOT contains(reason, brand)"""
     assert ask(shop, wrong) == [(0,)]
+    new = """SELECT count(*), count(*) FILTER (WHERE as_of_date - launch_date BETWEEN 0 AND 30)
+             FROM recommendations JOIN items USING (as_of_date, item_id) WHERE reason = 'New in the shop'"""
+    [(told, true)] = ask(shop, new)
+    assert told == true > 0
 
 
 def test_the_first_challenger_is_champion_and_every_stage_left_its_row(shop: Shop) -> None:

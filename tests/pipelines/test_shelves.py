@@ -337,11 +337,11 @@ def test_a_first_look_moves_from_one_scenario_to_another_by_what_items_are_worth
     assert shelves.items[shelves.users == 0].tolist() == [0, 1, 2, 3, 4]
 
 
-def explored(users: int, block: int, share: float = 0.3, seed: str = "2026-02-05"):  # type: ignore[no-untyped-def]
-    """Return the shelves of five places of users with the same scores, served in blocks; items 60 to 69 are new in the shop."""
+def explored(users: int, block: int, share: float = 0.3, seed: str = "2026-02-05", new: int = 10):  # type: ignore[no-untyped-def]
+    """Return the shelves of five places of users with the same scores, served in blocks; the last items are new in the shop."""
     items = [f"i{n:03}" for n in range(70)]
     keys = [f"u{n}" for n in range(users)]
-    rows = [("*", "*", item, "popular" if n < 60 else "fresh", 1.0) for n, item in enumerate(items)]
+    rows = [("*", "*", item, "popular" if n < 70 - new else "fresh", 1.0) for n, item in enumerate(items)]
     room = stockroom(pack_candidates([candidate_table(rows)], keys, items), items=70)
     room = Stockroom(room.lists, room.exclusions, room.groups, seed, chance_of(keys))
     scenario = Scenario(top_n=5, utility={"click": 1}, rerank={"explore": share})
@@ -458,6 +458,13 @@ def test_new_items_rise_by_their_age_and_come_into_the_full_look() -> None:
     assert shelves.items.tolist() == [199, 0, 1]  # 1.2, 1, .998; the others .9 and .6
     assert shelves.scores.tolist() == pytest.approx([0.6, 1.0, 0.998469])
     assert [PLACED_BY[place] for place in shelves.placed_by] == ["rules", "rules", "rules"]
+
+
+def test_where_nothing_is_new_nothing_is_placed_by_chance() -> None:
+    found = explored(50, 50, new=0)
+    assert len(found["items"]) == 50 * 5
+    assert set(found["placed_by"].tolist()) == {0}
+    assert set(found["propensity"].tolist()) == {1.0}
 
 
 def test_an_item_counts_for_less_where_an_earlier_shelf_has_it() -> None:
