@@ -67,7 +67,7 @@ def feature_drift(night: Night, examples: "pd.DataFrame") -> list[Row]:
     for kind, feature in [*(("id", f) for f in index_features(shop)), *(("number", f) for f in dense_features(shop))]:
         if feature.name in reference:
             values = (reference[feature.name].to_numpy(), current[feature.name].to_numpy())
-            rows += _compare("feature", feature.name, "*", kind, *values)
+            rows += _compare("feature", feature.name, "*", kind, *values, feature.unseen)
     for name, task in shop.tasks.items():
         for scenario in shop.scenarios:
             if f"label_{name}" in reference:
@@ -101,7 +101,13 @@ def _labels(rows: "pd.DataFrame", task: str, scenario: str) -> "np.ndarray":
 
 
 def _compare(
-    what: str, name: str, scenario: str, kind: str, reference: "np.ndarray", current: "np.ndarray"
+    what: str,
+    name: str,
+    scenario: str,
+    kind: str,
+    reference: "np.ndarray",
+    current: "np.ndarray",
+    unseen: float | str = 0.0,
 ) -> list[Row]:
     from pipelines.drift import drift_of_categories, drift_of_numbers, has_died
 
@@ -119,9 +125,15 @@ def _compare(
             "psi_noise": _noise(drift, len(reference), len(current)),
             "ks": drift.ks,
             "js": drift.js,
-            "died": what == "feature" and has_died(reference, current),
+            "died": what == "feature" and has_died(_of_the_seen(reference, current, unseen), current),
         }
     ]
+
+
+def _of_the_seen(reference: "np.ndarray", current: "np.ndarray", unseen: float | str) -> "np.ndarray":
+    """Return the values of those who had been seen, where all are seen now: that nobody is new is no death."""
+    seen = reference[reference != unseen]
+    return seen if len(seen) and (current != unseen).all() else reference
 
 
 def _noise(drift: "Drift", reference: int, current: int) -> float:

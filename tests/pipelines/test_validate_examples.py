@@ -137,6 +137,16 @@ def test_a_feature_that_has_died_stops_the_night(night, publish, varied):
         judge(night)
 
 
+def test_that_nobody_is_new_is_no_death(night, publish, varied):
+    rows = varied(night.shop, 1)
+    for n, row in enumerate(rows):  # the rate of those who were seen is one and the same
+        row["user_purchase_rate_30d"] = 0.0 if row["event_date"] < DAY and n % 2 else 0.25
+    publish(night, "training_examples", rows)
+    judge(night)
+    drift = {row["name"]: row["died"] for row in night.warehouse.read("feature_drift", [DAY]).to_pylist()}
+    assert not drift["user_purchase_rate_30d"]
+
+
 def test_after_a_closed_day_empty_windows_are_no_drift(night, publish, varied):
     closed = night.shop.model_copy(update={"closed": Closed(dates=frozenset({DAY - dt.timedelta(days=1)}))})
     rows = varied(night.shop, 1)
