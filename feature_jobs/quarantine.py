@@ -24,13 +24,14 @@ def quarantine(judged: DataFrame, bots: DataFrame, orphans: DataFrame | None = N
         F.broadcast(bots), ["user_key", "as_of_date"], "left_anti"
     )
     by_bots = judged.where(BY_SOMEBODY).join(F.broadcast(bots), ["user_key", "as_of_date"])
-    parts = [others, unknown, _as_event(by_bots, BOT, "bot_evidence")]
+    parts = [others, unknown, as_event(by_bots, BOT, "bot_evidence")]
     if orphans is not None:
-        parts.append(_as_event(judged.join(orphans, "row_id"), ORPHAN, "orphan_evidence"))
+        parts.append(as_event(judged.join(orphans, "row_id"), ORPHAN, "orphan_evidence"))
     columns = ["as_of_date", "source", "reason", "file", "raw", "evidence"]
     return union([rows.select(columns) for rows in parts])
 
 
-def _as_event(rows: DataFrame, reason: str, evidence: str) -> DataFrame:
+def as_event(rows: DataFrame, reason: str, evidence: str) -> DataFrame:
+    """Return good rows as rows with that reason and the evidence of that column; `raw` is the event in our names, as JSON."""
     raw = json_row([rows.schema[name] for name in _EVENT])
     return rows.withColumns({"reason": F.lit(reason), "raw": raw, "evidence": F.col(evidence)})

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from feature_jobs.numbers import is_no_number, number_text
 from nightshelf.config import Quarantine
-from nightshelf.raw_logs import FINITE, NUMBERS, Source, ValueMap
+from nightshelf.raw_logs import CANCELLATION, FINITE, NUMBERS, WITHOUT_USER, Source, ValueMap
 
 # A row of a file that holds all days, and which belongs to a day that this run does not write: counted, not set aside.
 OTHER_DAYS = "other_days"
@@ -49,12 +49,19 @@ def row_rules(source: Source, limits: Quarantine) -> list[Rule]:
     """Return the rules that need one row alone, over the columns of feature_jobs.events.read_events."""
     return [
         Rule("unparsable", ~F.col("is_parsable"), F.lit(f"no {source.format} row of this log")),
-        *(_absent("missing_key_field", name, source.columns[name]) for name in ("user_id", "item_id", "event_ts")),
+        _absent(
+            WITHOUT_USER if source.without_user == "expected" else "missing_key_field",
+            "user_id",
+            source.columns["user_id"],
+        ),
+        *(_absent("missing_key_field", name, source.columns[name]) for name in ("item_id", "event_ts")),
         *_mapping_rules("unknown_event_type", "event_type", source.event_type),
         *_mapping_rules("unknown_scenario", "scenario", source.scenario),
         *_time_rules(source),
         *_number_rules(source, limits),
         *(_length_rule(name, limits.max_text) for name in TEXTS if name in source.columns),
+        # Last: what else is wrong with it, it takes nothing back
+        *([Rule(CANCELLATION, F.col("quantity") < 0, _shown("quantity"))] if source.cancels else []),
     ]
 
 
@@ -87,7 +94,8 @@ def _number_rules(source: Source, limits: Quarantine) -> list[Rule]:
         text = F.col(f"{name}_value").cast("string")
         shown = F.concat(F.lit(f"{name} = "), text)
         rules.append(Rule("not_a_number", is_no_number(text, F.col(name)), shown))
-    rules += [Rule("negative_number", F.col(name) < 0, _shown(name)) for name in names]
+    faults = [name for name in names if not (name == "quantity" and source.cancels)]
+    rules += [Rule("negative_number", F.col(name) < 0, _shown(name)) for name in faults]
     for name in names:
         # Spark takes NaN for the largest number, so it needs no condition of its own
         rules.append(Rule("absurd_number", F.col(name) > F.lit(float(most.get(name, FINITE))), _shown(name)))

@@ -34,6 +34,13 @@ class Closed(Strict):
                 raise ValueError(f"{day!r} is no weekday; write one of {', '.join(WEEKDAYS)}")
         return value
 
+    def line_with(self, day: dt.date) -> str:
+        """Return the line of the shop file that says the same of one more day."""
+        weekdays = (
+            f"weekdays: [{', '.join(name for name in WEEKDAYS if name in self.weekdays)}], " if self.weekdays else ""
+        )
+        return f"closed: {{{weekdays}dates: [{', '.join(map(str, sorted({*self.dates, day})))}]}}"
+
 
 class Sampled(Strict):
     """Negatives drawn per positive from the scenario's items of that day."""
@@ -154,7 +161,11 @@ class Bots(Strict):
 
 
 class Quarantine(Strict):
-    """Thresholds above which a row is set aside. `orphans`: event type → how long before it its item must have been shown."""
+    """Thresholds above which a row is set aside, and how many may be.
+
+    orphans: event type → how long before it its item must have been shown. max_share: of a log's rows of a day; more stop the
+    night. Rows that the source expects (nightshelf.raw_logs.Source.expected_reasons) are not counted.
+    """
 
     bots: Bots = Bots()
     orphans: dict[Name, Duration] = Field({})

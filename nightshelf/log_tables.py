@@ -72,6 +72,7 @@ def log_tables(shop: Shop) -> list[TableSpec]:
                 ),
                 Column("kept", "int64", "rows that became events"),
                 Column("quarantined", "int64", "rows set aside, each with a reason"),
+                Column("expected", "int64", "those of them whose reason is no fault to the shop file", True),
                 Column("duplicates", "int64", "rows that repeat another row"),
                 Column("other_days", "int64", "rows of files that hold several days which belong to another day"),
             ),

@@ -4,7 +4,7 @@ import datetime as dt
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from nightshelf.dates import parse_duration
 from nightshelf.yamlfile import Name, Strict
@@ -20,6 +20,8 @@ EVENT_COLUMNS = (
 )  # fmt: skip
 # No number of a log is larger; it is smaller than float32's infinity.
 FINITE = 1e30
+# Reasons for which rows are set aside without a fault, where the shop file says so.
+CANCELLATION, CANCELLED, WITHOUT_USER = "cancellation", "cancelled", "without_user"
 # Those of them that are read as numbers.
 NUMBERS = ("position", "quantity", "price", "propensity", "dwell_seconds", "rating")
 
@@ -79,7 +81,11 @@ class Csv(Strict):
 
 
 class Source(Strict):
-    """One log in one schema."""
+    """One log in one schema.
+
+    negative_quantity: whether it is a fault of its row, or cancels a sale (feature_jobs/cancellations.py). without_user:
+    whether rows without a user are a fault, or expected.
+    """
 
     name: Name
     path: str
@@ -93,6 +99,8 @@ class Source(Strict):
     repeats_within: Duration | None = (
         None  # a row that differs in its time alone, and comes so soon after, is a duplicate
     )
+    negative_quantity: Literal["fault", "cancels"] = "fault"
+    without_user: Literal["fault", "expected"] = "fault"
     schema_since: SchemaSince = None
 
     @field_validator("columns")
@@ -105,6 +113,28 @@ class Source(Strict):
         if missing:
             raise ValueError(f"column for {missing[0]!r} is missing; a log needs user_id, item_id and event_ts")
         return columns
+
+    @model_validator(mode="after")
+    def _cancellations_can_be_told(self) -> "Source":
+        if self.cancels and "quantity" not in self.columns:
+            raise ValueError("`negative_quantity: cancels` needs a column for 'quantity'; add it, or take the line out")
+        if self.cancels and self.repeats_within:
+            # One of two sales within that time may be the repetition, or the one that was cancelled
+            raise ValueError(
+                "`negative_quantity: cancels` and `repeats_within` contradict each other; take one of them out"
+            )
+        return self
+
+    @property
+    def cancels(self) -> bool:
+        """Say whether a negative quantity takes a sale back."""
+        return self.negative_quantity == "cancels"
+
+    @property
+    def expected_reasons(self) -> frozenset[str]:
+        """Return the reasons for which rows of the log are set aside without a fault."""
+        cancelled = {CANCELLATION, CANCELLED} if self.cancels else set()
+        return frozenset(cancelled | ({WITHOUT_USER} if self.without_user == "expected" else set()))
 
     @property
     def scenarios(self) -> list[str]:

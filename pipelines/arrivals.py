@@ -64,8 +64,13 @@ def find_arrivals(shop: Shop, as_of_date: dt.date, done: Collection[dt.date], li
 
 def _of_day(shop: Shop, name: str, pattern: str, found: dict[dt.date, list[str]], day: dt.date) -> list[str]:
     if not shop.is_closed(day):
+        closed = shop.closed.line_with(day)
         _check(
-            bool(found[day]), f"log of {name} for {day}", source_path(shop, pattern, day), f"sources.{name}.path", day
+            bool(found[day]),
+            f"log of {name} for {day}",
+            source_path(shop, pattern, day),
+            f"sources.{name}.path",
+            closed,
         )
     return found[day]
 
@@ -91,16 +96,15 @@ def find_listings(
     listings: dict[dt.date, dt.date | None] = {}
     for day in days:
         if not shop.is_closed(day):
-            _check(
-                bool(found[day]), f"{name} file for {day}", source_path(shop, dimension.path, day), f"{name}.path", day
-            )
+            place, closed = source_path(shop, dimension.path, day), shop.closed.line_with(day)
+            _check(bool(found[day]), f"{name} file for {day}", place, f"{name}.path", closed)
         earlier = [other for other in window if other <= day and found[other]]
         if earlier:
             listings[day] = earlier[-1]
     return listings, {day: files for day, files in found.items() if files}
 
 
-def _check(is_there: bool, what: str, path: str, key: str, day: dt.date | None = None) -> None:
+def _check(is_there: bool, what: str, path: str, key: str, closed: str = "") -> None:
     if not is_there:
-        closed = f", or list {day} under `closed`" if day else ""
-        raise InputError(f"no {what}: nothing matches {path}; bring the file, correct {key}{closed}")
+        or_closed = f", or, if the shop was closed, write `{closed}` in the shop file" if closed else ""
+        raise InputError(f"no {what}: nothing matches {path}; bring the file, correct {key}{or_closed}")

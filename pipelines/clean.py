@@ -193,7 +193,7 @@ def _write_events_and_quarantine(job: _Job, known: "DataFrame | None") -> None:
 
     if not job.judged.exists():
         return
-    judged = job.spark.read.parquet(str(job.judged))
+    judged = _set_aside_cancelled(job, job.spark.read.parquet(str(job.judged)))
     found = find_bots(judged, job.shop.quarantine.bots)
     bots = job.spark.createDataFrame(found.collect(), found.schema)
     if known is not None:
@@ -210,6 +210,19 @@ def _write_events_and_quarantine(job: _Job, known: "DataFrame | None") -> None:
     write_table(
         marked, specs["events"], job.folders["events"], ["user_key", "event_ts", "event_id"], True, "is_duplicate"
     )
+
+
+def _set_aside_cancelled(job: _Job, judged: "DataFrame") -> "DataFrame":
+    """Return the judged rows without sales that were cancelled, written down so that they are looked for once."""
+    from feature_jobs.cancellations import find_cancelled, set_aside_cancelled
+    from feature_jobs.storage import write_files
+
+    sources = [source.name for source in job.shop.sources if source.cancels]
+    if not sources:
+        return judged
+    folder = str(job.judged.with_name("cancelled"))
+    write_files(find_cancelled(judged, sources), folder)
+    return set_aside_cancelled(judged, job.spark.read.parquet(folder))
 
 
 def _take_back(job: _Job, judged: "DataFrame", bots: "DataFrame", known: "DataFrame") -> "DataFrame":

@@ -14,8 +14,11 @@ import pyarrow.dataset as ds
 
 from nightshelf.config import Shop
 from nightshelf.errors import EngineError, InputError
+from nightshelf.raw_logs import WITHOUT_USER
 
-COLUMNS = ("rows_read", "taken_back", "kept", "quarantined", "duplicates", "other_days")
+COLUMNS = ("rows_read", "taken_back", "kept", "quarantined", "expected", "duplicates", "other_days")
+# What may be set aside without a fault, if the shop file says so: reason → the line that does
+_REMEDIES = {"missing_key_field": "without_user: expected", "negative_number": "negative_quantity: cancels"}
 _ABSENT = " is absent"  # how the rules' evidence says that a row lacks a column
 
 
@@ -27,6 +30,7 @@ class SourceDay:
     taken_back: int = 0
     kept: int = 0
     quarantined: int = 0
+    expected: int = 0
     duplicates: int = 0
     other_days: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
@@ -54,6 +58,10 @@ def count_rows(
     for day, source, reason, rows in _groups(quarantine, ["as_of_date", "source", "reason"]):
         books[day, source].quarantined += rows
         books[day, source].reasons[reason] = rows
+    for source in shop.sources:
+        for day in days:
+            of_day = books[day, source.name]
+            of_day.expected = sum(of_day.reasons.get(reason, 0) for reason in source.expected_reasons)
     _add_details(books, quarantine)
     return books
 
@@ -75,9 +83,10 @@ def _add_details(books: Books, quarantine: Path) -> None:
     first = _read(quarantine, [*keys, "raw"]).group_by(keys).aggregate([("raw", "min")])
     for row in first.to_pylist():
         books[row["as_of_date"], row["source"]].examples[row["reason"]] = row["raw_min"]
-    for day, source, evidence, rows in _groups(quarantine, ["as_of_date", "source", "evidence"]):
-        if evidence and evidence.endswith(_ABSENT):
-            books[day, source].absent[evidence.removesuffix(_ABSENT)] = rows
+    for day, source, reason, evidence, rows in _groups(quarantine, [*keys, "evidence"]):
+        if reason != WITHOUT_USER and evidence and evidence.endswith(_ABSENT):
+            absent, column = books[day, source].absent, evidence.removesuffix(_ABSENT)
+            absent[column] = absent.get(column, 0) + rows
 
 
 def check_books(books: Books, shop: Shop, as_of_date: dt.date) -> None:
@@ -90,11 +99,11 @@ def check_books(books: Books, shop: Shop, as_of_date: dt.date) -> None:
     for (day, source), of_day in sorted(books.items()):
         _check_conservation(day, source, of_day)
         _check_columns(day, source, of_day)
-        _check_share(day, source, of_day, shop.quarantine.max_share)
+        _check_share(day, source, of_day, shop)
     for day in sorted({day for day, _ in books}):
         # Where all days lie in one place, a day of the history without rows is no missing file
         if not shop.is_closed(day) and (day == as_of_date or any(source.is_dated for source in shop.sources)):
-            _check_not_empty(day, [of_day for (other, _), of_day in books.items() if other == day])
+            _check_not_empty(day, [of_day for (other, _), of_day in books.items() if other == day], shop)
 
 
 def _check_conservation(day: dt.date, source: str, rows: SourceDay) -> None:
@@ -115,21 +124,26 @@ def _check_columns(day: dt.date, source: str, rows: SourceDay) -> None:
             )
 
 
-def _check_share(day: dt.date, source: str, rows: SourceDay, max_share: float) -> None:
-    if rows.quarantined > max_share * rows.rows_read:
-        reason, count = max(rows.reasons.items(), key=lambda item: (item[1], item[0]))
+def _check_share(day: dt.date, source: str, rows: SourceDay, shop: Shop) -> None:
+    faults, others = rows.quarantined - rows.expected, rows.rows_read - rows.expected
+    if faults > shop.quarantine.max_share * others:
+        expected = next(log.expected_reasons for log in shop.sources if log.name == source)
+        reasons = [(count, reason) for reason, count in rows.reasons.items() if reason not in expected]
+        count, reason = max(reasons)
+        remedy = f", or say `{_REMEDIES[reason]}` there if that is no fault" if reason in _REMEDIES else ""
         raise InputError(
-            f"{source} {day}: {rows.quarantined} of {rows.rows_read} rows would be set aside, "
-            f"more than quarantine.max_share = {max_share:g}; most often {reason} ({count} rows), "
-            f"e.g. {rows.examples[reason][:200]!r}; correct the log or the source in the shop file"
+            f"{source} {day}: {faults} of {others} rows would be set aside, "
+            f"more than quarantine.max_share = {shop.quarantine.max_share:g}; most often {reason} ({count} rows), "
+            f"e.g. {rows.examples[reason][:200]!r}; correct the log or the source in the shop file{remedy}"
         )
 
 
-def _check_not_empty(day: dt.date, sources: list[SourceDay]) -> None:
+def _check_not_empty(day: dt.date, sources: list[SourceDay], shop: Shop) -> None:
     if not any(rows.kept for rows in sources):
         read = sum(rows.rows_read for rows in sources)
         raise InputError(
-            f"empty day: the logs of {day} hold no usable event ({read} rows read); bring the logs, or list {day} under `closed`"
+            f"empty day: the logs of {day} hold no usable event ({read} rows read); bring the logs, or, if the shop was closed, "
+            f"write `{shop.closed.line_with(day)}` in the shop file"
         )
 
 

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 _SOURCES = """
     SELECT source, kept, rows_read + taken_back - kept - quarantined - duplicates - other_days AS unaccounted_rows,
-        CASE WHEN rows_read > other_days THEN quarantined / CAST(rows_read - other_days AS DOUBLE) ELSE 0 END AS quarantined_share
+        CASE WHEN rows_read > other_days + coalesce(expected, 0)
+            THEN (quarantined - coalesce(expected, 0)) / CAST(rows_read - other_days - coalesce(expected, 0) AS DOUBLE)
+            ELSE 0 END AS quarantined_share
     FROM batch_files ORDER BY source
 """
 

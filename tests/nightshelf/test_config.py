@@ -65,6 +65,12 @@ def test_every_shipped_shop_file_is_valid(shop_file: Path) -> None:
         ("timestamp: {format: iso8601}", "timestamp: {format: iso8601x}", ["is no part of a time pattern"]),
         ("timestamp: {format: iso8601}", "timestamp: {format: 'HH:mm'}", ["names no day"]),
         ('"test_.*"', '"test_("', ["test_users", "no regular expression"]),
+        (
+            "name: search_log\n",
+            "name: search_log\n    negative_quantity: cancels\n",
+            ["`negative_quantity: cancels` needs a column for 'quantity'"],
+        ),
+        ("repeats_within: 5s", "negative_quantity: cancels\n    repeats_within: 5s", ["contradict each other"]),
         ("kind: regression, ", "", ["a regression needs"]),
         ("engine: spark, master", "engine: sail, master", ["`master` and `engine: sail` both say where the jobs run"]),
         ("engine: spark, master", "remote: sc://h:1, master", ["`master` and `remote` both say where the jobs run"]),
@@ -153,6 +159,9 @@ def test_closed_days_are_dates_or_weekdays(tmp_path: Path) -> None:
     assert shop.is_closed(dt.date(2026, 2, 14))
     assert shop.is_closed(dt.date(2026, 2, 17))
     assert not shop.is_closed(dt.date(2026, 2, 16))
+    line = shop.closed.line_with(dt.date(2026, 2, 3))
+    assert line == "closed: {weekdays: [saturday], dates: [2026-02-03, 2026-02-17]}"
+    assert yaml.safe_load(line)["closed"]["dates"] == sorted([dt.date(2026, 2, 3), *shop.closed.dates])
     with pytest.raises(InputError, match="no weekday"):
         load_shop(altered(tmp_path, "negatives: impressions", "closed: {weekdays: [caturday]}"))
 

@@ -48,7 +48,8 @@ def test_days_before_the_first_log_are_left_out(shop):
 def test_a_lacking_log_names_path_key_and_remedy(shop):
     with pytest.raises(
         InputError,
-        match=r"no log of search_log for 2026-02-07: .*raw/search/2026-02-07.csv; .*sources.search_log.path, or list 2026-02-07",
+        match=r"no log of search_log for 2026-02-07: .*raw/search/2026-02-07.csv; .*sources.search_log.path, or, if .*"
+        r"`closed: \{weekdays: \[sunday\], dates: \[2026-02-07, 2026-02-09\]\}`",
     ):
         find_arrivals(shop, day(7), [], lister(range(1, 8), ("search", 7)))
 

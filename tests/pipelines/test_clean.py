@@ -196,11 +196,12 @@ def test_users_are_the_tables_and_all_seen_so_far(cleaned):
 
 @pytest.mark.histories
 def test_days_one_by_one_are_the_days_all_at_once(spark, make_tiny_shop, write_log, tmp_path):
-    """Late rows, rows said twice, and clicks whose impression came the day before, later, or never."""
+    """Late rows, rows said twice, clicks whose impression came the day before, later, or never, and cancelled sales."""
     for name in ("model", "shop", "other"):
         (tmp_path / name).mkdir()
     sources = [source.model_dump(mode="json") for source in make_tiny_shop(tmp_path / "model", days=0).sources]
     sources[0]["repeats_within"] = "5s"
+    sources[2] |= {"negative_quantity": "cancels", "without_user": "expected"}
     rules = {"sources": sources, "quarantine": {"orphans": {"click": "2h"}}}
     shop = make_tiny_shop(tmp_path / "shop", days=2, user_count=6, **rules)
     late = {"uid": "u0", "sku": "i0", "action": "show", "ts": ms(1, 23), "rid": "late", "pos": 1}
@@ -209,6 +210,15 @@ def test_days_one_by_one_are_the_days_all_at_once(spark, make_tiny_shop, write_l
     forged = {**late, "action": "clk", "sku": "i5", "ts": ms(2, 0) + 100, "rid": "forged"}
     write_log(shop.home / "raw/home/2026-02-01/late.jsonl.gz", [late, again])
     write_log(shop.home / "raw/home/2026-02-02/late.jsonl.gz", [late, {**late, "rid": "only late"}, followed, forged])
+    orders = {day: shop.home / f"raw/orders/2026-02-0{day}.csv" for day in (1, 2)}
+    sold = "u0;i9;pay;{};{};5\n"
+    of_day = sold.format(ms(1, 9) // 1000, 7) + sold.format(ms(1, 10) // 1000, 7) + sold.format(ms(1, 11) // 1000, -7)
+    orders[1].write_text(orders[1].read_text() + of_day + sold.replace("u0", "").format(ms(1) // 1000, 1))
+    # A late sale and its cancellation, and one of a sale of the day before
+    late_sale = (
+        sold.format(ms(1, 20) // 1000, 8) + sold.format(ms(2, 1) // 1000, -8) + sold.format(ms(2, 1) // 1000, -7)
+    )
+    orders[2].write_text(orders[2].read_text() + late_sale)
     run_stage("clean", shop, D1)
     run_stage("clean", shop, D2)
     other = make_tiny_shop(tmp_path / "other", days=0, **rules)
@@ -218,8 +228,13 @@ def test_days_one_by_one_are_the_days_all_at_once(spark, make_tiny_shop, write_l
     for table in ("events", "quarantine", "source_counts", "items", "users"):
         once, twice = Warehouse(other).read(table).to_pylist(), Warehouse(shop).read(table).to_pylist()
         assert sorted(map(repr, once)) == sorted(map(repr, twice)), table
-    counts = [row for row in Warehouse(other).read("source_counts").to_pylist() if row["source"] == "home_log"]
-    assert {row["as_of_date"]: row["duplicates"] for row in counts} == {D1: 1, D2: 1}
+    counts = {(row["source"], row["as_of_date"]): row for row in Warehouse(other).read("source_counts").to_pylist()}
+    assert [counts["home_log", day]["duplicates"] for day in (D1, D2)] == [1, 1]
+    assert [[counts["order_log", day][name] for name in ("quarantined", "expected")] for day in (D1, D2)] == [
+        [3, 3]
+    ] * 2
+    sevens = [row for row in once_read(other, "events") if row["quantity"] in (7, 8)]
+    assert [(row["as_of_date"], row["event_ts"].hour) for row in sevens] == [(D1, 1)]  # 9 o'clock in Shanghai
     found = [row for row in once_read(other, "quarantine") if row["reason"] == "orphan_outcome"]
     assert {row["as_of_date"] for row in found} == {D2}  # a day without one is cleaned too
     orphans = {row["raw"] for row in found}

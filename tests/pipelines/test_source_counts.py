@@ -41,6 +41,20 @@ def test_too_many_set_aside_names_the_most_frequent_reason(shop):
         check_books(bad, shop, DAY)
 
 
+def test_rows_that_the_source_expects_do_not_count(shop):
+    orders = next(source for source in shop.sources if source.name == "order_log")
+    told = orders.model_copy(update={"without_user": "expected"})
+    shop = shop.model_copy(update={"sources": [told]})
+    aside = {"without_user": 6, "missing_key_field": 1}
+    rows = {"rows_read": 10, "kept": 3, "quarantined": 7, "expected": 6, "reasons": aside}
+    key = (DAY, "order_log")
+    with pytest.raises(
+        InputError, match=r"1 of 4 rows .* missing_key_field \(1 rows\).* `without_user: expected` there if"
+    ):
+        check_books({key: SourceDay(**rows, examples={"missing_key_field": "x"})}, shop, DAY)
+    check_books({key: SourceDay(**rows | {"rows_read": 11, "kept": 4})}, shop, DAY)
+
+
 def test_a_column_that_every_readable_row_lacks_is_told(shop):
     bad = books(kept=0, quarantined=10, reasons={"missing_key_field": 9, "unparsable": 1}, absent={"uid": 9})
     with pytest.raises(InputError, match="column 'uid' is absent in every row"):
@@ -49,7 +63,8 @@ def test_a_column_that_every_readable_row_lacks_is_told(shop):
 
 def test_an_empty_day_is_told_unless_the_shop_was_closed(tiny_shop):
     empty = books(kept=0, rows_read=0)
-    with pytest.raises(InputError, match="empty day: the logs of 2026-02-02 hold no usable event"):
+    remedy = r"write `closed: \{dates: \[2026-02-02\]\}`"
+    with pytest.raises(InputError, match=f"empty day: the logs of 2026-02-02 hold no usable event .*{remedy}"):
         check_books(empty, tiny_shop(days=0), DAY)
     check_books(empty, tiny_shop(days=0, closed={"dates": [DAY]}), DAY)
 
@@ -70,7 +85,7 @@ def test_counts_come_from_the_files(shop, tmp_path):
     aside = write("aside", source=[home], reason=["bot"], evidence=pa.array([None], pa.string()), raw=["x"])
     taken = write("taken", source=[home] * 3)
     found = count_rows(judged, taken, kept, again, aside, shop, [DAY])
-    assert found[DAY, home] == SourceDay(5, 3, 1, 1, 2, 1, {"bot": 1}, {"bot": "x"}, {})
+    assert found[DAY, home] == SourceDay(5, 3, 1, 1, 0, 2, 1, {"bot": 1}, {"bot": "x"}, {})
     assert found[DAY, "order_log"] == SourceDay()
     assert as_table(found).num_rows == 3
     nothing = [tmp_path / "no"] * 5
