@@ -19,8 +19,7 @@ from nightshelf.parallel import cores
 from pipelines.shelf_parts import make_part
 from pipelines.shelf_plan import ShelfPlan, plan_shelves
 from pipelines.shelf_rows import Catalogue
-from pipelines.stage import Night
-from pipelines.warehouse import Warehouse
+from pipelines.stage import night_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +64,7 @@ def serve_share(shop: Shop, as_of_date: dt.date, share: str, scenarios: tuple[st
     """
     which, of = _share(share)
     run_id = f"{as_of_date}-shelves-{uuid.uuid4().hex[:12]}"
-    plan = plan_shelves(Night(shop, as_of_date, Warehouse(shop), run_id, scenarios=scenarios))
+    plan = plan_shelves(night_of(shop, as_of_date, run_id, scenarios=scenarios))
     mine = range(which - 1, len(plan.shards), of)
     rows = sum(make_part(plan, number, run_id) for number in mine)
     log = get_logger("shelves")

@@ -59,6 +59,22 @@ class Night:
         return {"run_id": self.run_id, "as_of_date": str(self.as_of_date), "code_version": code_version()}
 
 
+def night_of(
+    shop: Shop, as_of_date: dt.date, run_id: str, retrain: bool = True, scenarios: tuple[str, ...] = ()
+) -> Night:
+    """Return a night of the shop, which counts as closed on the earlier days without a single event.
+
+    There are such days only where all lie in one place: a dated log that is missing or empty stops the night.
+    """
+    warehouse = Warehouse(shop)
+    if not any(source.is_dated for source in shop.sources):
+        done, with_events = warehouse.partitions("source_counts"), warehouse.partitions("events")
+        quiet = {day for day in done if with_events[:1] < [day] < [as_of_date]} - set(with_events)
+        closed = shop.closed.model_copy(update={"dates": shop.closed.dates | quiet})
+        shop = shop.model_copy(update={"closed": closed})
+    return Night(shop, as_of_date, warehouse, run_id, retrain, scenarios)
+
+
 @dataclass
 class StageResult:
     """What a stage did, in rows; `inputs` names the tables that it read, `helpers` the rows of stage_runs of who helped."""
@@ -103,9 +119,7 @@ def run_stage(
         return _help(shop, as_of_date, retrain)
     with lease(shop), PeakMemory() as memory:
         ensure_key(shop)
-        night = Night(
-            shop, as_of_date, Warehouse(shop), f"{as_of_date}-{name}-{uuid.uuid4().hex[:12]}", retrain, scenarios
-        )
+        night = night_of(shop, as_of_date, f"{as_of_date}-{name}-{uuid.uuid4().hex[:12]}", retrain, scenarios)
         started = time.time()
         log.info("%s %s %s: start", shop.shop, as_of_date, name)
         try:
@@ -132,7 +146,7 @@ def run_stage(
 def _help(shop: Shop, as_of_date: dt.date, retrain: bool) -> StageResult:
     """Train beside the first process of torchrun, which holds the lease, registers the model and writes the row."""
     run: Callable[[Night], StageResult] = import_module(STAGES["train"]).run
-    return run(Night(shop, as_of_date, Warehouse(shop), f"{as_of_date}-train-{uuid.uuid4().hex[:12]}", retrain))
+    return run(night_of(shop, as_of_date, f"{as_of_date}-train-{uuid.uuid4().hex[:12]}", retrain))
 
 
 def _explain(night: Night, name: str, error: Exception) -> EngineError:

@@ -12,9 +12,8 @@ from nightshelf.errors import InputError
 from nightshelf.paths import artifact_dir, tracking_uri
 from pipelines.models import champion_of, registered_name
 from pipelines.night import check_scenarios
-from pipelines.stage import Night
+from pipelines.stage import night_of
 from pipelines.train import training_inputs
-from pipelines.warehouse import Warehouse
 
 
 def find_weights(shop: Shop, as_of_date: dt.date, scenarios: tuple[str, ...]) -> list[dict[str, object]]:
@@ -29,7 +28,7 @@ def find_weights(shop: Shop, as_of_date: dt.date, scenarios: tuple[str, ...]) ->
     from training.utility_weights import search_weights
 
     check_scenarios(shop, scenarios)
-    night = Night(shop, as_of_date, Warehouse(shop), f"{as_of_date}-weights")
+    night = night_of(shop, as_of_date, f"{as_of_date}-weights")
     ensure_tracker(tracking_uri(shop), artifact_dir(shop))
     version = champion_of(night)
     if version is None:

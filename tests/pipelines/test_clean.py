@@ -9,7 +9,7 @@ import pytest
 
 from nightshelf.errors import InputError
 from nightshelf.identity import ensure_key, user_key
-from pipelines.stage import run_stage
+from pipelines.stage import night_of, run_stage
 from pipelines.warehouse import Warehouse
 
 pytestmark = [pytest.mark.spark, pytest.mark.night]
@@ -288,6 +288,8 @@ def test_logs_of_all_days_in_one_place_without_a_catalogue(spark, tiny_shop, wri
         for row in warehouse.read("source_counts").to_pylist()
     }
     assert counts == {D1: [1, 1, 0, 0], D2: [0, 0, 0, 0], D3: [5, 2, 1, 2]}
+    assert [night_of(shop, D3, "a-test").shop.is_closed(day) for day in (D1, D2, D3)] == [False, True, False]
+    assert not night_of(shop, D2, "a-test").shop.is_closed(D2)  # a night has no excuse but the shop file
     items = {(row["as_of_date"], row["item_id"]): row["price"] for row in warehouse.read("items").to_pylist()}
     assert items == {(D1, "a"): 5.0, (D2, "a"): 5.0, (D3, "a"): 7.0, (D3, "b"): None}
     assert [len(warehouse.read("users", [day])) for day in (D1, D2, D3)] == [1, 1, 3]
