@@ -216,12 +216,22 @@ def ledgers() -> list[TableSpec]:
                 AS_OF_DATE,
                 Column("candidates_of", "date", "the night that proposed"),
                 Column("event_type", "string", "the outcome: click, cart, purchase …"),
-                Column("generator", "string", "the candidate generator, or `*` for all together"),
+                Column(
+                    "generator",
+                    "string",
+                    "the candidate generator, or `*`: the first 500 of all, every one's best before every second, and so on",
+                ),
                 Column(
                     "outcomes", "int64", "different pairs of user and item with that outcome in a scenario on the day"
                 ),
                 Column("found", "int64", "those that were candidates"),
                 Column("recall", "float64", "found / outcomes"),
+                Column(
+                    "candidates_per_user",
+                    "float64",
+                    "proposals to a user with such an outcome, in its scenario, on average; an item counts once a generator",
+                    True,
+                ),
             ),
         ),
         TableSpec(

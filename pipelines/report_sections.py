@@ -127,7 +127,7 @@ def candidate_recall(tables: "duckdb.DuckDBPyConnection", day: dt.date) -> list[
     """Return for each generator, all together first, what it had proposed of the day's outcomes: event → recall."""
     query = """
         SELECT generator, any_value(candidates_of) AS candidates_of,
-            map_from_entries(list((event_type, recall) ORDER BY event_type)) AS recalls
+            avg(candidates_per_user) AS candidates, map_from_entries(list((event_type, recall) ORDER BY event_type)) AS recalls
         FROM candidate_recall WHERE as_of_date = $day GROUP BY generator ORDER BY generator <> '*', max(recall) DESC, generator"""
     return ask(tables, query, day=day)
 
