@@ -135,19 +135,11 @@ def _states_left(table: Table, before: dt.datetime) -> list[Snapshot]:
     return [state for state in table.snapshots() if state == current or state.timestamp_ms >= limit]
 
 
-def _expire(table: Table, left: list[Snapshot]) -> None:
-    """Forget all other states, the tagged ones too."""
-    old = {state.snapshot_id for state in table.snapshots()} - {state.snapshot_id for state in left}
-    for tag in [ref for ref, at in table.metadata.refs.items() if ref != "main" and at.snapshot_id in old]:
-        table.manage_snapshots().remove_tag(tag).commit()
-    if old:
-        table.maintenance.expire_snapshots().by_ids(sorted(old)).commit()
-
-
 def _sweep(warehouse: Warehouse, table: Table, left: list[Snapshot], kept: Kept, dry_run: bool) -> None:
     """Expire all states but `left`, and delete the files that none of these refers to."""
     if not dry_run:
-        _expire(table, left)
+        old = {state.snapshot_id for state in table.snapshots()} - {state.snapshot_id for state in left}
+        warehouse.forget(kept.table, old)
         table.refresh()
     wanted = {path.removeprefix("file://") for path in _referenced(table, left)}
     youngest = time.time() - _GRACE_SECONDS

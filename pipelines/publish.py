@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 
-from nightshelf.errors import EngineError, GateError, InputError
+from nightshelf.errors import EngineError, InputError, NightshelfError
 from pipelines.audit import audit_item_shelves, audit_shelves
 from pipelines.shelf_status import ITEM_TABLE, TABLE, tell_status
 from pipelines.sql import write_views
@@ -22,31 +22,25 @@ def run(night: Night) -> StageResult:
     Raises:
         InputError: there are no drafts of this night.
         GateError: the audit said no; yesterday's shelves stay in place.
-        EngineError: the rows read back differ from the drafts; the shelves before are back.
+        EngineError: the rows read back differ from the drafts; the shelves before are back, as after whatever else fails.
     """
     drafts = {TABLE: _drafts(night, "shelf_drafts")}
     if night.shop.anchors:
         drafts[ITEM_TABLE] = _drafts(night, "item_shelf_drafts")
+    before = {table: night.warehouse.snapshot_id(table) for table in drafts}
     try:
         audit_shelves(night, drafts[TABLE])
         if ITEM_TABLE in drafts:
             audit_item_shelves(night, drafts[ITEM_TABLE])
-    except GateError as refused:
-        tell_status(night.warehouse, night.as_of_date, night.run_id, "refused", str(refused))
+        rows = sum(_publish(night, table, files) for table, files in drafts.items())
+        reads = [_read_back(night, table, files) for table, files in drafts.items()]
+        night.warehouse.tag(TABLE, f"night-{night.as_of_date}")
+        tell_status(night.warehouse, night.as_of_date, night.run_id, "published")
+    except BaseException as failure:  # an interrupt, too, must not leave shelves of two nights
+        _take_back(night, before)
+        told = str(failure) if isinstance(failure, NightshelfError) else f"{type(failure).__name__}: {failure}"
+        tell_status(night.warehouse, night.as_of_date, night.run_id, "refused", told)
         raise
-    before = {table: night.warehouse.snapshot_id(table) for table in drafts}
-    rows = sum(_publish(night, table, files) for table, files in drafts.items())
-    reads = []
-    for table, files in drafts.items():
-        wrote, found = content_hash(files), content_hash(night.warehouse.files(table, [night.as_of_date]))
-        if wrote != found:
-            _take_back(night, before)
-            told = f"{table} {night.as_of_date}: reads back as {found}, but {wrote} was written"
-            tell_status(night.warehouse, night.as_of_date, night.run_id, "refused", told)
-            raise EngineError(f"{told}; the shelves before are back; run the stage again")
-        reads.append(found)
-    night.warehouse.tag(TABLE, f"night-{night.as_of_date}")
-    tell_status(night.warehouse, night.as_of_date, night.run_id, "published")
     write_views(night.warehouse)
     inputs = ["shelf_drafts", *(["item_shelf_drafts"] if ITEM_TABLE in drafts else [])]
     return StageResult(rows_in=rows, rows_out=rows, inputs=inputs, message=f"content {' '.join(reads)}")
@@ -73,13 +67,30 @@ def _new_folder(night: Night, table: str) -> Path:
     return folder
 
 
+def _read_back(night: Night, table: str, drafts: list[str]) -> str:
+    wrote, found = content_hash(drafts), content_hash(night.warehouse.files(table, [night.as_of_date]))
+    if wrote != found:
+        raise EngineError(
+            f"{table} {night.as_of_date}: reads back as {found}, but {wrote} was written; the shelves before are back; "
+            "run the stage again"
+        )
+    return found
+
+
 def _take_back(night: Night, before: dict[str, int | None]) -> None:
-    """Make what readers saw before the commits current again; nothing, in a shop's first night."""
+    """Make what readers saw before the commits current again; nothing, in a shop's first night.
+
+    The states between are forgotten: neither a rollback nor a look at the past may find them.
+    """
     for table, snapshot in before.items():
+        if night.warehouse.snapshot_id(table) == snapshot:
+            continue
+        taken = night.warehouse.states_of(table, night.run_id)
         if snapshot is None:
             night.warehouse.publish(table, _new_folder(night, table), [night.as_of_date], night.summary)
         else:
             night.warehouse.restore(table, snapshot)
+        night.warehouse.forget(table, taken)
 
 
 def content_hash(files: list[str]) -> str:

@@ -54,19 +54,18 @@ def rollback(shop: Shop, to: str, reason: str = "") -> str:
 
 def _restore_items(warehouse: Warehouse, wanted: int) -> None:
     """Make the item shelves current that the same run published as this state; where it has none, they stay as they are."""
-    table = warehouse.load(ITEM_TABLE)
-    if table is None:
+    if warehouse.load(ITEM_TABLE) is None:
         return
     run = next(_run_of(state) for state in _states(warehouse) if state.snapshot_id == wanted)
-    states = [state.snapshot_id for state in table.snapshots() if _run_of(state) == run]
+    states = warehouse.states_of(ITEM_TABLE, run)
     if states:
         warehouse.restore(ITEM_TABLE, states[-1])
     else:
         get_logger("rollback").warning("%s stays as it is: it has no state of the run %s", ITEM_TABLE, run)
 
 
-def _run_of(state: Snapshot) -> str | None:
-    return state.summary["run_id"] if state.summary else None
+def _run_of(state: Snapshot) -> str:
+    return (state.summary["run_id"] if state.summary else None) or ""
 
 
 def _states(warehouse: Warehouse):  # type: ignore[no-untyped-def]

@@ -197,6 +197,22 @@ class Warehouse:
         """Make a state of a table that was there before its current one again, in one commit."""
         self._load_or_create(table).manage_snapshots().set_current_snapshot(snapshot_id=snapshot_id).commit()
 
+    def states_of(self, table: str, run_id: str) -> list[int]:
+        """Return the ids of the states that an attempt committed to a table, oldest first."""
+        found = self.load(table)
+        states = found.snapshots() if found else []
+        return [state.snapshot_id for state in states if state.summary and state.summary["run_id"] == run_id]
+
+    def forget(self, table: str, snapshot_ids: Iterable[int]) -> None:
+        """Take states, none of them the current one, out of a table's metadata, those too that have a tag."""
+        target, old = self.load(table), set(snapshot_ids)
+        if target is None:
+            return
+        for tag in [ref for ref, at in target.metadata.refs.items() if ref != "main" and at.snapshot_id in old]:
+            target.manage_snapshots().remove_tag(tag).commit()
+        if old:
+            target.maintenance.expire_snapshots().by_ids(sorted(old)).commit()
+
     def newest_partition(self, table: str, snapshot_id: int) -> dt.date | None:
         """Return the newest partition that held rows in a state of a table."""
         found = self.load(table)

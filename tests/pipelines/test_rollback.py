@@ -194,6 +194,43 @@ def test_where_shelves_of_items_are_refused_those_of_users_are_not_published_eit
 
 
 @pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(
+    ("failure", "is_committed", "reason"),
+    [
+        (OSError("the disk is full"), False, "OSError: the disk is full"),
+        (EngineError("wrote 1 rows but reads back 0"), True, "wrote 1 rows but reads back 0"),
+        (KeyboardInterrupt(), True, "KeyboardInterrupt: "),
+    ],
+)
+def test_where_the_second_table_fails_the_first_is_taken_back(
+    with_anchor, publish_both, monkeypatch, is_first, failure, is_committed, reason
+):
+    shop, publish_whole = with_anchor.shop, Warehouse.publish
+    if not is_first:
+        publish_both(with_anchor, D1, 0.5)
+
+    def publish(warehouse, table, folder, dates, summary):
+        is_shelf = table == "item_recommendations" and any(folder.rglob("*.parquet"))
+        rows = publish_whole(warehouse, table, folder, dates, summary) if is_committed or not is_shelf else 0
+        if is_shelf:
+            raise failure
+        return rows
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Warehouse, "publish", publish)
+        with pytest.raises((EngineError, KeyboardInterrupt)):
+            publish_both(with_anchor, D2, 0.6)
+    assert (served(shop), beside(shop)) == ((None, []) if is_first else ((D1, 0.5), [0.5]))
+    assert told(shop)[-1] == (6, "refused", None if is_first else 5)
+    assert reason in Warehouse(shop).read("shelf_status", [D2])["reason"].to_pylist()
+    if not is_first:
+        with pytest.raises(InputError, match="no state is left in which its shelves were the newest"):
+            rollback(shop, "2026-02-06")
+    publish_both(with_anchor, D2, 0.7)
+    assert (served(shop), beside(shop)) == ((D2, 0.7), [0.7] if is_first else [0.5, 0.7])
+
+
+@pytest.mark.parametrize("is_first", [True, False])
 def test_both_kinds_of_shelves_are_taken_back_together(with_anchor, publish_both, monkeypatch, is_first):
     if not is_first:
         publish_both(with_anchor, D1, 0.5)
