@@ -34,7 +34,8 @@ def run(night: Night) -> StageResult:
             audit_item_shelves(night, drafts[ITEM_TABLE])
         rows = sum(_publish(night, table, files) for table, files in drafts.items())
         reads = [_read_back(night, table, files) for table, files in drafts.items()]
-        night.warehouse.tag(TABLE, f"night-{night.as_of_date}")
+        for table in drafts:
+            night.warehouse.tag(table, f"night-{night.as_of_date}")
         tell_status(night.warehouse, night.as_of_date, night.run_id, "published")
     except BaseException as failure:  # an interrupt, too, must not leave shelves of two nights
         _take_back(night, before)

@@ -176,6 +176,16 @@ def test_shelves_of_items_are_rolled_back_with_those_of_users(with_anchor, publi
     assert (served(shop), beside(shop)) == ((D2, 0.6), [0.55, 0.6])
 
 
+def test_the_states_of_both_kinds_bear_their_night_and_a_later_attempt_takes_the_name(with_anchor, publish_both):
+    for day, score in ((D1, 0.5), (D2, 0.6), (D2, 0.7)):
+        publish_both(with_anchor, day, score)
+    for table in ("recommendations", "item_recommendations"):
+        refs = Warehouse(with_anchor.shop).load(table).metadata.refs
+        assert set(refs) == {"main", "night-2026-02-05", "night-2026-02-06"}
+        assert refs["night-2026-02-06"].snapshot_id == refs["main"].snapshot_id
+        assert refs["night-2026-02-05"].snapshot_id != refs["main"].snapshot_id
+
+
 def test_a_state_without_shelves_of_items_leaves_them_and_says_so(
     night, with_anchor, publish_night, publish_both, caplog
 ):
