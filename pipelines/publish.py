@@ -11,7 +11,6 @@ import duckdb
 from nightshelf.errors import EngineError, InputError, NightshelfError
 from pipelines.audit import audit_item_shelves, audit_shelves
 from pipelines.shelf_status import ITEM_TABLE, TABLE, tell_status
-from pipelines.sql import write_views
 from pipelines.stage import Night, StageResult
 from pipelines.warehouse import DAY_FOLDER
 
@@ -42,7 +41,6 @@ def run(night: Night) -> StageResult:
         told = str(failure) if isinstance(failure, NightshelfError) else f"{type(failure).__name__}: {failure}"
         tell_status(night.warehouse, night.as_of_date, night.run_id, "refused", told)
         raise
-    write_views(night.warehouse)
     inputs = ["shelf_drafts", *(["item_shelf_drafts"] if ITEM_TABLE in drafts else [])]
     return StageResult(rows_in=rows, rows_out=rows, inputs=inputs, message=f"content {' '.join(reads)}")
 

@@ -4,7 +4,9 @@ import csv
 import datetime as dt
 import json
 import os
+import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +41,24 @@ def connect(warehouse: Warehouse, as_of: str = "") -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def write_views(warehouse: Warehouse) -> Path:
+def write_views(warehouse: Warehouse, tables: Iterable[str] | None = None) -> Path:
     """Write the shop's file of views, for any client that opens DuckDB files; return it.
 
     Its views name the files of the tables as they are now, so it is written anew by each night's publish, a rollback and the
-    maintenance. Who has it open keeps the old one.
+    maintenance; the other stages renew the views of `tables` alone. Who has it open keeps the old one.
     """
     target = views_file(warehouse.shop)
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)
+    if tables is not None and target.exists():
+        shutil.copyfile(target, fresh)
+    else:
+        tables = warehouse.specs
     with duckdb.connect(str(fresh)) as connection:
-        for name in warehouse.specs:
+        connection.begin()  # a commit a view takes longer than all the rest
+        for name in tables:
             _create_view(connection, warehouse, name, warehouse.files(name))
+        connection.commit()
     fresh.replace(target)
     return target
 
@@ -83,7 +91,7 @@ def _create_view(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, na
         listed = ", ".join(f"'{_quoted(file)}'" for file in files)
         rows = f"SELECT * FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
         body = f"{rows} UNION ALL BY NAME {body}"  # nights before an upgrade lack columns, which are null then
-    connection.execute(f'CREATE VIEW "{name}" AS {body}')
+    connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS {body}')
 
 
 _DUCKDB = {

@@ -21,8 +21,11 @@ from nightshelf.config import Shop
 from nightshelf.errors import EngineError, NightshelfError
 from nightshelf.identity import ensure_key
 from nightshelf.logs import get_logger
+from nightshelf.paths import views_file
+from nightshelf.shelf_tables import ledgers
 from pipelines.code_version import code_version
 from pipelines.memory import PeakMemory
+from pipelines.sql import write_views
 from pipelines.warehouse import Warehouse
 
 # A stage's name → the module whose `run(night)` does it; in the order of a night.
@@ -123,13 +126,9 @@ def run_stage(
         started = time.time()
         log.info("%s %s %s: start", shop.shop, as_of_date, name)
         try:
-            run: Callable[[Night], StageResult] = import_module(STAGES[name]).run
-            result = run(night)
-        except Exception as error:
-            told = error if isinstance(error, NightshelfError) else _explain(night, name, error)
-            _record(night, name, "failed", started, memory, StageResult(message=str(told)))
-            raise told from error
-        _record(night, name, "done", started, memory, result)
+            result = _attempt(night, name, started, memory)
+        finally:
+            _show(night, name)
     log.info(
         "%s %s %s: done in %.1f s, %d rows in, %d out %s",
         shop.shop,
@@ -141,6 +140,27 @@ def run_stage(
         result.message,
     )
     return result
+
+
+def _attempt(night: Night, name: str, started: float, memory: PeakMemory) -> StageResult:
+    """Do the stage and write its row of stage_runs."""
+    try:
+        run: Callable[[Night], StageResult] = import_module(STAGES[name]).run
+        result = run(night)
+    except Exception as error:
+        told = error if isinstance(error, NightshelfError) else _explain(night, name, error)
+        _record(night, name, "failed", started, memory, StageResult(message=str(told)))
+        raise told from error
+    _record(night, name, "done", started, memory, result)
+    return result
+
+
+def _show(night: Night, name: str) -> None:
+    """Let the file of views show how the stage ended: whole after publish; else the ledgers, in less time."""
+    try:
+        write_views(night.warehouse, None if name == "publish" else [spec.name for spec in ledgers()])
+    except Exception as error:  # the stage ended as its row says, whatever becomes of a copy
+        get_logger(name).warning("%s shows what it did before: %s", views_file(night.shop), error)
 
 
 def _help(shop: Shop, as_of_date: dt.date, retrain: bool) -> StageResult:

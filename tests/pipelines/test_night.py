@@ -26,7 +26,7 @@ from pipelines.night import run_night
 from pipelines.publish import content_hash
 from pipelines.serve_parts import serve_share
 from pipelines.shelf_rows import RowMaker
-from pipelines.sql import connect
+from pipelines.sql import connect, write_views
 from pipelines.stage import STAGES, Night, run_stage
 from pipelines.warehouse import Warehouse
 from pipelines.weights import find_weights
@@ -73,7 +73,14 @@ def remembered_reads(patch: pytest.MonkeyPatch) -> Iterator[None]:
             return run_stage(name, *rest)  # type: ignore[arg-type]
 
         inner.setattr("pipelines.night.run_stage", run)
+        inner.setattr("pipelines.stage.write_views", unremembered)
         yield
+
+
+def unremembered(*asked: object) -> None:
+    """Write the views after a stage, which reads no row."""
+    READ[""] = set()
+    write_views(*asked)  # type: ignore[arg-type]
 
 
 def remembering(method: Callable) -> Callable:  # type: ignore[type-arg]

@@ -2,11 +2,13 @@
 
 import dataclasses
 import datetime as dt
+from pathlib import Path
 
 import duckdb
 import pytest
 
 from nightshelf.errors import EngineError, GateError, InputError
+from nightshelf.exports import ParquetDrop
 from nightshelf.paths import views_file
 from pipelines.rollback import rollback
 from pipelines.stage import lease, run_stage
@@ -40,6 +42,11 @@ def served(shop):
     """Return the newest night of recommendations and the score of its first row."""
     rows = Warehouse(shop).read("recommendations").sort_by([("as_of_date", "descending"), ("rank", "ascending")])
     return (rows["as_of_date"][0].as_py(), rows["score"][0].as_py()) if rows.num_rows else None
+
+
+def exporting(shop):
+    """Return the shop as one that exports its shelves to the folder `drop`."""
+    return shop.model_copy(update={"exports": [ParquetDrop(to="parquet", folder=Path("drop"))]})
 
 
 def told(shop):
@@ -85,6 +92,35 @@ def test_the_file_of_views_shows_what_is_served(night, publish_night):
     assert shown() == [(D1, 0.5), (D2, 0.6)]
     rollback(night.shop, "2026-02-05")
     assert shown() == [(D1, 0.5)]
+
+
+def test_the_file_of_views_tells_how_every_stage_ended(night, publish_night, caplog):
+    def shown(query):
+        with duckdb.connect(str(views_file(night.shop)), read_only=True) as file:
+            return file.execute(query).fetchall()
+
+    publish_night(D1, shelves(0.5))
+    with pytest.raises(GateError):
+        publish_night(D2, shelves(reason=""))
+    assert shown("SELECT status, serves FROM shelf_status ORDER BY told_at") == [("published", D1), ("refused", D1)]
+    assert shown("SELECT count(*) > 0 FROM data_checks WHERE NOT success AND column_name = 'empty_reasons'") == [
+        (True,)
+    ]
+    assert shown("SELECT DISTINCT as_of_date FROM shelf_drafts ORDER BY 1") == [(D1,), (D2,)]
+    with pytest.raises(InputError):
+        run_stage("publish", night.shop, D3)
+    run_stage("export", night.shop, D1)
+    with pytest.raises(InputError):
+        run_stage("export", exporting(night.shop), D2)
+    assert shown("SELECT stage, status FROM stage_runs ORDER BY started_at") == [
+        ("publish", "done"), ("publish", "failed"), ("publish", "failed"), ("export", "done"), ("export", "failed")
+    ]  # fmt: skip
+    assert shown("SELECT DISTINCT as_of_date, max(score) FROM recommendations GROUP BY 1") == [(D1, 0.5)]
+    views_file(night.shop).write_text("no views")
+    run_stage("export", night.shop, D1)  # a broken copy stops no stage
+    assert "shows what it did before" in caplog.text
+    publish_night(D2, shelves(0.6))
+    assert shown("SELECT serves FROM shelf_status ORDER BY told_at DESC LIMIT 1") == [(D2,)]
 
 
 def test_of_a_night_that_was_published_twice_the_last_state_is_meant(night, publish_night):
