@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression, In
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression, In, LessThanOrEqual
 from pyiceberg.table import Table
 
 from nightshelf.config import Shop
@@ -82,24 +82,28 @@ class Warehouse:
     def files_as_of(self, table: str, as_of: str) -> tuple[list[str], bool]:
         """Return the data files of a past state, and whether the table knows it.
 
-        `as_of` is a snapshot id (a table without it shows what is there now), or a date: the last state that a night of
-        that date or an earlier one left behind; or empty: what is there now.
+        `as_of` is a snapshot id (a table without it shows what is there now), or a date: the nights up to it, as the last of
+        them that ran left them; or empty: what is there now.
         """
         found = self.load(table)
         if found is None or not as_of:
             return self.files(table), False
         snapshots = found.snapshots()
+        rows: BooleanExpression = AlwaysTrue()
         if as_of.isdigit():
             wanted = [s for s in snapshots if str(s.snapshot_id) == as_of]
+            known = bool(wanted)
         else:
             dates = {s.snapshot_id: (s.summary["as_of_date"] if s.summary else None) or "9999" for s in snapshots}
             wanted = [s for s in snapshots if dates[s.snapshot_id] <= as_of]
-            if not wanted:
+            known = as_of in dates.values()
+            if not wanted or not _is_date(as_of):
                 return [], False
+            # A night that is run again later leaves its rows beside those of later nights
+            rows = LessThanOrEqual("as_of_date", as_of)  # type: ignore[call-arg, misc]
         if not wanted:
             return self.files(table), False
-        tasks = found.scan(snapshot_id=wanted[-1].snapshot_id).plan_files()
-        known = as_of.isdigit() or dates[wanted[-1].snapshot_id] == as_of
+        tasks = found.scan(row_filter=rows, snapshot_id=wanted[-1].snapshot_id).plan_files()
         return sorted(task.file.file_path.removeprefix("file://") for task in tasks), known
 
     def partitions(self, table: str) -> list[dt.date]:
@@ -258,6 +262,12 @@ def write_days(rows: pa.Table, folder: Path, days: list[dt.date]) -> None:
 def row_count(files: Iterable[str]) -> int:
     """Return the rows of Parquet files, read from their footers."""
     return sum(pq.read_metadata(file).num_rows for file in files)
+
+
+def _is_date(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(dt.date.fromisoformat(text))
+    return False
 
 
 def _in_dates(dates: Iterable[dt.date] | None) -> BooleanExpression:

@@ -125,6 +125,26 @@ def test_sql_travels_in_time_by_snapshot_and_by_date(shop: Shop, capsys: pytest.
         connect(warehouse, "1999-01-01")
 
 
+def test_a_look_at_a_night_shows_no_later_one_when_it_was_published_again(shop: Shop) -> None:
+    warehouse = Warehouse(shop)
+    for n, day in enumerate((5, 6, 7, 5)):
+        date = dt.date(2026, 2, day)
+        warehouse.publish_arrow("source_counts", counts(date, "a", rows=n), [date], f"run-{n}")
+        if day != 6:  # a table of which that night wrote nothing
+            warehouse.append("shelf_status", [{"as_of_date": date, "run_id": f"run-{n}"}])
+
+    def shown(day: int) -> list[tuple[int, int]]:
+        asked = connect(warehouse, f"2026-02-0{day}")
+        assert asked.execute(f"SELECT count(*) FROM shelf_status WHERE day(as_of_date) > {day}").fetchall() == [(0,)]
+        return asked.execute("SELECT day(as_of_date), rows_read FROM source_counts ORDER BY 1").fetchall()
+
+    assert shown(5) == [(5, 3)]
+    assert shown(6) == [(5, 3), (6, 1)]
+    assert shown(7) == [(5, 3), (6, 1), (7, 2)]
+    with pytest.raises(InputError, match="neither a snapshot id nor"):
+        connect(warehouse, "yesterday")
+
+
 def test_sql_reads_and_does_nothing_else(shop: Shop, tmp_path: Path) -> None:
     warehouse = Warehouse(shop)
     warehouse.publish_arrow("source_counts", counts(DAY, "a"), [DAY], "one")
