@@ -225,7 +225,7 @@ def rollback(
     shop: ShopFile = DEMO,
     reason: Annotated[str, typer.Option("--reason", help="why; kept in shelf_status")] = "",
 ) -> None:
-    """Bring back the shelves that an earlier night published; in seconds, and at once for all who read.
+    """Bring back the shelves that an earlier night published; in seconds, at once for all who read, then in the exports.
 
     Example: nightshelf rollback --to 2026-02-13 --reason "prices were wrong" --shop conf/shops/demo.yaml
     """

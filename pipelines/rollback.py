@@ -1,4 +1,7 @@
-"""Roll the published shelves back to what readers saw before: one commit, in seconds, whatever the size of the shelves."""
+"""Roll the published shelves back to what readers saw before: one commit, in seconds, whatever the size of the shelves.
+
+Copies for storefronts follow after it, as fast as the shop's exports write them.
+"""
 
 import datetime as dt
 import uuid
@@ -8,16 +11,16 @@ from pyiceberg.table.snapshots import Snapshot
 
 from nightshelf.config import Shop
 from nightshelf.dates import parse_as_of_date
-from nightshelf.errors import InputError
+from nightshelf.errors import InputError, NightshelfError
 from nightshelf.logs import get_logger
 from pipelines.shelf_status import ITEM_TABLE, TABLE, tell_status
 from pipelines.sql import write_views
-from pipelines.stage import lease
+from pipelines.stage import lease, run_stage
 from pipelines.warehouse import Warehouse
 
 
 def rollback(shop: Shop, to: str, reason: str = "") -> str:
-    """Make an earlier state of `recommendations` the current one; return a sentence that says what is served now.
+    """Make an earlier state of `recommendations` the current one, export it, and return a sentence that says what is served now.
 
     Args:
         shop: the shop.
@@ -27,6 +30,7 @@ def rollback(shop: Shop, to: str, reason: str = "") -> str:
     Raises:
         InputError: there is no such state, or it is the current one, or files of it are gone.
         EngineError: another run holds the shop.
+        NightshelfError: an export failed, of the kind that the stage says; the shelves are rolled back all the same.
     """
     with lease(shop):
         warehouse = Warehouse(shop)
@@ -49,7 +53,19 @@ def rollback(shop: Shop, to: str, reason: str = "") -> str:
         _restore_items(warehouse, wanted)
         tell_status(warehouse, night, f"{night}-rollback-{uuid.uuid4().hex[:12]}", "rolled_back", reason)
         write_views(warehouse)
-    return f"shop {shop.shop} serves the shelves of {night} again (snapshot {wanted}, was {current})"
+    told = f"shop {shop.shop} serves the shelves of {night} again (snapshot {wanted}, was {current})"
+    return f"{told}; {_export(shop, night, told)}" if shop.exports else told
+
+
+def _export(shop: Shop, night: dt.date, told: str) -> str:
+    """Let the storefronts follow; the lease is free again, since the stage takes it itself."""
+    try:
+        return run_stage("export", shop, night).message
+    except NightshelfError as error:
+        raise type(error)(
+            f"{told}, but not every export followed, and its readers may still see the shelves before: {error}; "
+            f"mend that, then run `nightshelf stage export --as-of-date {night}`"
+        ) from error
 
 
 def _restore_items(warehouse: Warehouse, wanted: int) -> None:

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from nightshelf.errors import EngineError, GateError, InputError
-from nightshelf.exports import ParquetDrop
+from nightshelf.exports import ParquetDrop, RedisKeys
 from nightshelf.paths import views_file
 from pipelines.rollback import rollback
 from pipelines.stage import lease, run_stage
@@ -121,6 +121,35 @@ def test_the_file_of_views_tells_how_every_stage_ended(night, publish_night, cap
     assert "shows what it did before" in caplog.text
     publish_night(D2, shelves(0.6))
     assert shown("SELECT serves FROM shelf_status ORDER BY told_at DESC LIMIT 1") == [(D2,)]
+
+
+def test_storefronts_follow_a_rollback(night, publish_night):
+    shop = exporting(night.shop)
+    for day, score in ((D1, 0.5), (D2, 0.6)):
+        publish_night(day, shelves(score))
+        run_stage("export", shop, day)
+    told_of = rollback(shop, "2026-02-05")
+    exported = duckdb.sql(f"SELECT as_of_date, max(score) FROM '{shop.home}/drop/current/*.parquet' GROUP BY 1")
+    assert exported.fetchall() == [(D1, 0.5)]
+    assert told_of.endswith(f"; {shop.home}/drop/current")
+
+
+def test_an_export_that_fails_is_told_and_does_not_undo_the_rollback(night, publish_night, monkeypatch):
+    for day, score in ((D1, 0.5), (D2, 0.6)):
+        publish_night(day, shelves(score))
+    (night.shop.home / "drop").write_text("a file where the folder should be")
+    remedy = "run `nightshelf stage export --as-of-date 2026-02-05`"
+    with pytest.raises(
+        EngineError, match=f"serves the shelves of 2026-02-05 again .*not every export followed.*{remedy}"
+    ):
+        rollback(exporting(night.shop), "2026-02-05")
+    assert (served(night.shop), told(night.shop)[-1]) == ((D1, 0.5), (5, "rolled_back", 5))
+    monkeypatch.delenv("SHELVES_URL", raising=False)
+    redis = RedisKeys(to="redis", url_env="SHELVES_URL")
+    newest = Warehouse(night.shop).load("recommendations").snapshots()[-1].snapshot_id
+    with pytest.raises(InputError, match=r"serves the shelves of 2026-02-06 again .*\$SHELVES_URL is not set"):
+        rollback(night.shop.model_copy(update={"exports": [redis]}), str(newest))
+    assert served(night.shop) == (D2, 0.6)
 
 
 def test_of_a_night_that_was_published_twice_the_last_state_is_meant(night, publish_night):
