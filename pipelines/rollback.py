@@ -7,7 +7,7 @@ import datetime as dt
 import uuid
 from pathlib import Path
 
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.snapshots import Operation, Snapshot
 
 from nightshelf.config import Shop
 from nightshelf.dates import parse_as_of_date
@@ -97,6 +97,8 @@ def _last_state_of(warehouse: Warehouse, night: dt.date) -> int:
     """
     seen: set[dt.date] = set()
     for snapshot in reversed(_states(warehouse)):
+        if snapshot.summary and snapshot.summary.operation is Operation.DELETE:
+            continue  # the first half of a commit, in which a night that was published again is gone: nobody saw it
         newest = warehouse.newest_partition(TABLE, snapshot.snapshot_id)
         if newest == night:
             return int(snapshot.snapshot_id)

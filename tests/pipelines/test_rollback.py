@@ -231,7 +231,7 @@ def beside(shop):
 
 def test_shelves_of_items_are_rolled_back_with_those_of_users(with_anchor, publish_both, caplog):
     shop = with_anchor.shop
-    for day, score in ((D1, 0.5), (D1, 0.55), (D2, 0.6)):
+    for day, score in ((D1, 0.5), (D1, 0.55), (D2, 0.59), (D2, 0.6)):
         publish_both(with_anchor, day, score)
     assert beside(shop) == [0.55, 0.6]
     newest = Warehouse(shop).snapshot_id("recommendations")
