@@ -1,4 +1,4 @@
-"""Keep the warehouse small: merge the ledgers' little files, forget old states, delete the files that nobody can read any more.
+"""Keep the warehouse small: merge little files, forget old states, delete the files that nobody can read any more.
 
 A partition that is written anew leaves its old files behind, for those who look at earlier states; so does an attempt that
 was killed. Expiring (PyIceberg's expire_snapshots) takes old states out of a table's metadata; the sweep then deletes what no
@@ -12,20 +12,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
 from nightshelf.config import Shop
+from nightshelf.errors import EngineError
 from nightshelf.logs import get_logger
 from nightshelf.paths import warehouse_dir
 from nightshelf.shelf_tables import ledgers
+from pipelines.publish import content_hash
 from pipelines.sql import write_views
 from pipelines.stage import lease
-from pipelines.warehouse import Warehouse, arrow_schema, conform, write_days
+from pipelines.warehouse import DAY_FOLDER, EPOCH, Warehouse, arrow_schema, conform, write_days
 
 # A ledger gains a file a row; from so many in a partition on they are merged.
 _MANY_FILES = 8
+# Many tasks, or shards of users, leave many files of a partition of any table: more than so many, if on average they are so small
+_MANY_SMALL_FILES, _SMALL_BYTES = 32, 16 << 20
 # Whoever writes holds the lease, but a killed engine's last tasks may still be at it.
 _GRACE_SECONDS = 3600.0
 
@@ -65,7 +70,7 @@ def maintain(shop: Shop, now: dt.datetime, dry_run: bool = False) -> list[Kept]:
         dry_run: only tell which states and files would go of those that are there; nothing is merged or dropped.
 
     Raises:
-        EngineError: another run holds the shop.
+        EngineError: another run holds the shop, or merged files have other rows; nothing reads them then.
     """
     with lease(shop):
         warehouse, log = Warehouse(shop), get_logger("maintain")
@@ -76,7 +81,10 @@ def maintain(shop: Shop, now: dt.datetime, dry_run: bool = False) -> list[Kept]:
                 continue
             kept = Kept(name)
             if not dry_run:
-                kept.merged = _merge(warehouse, name) if name in {spec.name for spec in ledgers()} else 0
+                if name in {spec.name for spec in ledgers()}:
+                    kept.merged = _merge(warehouse, name)
+                elif name in warehouse.specs:
+                    kept.merged = _merge_small(warehouse, name, table)
                 kept.dropped = _drop_partitions(warehouse, name, now)
                 table.refresh()
             left = _states_left(table, now - dt.timedelta(days=shop.keep.snapshot_days))
@@ -119,14 +127,52 @@ def _drop_partitions(warehouse: Warehouse, name: str, now: dt.datetime) -> int:
     return len(old)
 
 
+def _merge_small(warehouse: Warehouse, name: str, table: Table) -> int:
+    """Write the partitions that have very many small files anew, as one file each, the rows in their order."""
+    scattered = _scattered(table)
+    if scattered:
+        folder, summary = _begin(warehouse, name)
+        for day, files in scattered.items():
+            (folder / f"{DAY_FOLDER}={day}").mkdir()
+            merged = str(folder / f"{DAY_FOLDER}={day}" / "part-0.parquet")
+            with duckdb.connect() as connection:  # it streams: a partition need not fit into memory
+                rows = connection.read_parquet(files, union_by_name=True, hive_partitioning=False)
+                rows.write_parquet(merged, compression="zstd")
+            if content_hash([merged]) != content_hash(files):
+                raise EngineError(f"{name} {day}: {merged} has not the rows of the {len(files)} files that it merges")
+        warehouse.publish(name, folder, scattered, summary)
+    return len(scattered)
+
+
+def _scattered(table: Table) -> dict[dt.date, list[str]]:
+    """Return the partitions that have very many small files, with these."""
+    by_day: dict[dt.date, dict[str, int]] = {}
+    for task in table.scan().plan_files():
+        sizes = by_day.setdefault(EPOCH + dt.timedelta(days=task.file.partition[0]), {})
+        sizes[task.file.file_path.removeprefix("file://")] = task.file.file_size_in_bytes
+    return {
+        day: sorted(sizes)
+        for day, sizes in by_day.items()
+        if len(sizes) > _MANY_SMALL_FILES and sum(sizes.values()) < len(sizes) * _SMALL_BYTES
+    }
+
+
 def _write_anew(warehouse: Warehouse, name: str, days: list[dt.date], rows: pa.Table) -> None:
-    newest = warehouse.partitions(name)[
-        -1
-    ]  # the state bears its date, so that no look at an earlier night takes it for its own
-    run_id = f"{newest}-maintain-{uuid.uuid4().hex[:12]}"
-    folder = warehouse.new_run_dir(name, run_id)
+    folder, summary = _begin(warehouse, name)
     write_days(conform(rows, warehouse.specs[name]), folder, days)
-    warehouse.publish(name, folder, days, {"run_id": run_id, "as_of_date": str(newest)})
+    warehouse.publish(name, folder, days, summary)
+
+
+def _begin(warehouse: Warehouse, name: str) -> tuple[Path, dict[str, str]]:
+    """Return a folder for files of a table, and what the state bears that they make: the date and the run of the state now.
+
+    By its date no look at an earlier night takes it for its own; by its run a rollback finds the shelves of items beside it.
+    """
+    newest, table = warehouse.partitions(name)[-1], warehouse.load(name)
+    state = table.current_snapshot() if table else None
+    run_id = f"{newest}-maintain-{uuid.uuid4().hex[:12]}"
+    run = (state.summary["run_id"] if state and state.summary else None) or run_id
+    return warehouse.new_run_dir(name, run_id), {"run_id": run, "as_of_date": str(newest)}
 
 
 def _states_left(table: Table, before: dt.datetime) -> list[Snapshot]:

@@ -29,7 +29,7 @@ from nightshelf.tables import table_specs
 NAMESPACE = "nightshelf"
 # Spark writes each day below this folder, and keeps as_of_date inside the files, where add_files needs it.
 DAY_FOLDER = "_day"
-_EPOCH = dt.date(1970, 1, 1)
+EPOCH = dt.date(1970, 1, 1)
 
 _ARROW: dict[ColumnType, pa.DataType] = {
     "string": pa.string(),
@@ -125,7 +125,7 @@ class Warehouse:
         names = {field.field_id: field.name for field in found.schema().fields}
         days: dict[dt.date, tuple[int, dict[str, int]]] = {}
         for task in found.scan(row_filter=_in_dates(dates)).plan_files():
-            day = _EPOCH + dt.timedelta(days=task.file.partition[0])
+            day = EPOCH + dt.timedelta(days=task.file.partition[0])
             nulls = {names[key]: count for key, count in (task.file.null_value_counts or {}).items() if key in names}
             if day in days:
                 rows, before = days[day]

@@ -3,17 +3,20 @@
 import datetime as dt
 import os
 import time
+import uuid
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from nightshelf.errors import InputError
 from nightshelf.paths import views_file
 from pipelines.maintenance import maintain, told
+from pipelines.publish import content_hash
 from pipelines.rollback import rollback
 from pipelines.sql import connect
-from pipelines.warehouse import Warehouse
+from pipelines.warehouse import Warehouse, arrow_schema
 
 DAY, EVE = dt.date(2026, 2, 5), dt.date(2026, 2, 4)
 NOW = dt.datetime.now(dt.UTC)
@@ -99,6 +102,62 @@ def test_merging_does_not_hide_the_past(used):
     before = connect(used, str(EVE)).sql("select count(*) from shelf_status").fetchall()
     maintain(used.shop, NOW)
     assert connect(used, str(EVE)).sql("select count(*) from shelf_status").fetchall() == before == [(10,)]
+
+
+def scatter(warehouse, table, rows, day, run_id):
+    """Publish a partition of a file a row."""
+    folder = warehouse.new_run_dir(table, uuid.uuid4().hex)
+    (folder / f"_day={day}").mkdir()
+    schema = arrow_schema(warehouse.specs[table])
+    for n, row in enumerate(rows):
+        part = pa.Table.from_pylist([{**row, "as_of_date": day}], schema)
+        pa.parquet.write_table(part, folder / f"_day={day}" / f"part-{n:03}.parquet")
+    warehouse.publish(table, folder, [day], {"run_id": run_id, "as_of_date": str(day)})
+
+
+@pytest.mark.parametrize("table", ["user_sequences", "events", "training_examples"])
+def test_a_partition_of_many_small_files_becomes_one_file_with_the_same_rows(night, good_rows, table):
+    warehouse = night.warehouse
+    (row,) = good_rows(night.shop, table)[:1]
+    key = next(name for name in row if name in ("user_key", "event_id", "impression_id"))
+    rows = [{**row, key: f"k{n:02}"} for n in range(40)]
+    scatter(warehouse, table, rows, EVE, "eve")
+    scatter(warehouse, table, rows[:32], DAY, "day")
+    before, commits = warehouse.read(table).to_pylist(), len(warehouse.load(table).metadata.metadata_log)
+    hashes = [content_hash(warehouse.files(table, [day])) for day in (EVE, DAY)]
+    earlier = connect(warehouse, str(EVE)).sql(f"select count(*) from {table} where as_of_date = '{EVE}'").fetchall()
+    (kept,) = [kept for kept in maintain(night.shop, NOW) if kept.table == table]
+    assert kept.merged == 1
+    assert [len(warehouse.files(table, [day])) for day in (EVE, DAY)] == [1, 32]
+    assert len(warehouse.load(table).metadata.metadata_log) == commits + 1
+    after = warehouse.read(table).to_pylist()
+    assert sorted(map(repr, after)) == sorted(map(repr, before))
+    assert [content_hash(warehouse.files(table, [day])) for day in (EVE, DAY)] == hashes
+    in_file = pa.parquet.read_table(warehouse.files(table, [EVE])[0])
+    assert in_file[key].to_pylist() == [row[key] for row in rows]  # in their order: exports read a shelf in one piece
+    assert (
+        connect(warehouse, str(EVE)).sql(f"select count(*) from {table} where as_of_date = '{EVE}'").fetchall()
+        == earlier
+    )
+
+
+def test_large_files_are_left_however_many(night, monkeypatch):
+    monkeypatch.setattr("pipelines.maintenance._SMALL_BYTES", 100)
+    scatter(night.warehouse, "items", [{"item_id": f"i{n}"} for n in range(40)], DAY, "day")
+    assert not any(kept.merged for kept in maintain(night.shop, NOW))
+
+
+def test_a_rollback_to_merged_shelves_finds_those_of_items(night):
+    warehouse, names = night.warehouse, ("recommendations", "item_recommendations")
+    for day, run_id in ((EVE, "eve"), (DAY, "day")):
+        for table in names:
+            scatter(
+                warehouse, table, [{"item_id": f"i{n}"} for n in range(33 if table == names[0] else 1)], day, run_id
+            )
+        maintain(night.shop, NOW)
+    assert len(warehouse.files("recommendations")) == 2
+    rollback(night.shop, str(EVE))
+    assert [warehouse.partitions(table) for table in names] == [[EVE], [EVE]]
 
 
 def test_tags_go_with_their_states_and_rollback_says_so(night, publish):
