@@ -1,9 +1,14 @@
 """make bench-readers: who reads the shelves while nights publish, are refused and are killed sees whole versions only.
 
-Readers poll the newest night of `recommendations` in processes of their own; meanwhile `nightshelf stage publish` runs again and
-again over drafts that bear a version: 20 that publish, 5 that the audit refuses, 5 that are killed at a random moment and run
-again. A read is a violation if it sees rows of two versions, too few rows, a version older than one that was published when it
-began, or one that no publish had begun when it ended. Prints a table and one JSON line.
+Readers poll the newest night of `recommendations` and then of `item_recommendations` in processes of their own; meanwhile
+`nightshelf stage publish` runs again and again over drafts that bear a version: until 20 have published, 5 were refused by
+the audit (of either table), and 5 were killed at a random moment and run again. A read is a violation if it sees in either
+table rows of two versions, too few rows, a version older than one that was published when it began, or one that no publish
+had begun when it ended.
+
+Each table has a commit of its own, so the two may be of different versions while a publish runs, and after a kill between the
+commits until it was run again. Such reads are counted as `apart` and are no violation. At all other times the bounds above
+leave one version: who sees two then sees one that is too old or too new. Prints a table and one JSON line.
 
   make bench-readers      (or: .venv/jobs/bin/python -m benchmarks.readers --reads 1000 --seed 1)
 """
@@ -24,6 +29,7 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
@@ -31,15 +37,18 @@ from rich.table import Table
 
 from nightshelf.config import Shop, load_shop
 from nightshelf.errors import GateError
-from pipelines.sql import connect
+from pipelines.shelf_status import ITEM_TABLE, TABLE
 from pipelines.warehouse import Warehouse, arrow_schema
 
 SHOP, NIGHTSHELF = "conf/shops/demo.yaml", str(Path(sys.executable).with_name("nightshelf"))
 NIGHT, USERS, ITEMS, READERS = dt.date(2026, 2, 14), 500, 60, 2
 PUBLISHED, REFUSED, KILLED = "published", "refused", "killed"
+_PAUSE = 0.5  # seconds between two reads, or readers alone would have the machine
+OWNERS = {TABLE: "user_key", ITEM_TABLE: "anchor_item_id"}
 _LOOK = """
-    SELECT count(*), count(DISTINCT reason), min(reason), count(DISTINCT (scenario, user_key)) FROM recommendations
-    WHERE as_of_date = (SELECT max(as_of_date) FROM recommendations)"""
+    WITH rows AS (FROM read_parquet($files))
+    SELECT count(*), count(DISTINCT (scenario, {owner})), count(DISTINCT reason), min(reason) FROM rows
+    WHERE as_of_date = (SELECT max(as_of_date) FROM rows)"""
 
 
 def main() -> None:
@@ -61,12 +70,14 @@ def main() -> None:
     done, found = context.Event(), context.Queue()
     _publish(shop, 1, PUBLISHED, 0.0)
     published.value = begun.value = 1
-    places = (USERS + 1) * sum(scenario.top_n for scenario in shop.scenarios.values())
-    expected = places, (USERS + 1) * len(shop.scenarios)
+    expected = {
+        table: (len(rows), len({(row["scenario"], row[OWNERS[table]]) for row in rows}))
+        for table, rows in _drafts(shop, 1).items()
+    }
+    asked_of = (shop, expected, published, begun, done, found, asked.reads // READERS)
     readers = [
-        context.Process(target=read, args=(shop, expected, published, begun, done, found, asked.reads // READERS))
-        for _ in range(READERS)
-    ]
+        context.Process(target=read, args=asked_of, daemon=True) for _ in range(READERS)
+    ]  # they end with this process
     for reader in readers:
         reader.start()
     counts = act(shop, random.Random(asked.seed), published, begun)
@@ -78,7 +89,7 @@ def main() -> None:
 
 
 def act(shop: Shop, chance: random.Random, published: "Synchronized[int]", begun: "Synchronized[int]") -> Counter[str]:
-    """Run the publishes one after the other, in an order by chance; return how they ended."""
+    """Run the publishes one after the other, in an order by chance, until as many ended in each way; return how they ended."""
     todo = [PUBLISHED] * 20 + [REFUSED] * 5 + [KILLED] * 5
     chance.shuffle(todo)
     counts: Counter[str] = Counter()
@@ -105,8 +116,11 @@ def act(shop: Shop, chance: random.Random, published: "Synchronized[int]", begun
 
 def _publish(shop: Shop, version: int, wanted: str, kill_after: float) -> str:
     """Write drafts of a version and run the stage over them; return how it ended."""
-    rows = _drafts(shop, version)
-    _put(Warehouse(shop), "shelf_drafts", rows[:-1] if wanted == REFUSED else rows)
+    drafts = _drafts(shop, version)
+    if wanted == REFUSED:
+        drafts[(TABLE, ITEM_TABLE)[version % 2]].pop()
+    _put(Warehouse(shop), "shelf_drafts", drafts[TABLE])
+    _put(Warehouse(shop), "item_shelf_drafts", drafts[ITEM_TABLE])
     command = [NIGHTSHELF, "stage", "publish", "--shop", SHOP, "--as-of-date", str(NIGHT)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, text=True
@@ -124,24 +138,28 @@ def _publish(shop: Shop, version: int, wanted: str, kill_after: float) -> str:
     return PUBLISHED if process.returncode == 0 else REFUSED
 
 
-def _drafts(shop: Shop, version: int) -> list[dict[str, Any]]:
-    users = ["*", *(f"u{n:03}" for n in range(USERS))]
-    place = {"source": "popular", "reason": f"version {version:03}", "placed_by": "score", "propensity": 1.0}
-    # The last row is a first place: without it the shelf has a gap, which the audit refuses
-    return [
-        {
-            **place,
-            "scenario": name,
-            "user_key": user,
-            "rank": rank,
-            "rank_by_score": rank,
-            "item_id": f"i{rank:03}",
-            "score": 1 / rank,
-        }
+def _drafts(shop: Shop, version: int) -> dict[str, list[dict[str, Any]]]:
+    """Return what wants to be published in each table; its last row is a first place: without it the audit finds a gap."""
+    place = {"source": "popular", "reason": f"version {version:03}"}
+    of_user, of_item = {**place, "placed_by": "score", "propensity": 1.0}, {**place, "lift": 1.0}
+    users, items = ["*", *(f"u{n:03}" for n in range(USERS))], [f"i{n:03}" for n in range(ITEMS)]
+    shelves = [
+        {**of_user, "scenario": name, "user_key": user, "item_id": items[rank], **_rank(rank)}
         for name, scenario in shop.scenarios.items()
         for user in users
         for rank in range(scenario.top_n, 0, -1)
     ]
+    beside = [
+        {**of_item, "scenario": name, "anchor_item_id": items[n], "item_id": items[(n + rank) % ITEMS], **_rank(rank)}
+        for name in shop.anchors
+        for n in range(ITEMS)
+        for rank in range(shop.scenarios[name].top_n, 0, -1)
+    ]
+    return {TABLE: shelves, ITEM_TABLE: beside}
+
+
+def _rank(rank: int) -> dict[str, Any]:
+    return {"rank": rank, "rank_by_score": rank, "score": 1 / rank}
 
 
 def _put(warehouse: Warehouse, table: str, rows: list[dict[str, Any]]) -> None:
@@ -156,36 +174,48 @@ def _put(warehouse: Warehouse, table: str, rows: list[dict[str, Any]]) -> None:
 
 def read(
     shop: Shop,
-    expected: tuple[int, int],
+    expected: dict[str, tuple[int, int]],
     published: "Synchronized[int]",
     begun: "Synchronized[int]",
     done: Any,
     found: Any,
     least: int,
 ) -> None:
-    """Poll until all publishes are done and `least` reads were made; put (milliseconds, violations) into `found`."""
-    times, violations = [], []
+    """Poll until all publishes are done and `least` reads were made; put (milliseconds, violations, reads apart) into `found`."""
+    warehouse, times, violations, apart = Warehouse(shop), [], [], 0
     while len(times) < least or not done.is_set():
         floor, started = published.value, time.perf_counter()
-        rows, versions, reason, shelves = connect(Warehouse(shop)).execute(_LOOK).fetchall()[0]
+        seen = {table: look(warehouse, table) for table in expected}
         times.append(1000 * (time.perf_counter() - started))
-        version = int(reason.split()[1]) if reason else 0
-        if (rows, shelves) != expected or versions != 1 or not floor <= version <= begun.value:
-            violations.append(
-                f"{rows} rows of {shelves} shelves and {versions} versions, {reason}; {floor} was published"
-            )
-    found.put((times, violations))
+        last, versions = begun.value, set()
+        for table, (*size, count, reason) in seen.items():
+            version = int(reason.split()[1]) if reason else 0
+            versions.add(version)
+            if tuple(size) != expected[table] or count != 1 or not floor <= version <= last:
+                violations.append(
+                    f"{table}: {size[0]} rows of {size[1]} shelves and {count} versions, {reason}; {floor} was published"
+                )
+        apart += len(versions) > 1
+        time.sleep(_PAUSE)
+    found.put((times, violations, apart))
 
 
-def _print(counts: Counter[str], told: list[tuple[list[float], list[str]]], warehouse: Warehouse) -> None:
-    times = np.array([time for of_reader, _ in told for time in of_reader])
-    violations = [violation for _, of_reader in told for violation in of_reader]
+def look(warehouse: Warehouse, table: str) -> tuple[Any, ...]:
+    """Return rows, shelves, versions and a version of a table's newest night, over the files of one state of it."""
+    query = _LOOK.format(owner=OWNERS[table])
+    return duckdb.execute(query, {"files": warehouse.files(table)}).fetchall()[0]
+
+
+def _print(counts: Counter[str], told: list[tuple[list[float], list[str], int]], warehouse: Warehouse) -> None:
+    times = np.array([time for of_reader, _, _ in told for time in of_reader])
+    violations = [violation for _, of_reader, _ in told for violation in of_reader]
     status = Counter(warehouse.read("shelf_status")["status"].to_pylist())
     table = Table("", "number")
     line: dict[str, Any] = {
         "reads": len(times),
         **{name: counts[name] for name in (PUBLISHED, REFUSED, KILLED)},
         "violations": len(violations),
+        "apart": sum(apart for _, _, apart in told),
         "read_ms": {"median": round(float(np.median(times))), "p99": round(float(np.quantile(times, 0.99)))},
         "shelf_status": dict(status),
     }
