@@ -7,7 +7,17 @@ from pydantic import Field, field_validator
 from nightshelf.yamlfile import Strict, nearest
 
 # Where several generators propose one item to one user, the first of these is named as its source.
-GENERATOR_ORDER = ("own_history", "related", "affinity", "brand", "two_tower", "fresh", "popular")
+GENERATOR_ORDER = (
+    "own_history",
+    "related",
+    "next_item",
+    "affinity",
+    "brand",
+    "two_tower",
+    "graph_walk",
+    "fresh",
+    "popular",
+)
 
 
 class Candidates(Strict):

@@ -8,7 +8,7 @@ _CANDIDATE_COLUMNS = (
     USER,
     SCENARIO,
     ITEM,
-    Column("generator", "string", "popular, affinity, related, own_history, two_tower …"),
+    Column("generator", "string", "popular, affinity, related, next_item, own_history, two_tower …"),
     Column("generator_score", "float32", "the generator's own score, larger is better"),
     Column(
         "because",

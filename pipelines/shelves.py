@@ -292,6 +292,10 @@ def _sentence(generator: str, because: str | None, scenario: str, titles: dict[s
             return "You showed interest in this before"
         case "related":
             return f"Goes with {titles.get(because, because)} from your history"
+        case "next_item":
+            return f"Others turned to this after {titles.get(because, because)}"
+        case "graph_walk":
+            return f"Near {titles.get(because, because)} from your history, by what goes with both"
         case "affinity":
             return f"You often choose {because.rsplit('/', 1)[-1]}"
         case "brand":

@@ -1,6 +1,7 @@
 """Candidates: each generator proposes what it should, of the catalogue only, with what ties it to the user."""
 
 import datetime as dt
+import math
 
 import pytest
 
@@ -29,10 +30,17 @@ def found(tiny_shop, frame, event):
         ("b", "co_click", "c", 0.3),
         ("a", "co_click", "gone", 1.0),
         ("a", "of_brand", "d", 1.0),  # what an item is, be it called like an item
+        ("e", "goes_with", "d", 0.5),  # a and e and d: two steps
+        ("e", "co_click", "a", 0.5),  # … and back again
+        ("c", "co_click", "b", 0.3),
+        ("c", "co_click", "e", 0.1),
     ]
     edges = [dict(zip(("head", "relation", "tail", "weight"), edge, strict=True)) for edge in graph]
     log = [event("click", "u", "a", 9), event("purchase", "u", "b", 8), event("click", "u", "gone", 9)]
     log += [event("impression", "v", "c", 9, query="q", position=1)]
+    for user in "xy":  # two do the same: that is a step
+        log += [event("click", user, item, 9, hour) for hour, item in ((8, "a"), (8, "a"), (9, "d"), (10, "c"))]
+    log += [event("click", "z", item, 9, hour) for hour, item in ((8, "d"), (9, "e"), (10, "a"))]  # one alone is none
     inputs = CandidateInputs(
         acts(frame(shop, "events", log), shop),
         frame(shop, "items", catalogue),
@@ -62,6 +70,21 @@ def test_each_generator_proposes_what_it_should(found):
     assert [(row["item_id"], row["because"]) for row in _of(found, "affinity", "v")] == [("d", "c/y"), ("c", "c/y")]
     assert {row["because"] for row in _of(found, "brand")} == {"B1", "B2"}
     assert {(row["item_id"], row["because"]) for row in _of(found, "related")} == {("e", "a"), ("c", "b")}
+    walks = {(row["item_id"], row["because"]): row["generator_score"] for row in _of(found, "graph_walk")}
+    weight = {"a": 2.0 ** (-0.5 / 7), "b": math.log2(6) * 2.0 ** (-1.5 / 7)}  # by age and by what the act is worth
+    # a, e, d: .75 × .5; b, c, e: .3 × .1. Not back to a or b, and not to what an edge ties to the item itself.
+    expected = {("d", "a"): weight["a"] * 0.375, ("e", "b"): weight["b"] * 0.03}
+    assert walks == {key: pytest.approx(value, rel=1e-3) for key, value in expected.items()}
+    # After a came d twice, and c twice over d; u's last item is a, for "gone" is not in the catalogue. b led nowhere.
+    step, far = 2 * 2.0 ** (-16 / 24 / 7), 2 * 0.5 * 2.0 ** (-16 / 24 / 7)
+    onwards = 2 * 2.0 ** (-15 / 24 / 7)  # from d to c
+    after_a = step + far
+    chain = {row["item_id"]: (row["because"], row["generator_score"]) for row in _of(found, "next_item")}
+    assert chain == {
+        "d": ("a", pytest.approx(step / (after_a * step) ** 0.5, rel=1e-3)),
+        "c": ("a", pytest.approx(far / (after_a * (far + onwards)) ** 0.5, rel=1e-3)),
+    }
+    assert _of(found, "next_item", "v") == []
     # Only the catalogue is proposed, and nothing twice.
     assert {row["item_id"] for row in found} == set("abcde")
     keys = [tuple(row[k] for k in ("user_key", "scenario", "item_id", "generator")) for row in found]
