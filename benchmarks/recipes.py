@@ -2,8 +2,10 @@
 
 Trains the shop's recipe on the night's features (run the stages until `features` before), each time with one part exchanged.
 A model is measured by its GAUC on the test days, the mean over scenario x task (of 30 users and more), and in the smallest
-scenario, with the difference from the controls (a network for each task; a network for each scenario) and its 95 % bounds by
-users. Where a model loses to a control in a scenario and task beyond chance, that is told. Prints a table and one JSON line.
+scenario, with the difference from the controls and its 95 % bounds by users. Controls are a network for each task and one for
+each scenario, which share the first vectors and the histories; with --alone also a model for each task, and one for each
+scenario, which share nothing. Where a model loses to a control in a scenario and task beyond chance, that is told. Prints a
+table and one JSON line.
 
   make bench-recipes        (or: .venv/jobs/bin/python -m benchmarks.recipes --shop F --as-of-date D --only mmoe star)
 """
@@ -14,10 +16,11 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +36,7 @@ from training.recipe import Recipe, load_recipe
 from training.train_ranker import train_ranker
 
 CONTROLS = ("single_task", "single_scenario")
+ALONE = ("task_alone", "scenario_alone")
 BACKBONES = (
     *CONTROLS,
     "shared_bottom",
@@ -81,15 +85,18 @@ def main() -> None:
     parser.add_argument("--shop", type=Path, default=Path("conf/shops/demo.yaml"))
     parser.add_argument("--as-of-date", type=dt.date.fromisoformat, default=dt.date(2026, 2, 14))
     parser.add_argument("--only", nargs="+", help="these variants beside the controls, by default all")
+    parser.add_argument("--alone", action="store_true", help="controls that share nothing, beside the others")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each variant")
     asked = parser.parse_args()
     shop = load_shop(asked.shop)
     inputs = training_inputs(Night(shop, asked.as_of_date, Warehouse(shop), "bench-recipes"))
     chosen = variants(load_recipe(shop.model))
     names = [name for name in chosen if not asked.only or name in (*asked.only, *CONTROLS)]
-    trained = {}
+    trained = {
+        name: _train_apart(name, load_recipe(shop.model), shop, inputs, asked.seeds) for name in ALONE if asked.alone
+    }
     for name in names:
-        print(f"{name} ({len(trained) + 1} of {len(names)}) …", file=sys.stderr, flush=True)
+        print(f"{name} ({names.index(name) + 1} of {len(names)}) …", file=sys.stderr, flush=True)
         trained[name] = _train(chosen[name], shop, inputs, asked.seeds)
     report(trained, _smallest(trained))
 
@@ -117,6 +124,40 @@ def _train(recipe: Recipe, shop: Shop, inputs: TrainingInputs, seeds: int) -> Tr
                 f"  seed {seed}: {_mean_gauc(Trained(found[-1:], 0)):.4f}, {seconds:.0f} s", file=sys.stderr, flush=True
             )
     return Trained(found, max(pace))
+
+
+def _train_apart(name: str, recipe: Recipe, shop: Shop, inputs: TrainingInputs, seeds: int) -> Trained:
+    """Train a model for each task, or on the rows of each scenario, and take from each the cells that it was made for."""
+    binary = [task for task, of in shop.tasks.items() if of.kind == "binary"]
+    found: list[dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]] = [{} for _ in range(seeds)]
+    for part in binary if name == "task_alone" else shop.scenarios:
+        print(f"{name}: {part} …", file=sys.stderr, flush=True)
+        own = recipe.model_copy(update={"warm_start": False})
+        with tempfile.TemporaryDirectory() as folder:
+            rows = inputs
+            if name == "task_alone":
+                only = {task: float(task == part) for task in shop.tasks}
+                own = own.model_copy(
+                    update={"balancing": "fixed", "task_weights": only, "task_relation": "independent"}
+                )
+            else:
+                rows = replace(inputs, training_examples=_of_scenario(inputs, part, Path(folder)))
+            for seed in range(1, seeds + 1):
+                model = Path(folder) / f"seed-{seed}"
+                train_ranker(shop, own.model_copy(update={"seed": seed}), rows, model)
+                for (scenario, task), values in gauc_by_user(model, shop, inputs).items():
+                    if part == (task if name == "task_alone" else scenario):
+                        found[seed - 1][scenario, task] = values
+    return Trained(found, float("nan"))
+
+
+def _of_scenario(inputs: TrainingInputs, scenario: str, folder: Path) -> list[Path]:
+    """Write the examples of one scenario into files of their own."""
+    files = []
+    for number, file in enumerate(inputs.training_examples):
+        files.append(folder / f"{number}.parquet")
+        pq.write_table(pq.read_table(file, filters=[("scenario", "==", scenario)]), files[-1])
+    return files
 
 
 def _mean_gauc(model: Trained) -> float:
@@ -157,11 +198,11 @@ def report(trained: dict[str, Trained], smallest: str) -> None:
         print(f"{scenario} x {task} is left out: fewer than {LEAST_USERS} users have an AUC there", file=sys.stderr)
     draws = user_draws(len(first[cells[0]][0]), 0, REPLICATES)
     of_smallest = [cell for cell in cells if cell[0] == smallest]
-    controls = {name: trained[name] for name in CONTROLS}
-    table = Table("model", "GAUC", *(f"− {name}" for name in CONTROLS), f"GAUC {smallest}", *("−" for _ in CONTROLS))
+    controls = {name: trained[name] for name in (*CONTROLS, *ALONE) if name in trained}
+    table = Table("model", "GAUC", *(f"− {name}" for name in controls), f"GAUC {smallest}", *("−" for _ in controls))
     line: dict[str, object] = {}
     for name, model in trained.items():
-        told: dict[str, object] = {"rows_per_s": round(model.rows_per_s)}
+        told: dict[str, object] = {"rows_per_s": round(model.rows_per_s)} if np.isfinite(model.rows_per_s) else {}
         row = [name]
         for part, where in (("gauc", cells), (f"gauc_{smallest}", of_smallest)):
             own = model.replicates(where, draws)

@@ -1,11 +1,16 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import recipes
 from benchmarks.recipes import BACKBONES, BALANCES, Trained, _losses, _smallest, measured_cells, variants
+from nightshelf.config import load_shop
 from nightshelf.errors import InputError
 from training.bootstrap import user_draws
+from training.data import TrainingInputs
 from training.recipe import load_recipe
 
 CELLS = [("home", "click"), ("cart", "click")]
@@ -65,3 +70,35 @@ def test_a_cell_with_few_users_is_not_measured():
 def test_a_shop_with_too_few_users_is_told():
     with pytest.raises(InputError, match="no scenario and task has 30 users with an AUC"):
         measured_cells(Trained([drawn(users=20)], 1.0))
+
+
+def test_models_apart_learn_from_their_own_rows_and_tasks_alone(monkeypatch, tmp_path):
+    table = pa.table({"scenario": ["home", "cart", "home"], "label": [1.0, 0.0, 0.0]})
+    pq.write_table(table, tmp_path / "day.parquet")
+    shop, learnt = load_shop(Path("conf/shops/demo.yaml")), []
+    shop = shop.model_copy(update={"scenarios": dict.fromkeys(("home", "cart"), shop.scenarios["cart"])})
+    inputs = TrainingInputs(None, [tmp_path / "day.parquet"], [], [], [], [])
+
+    def train(shop, recipe, inputs, out):
+        rows = pa.concat_tables(pq.read_table(file) for file in inputs.training_examples)["scenario"].to_pylist()
+        learnt.append((rows, {task for task, weight in recipe.task_weights.items() if weight}))
+        out.mkdir()
+        (out / "number").write_text(str(len(learnt)))
+
+    def gauc(folder, shop, inputs):
+        return {(s, t): int((folder / "number").read_text()) for s in shop.scenarios for t in ("click", "cart")}
+
+    monkeypatch.setattr(recipes, "train_ranker", train)
+    monkeypatch.setattr(recipes, "gauc_by_user", gauc)
+    plain = load_recipe(Path("conf/models/ple.yaml"))
+    by_task = recipes._train_apart("task_alone", plain, shop, inputs, 1)
+    assert [tasks for _, tasks in learnt] == [{"click"}, {"cart"}, {"purchase"}]
+    assert all(len(rows) == 3 for rows, _ in learnt)
+    assert {cell: number for cell, number in by_task.gauc[0].items() if cell[0] == "home"} == {
+        ("home", "click"): 1,
+        ("home", "cart"): 2,
+    }
+    learnt.clear()
+    by_scenario = recipes._train_apart("scenario_alone", plain, shop, inputs, 2)
+    assert [rows for rows, _ in learnt] == [["home"] * 2, ["home"] * 2, ["cart"], ["cart"]]
+    assert by_scenario.gauc[1] == {(s, t): n for s, n in (("home", 2), ("cart", 4)) for t in ("click", "cart")}
