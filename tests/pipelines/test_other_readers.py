@@ -27,7 +27,7 @@ print(json.dumps([[str(row.as_of_date), row.source, row.rows_read] for row in ro
 
 def counts(day, *sources, rows):
     n = len(sources)
-    zeros = {name: [0] * n for name in ("taken_back", "quarantined", "duplicates", "other_days")}
+    zeros = {name: [0] * n for name in ("taken_back", "quarantined", "expected", "duplicates", "other_days")}
     return pa.table(
         {"as_of_date": [day] * n, "source": list(sources), "rows_read": [rows] * n, "kept": [rows] * n, **zeros}
     )

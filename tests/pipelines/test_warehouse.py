@@ -22,7 +22,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
 
 def counts(day: dt.date, *sources: str, rows: int = 1) -> pa.Table:
     n = len(sources)
-    zeros = {name: [0] * n for name in ("taken_back", "quarantined", "duplicates", "other_days")}
+    zeros = {name: [0] * n for name in ("taken_back", "quarantined", "expected", "duplicates", "other_days")}
     return pa.table(
         {"as_of_date": [day] * n, "source": list(sources), "rows_read": [rows] * n, "kept": [rows] * n, **zeros}
     )
