@@ -14,7 +14,7 @@ class ExampleWindow:
     """The impressions after first_date, up to as_of_date.
 
     Weights learn from those before validation_start; those before test_start choose the epoch; the others measure.
-    A window too short for three has test_start = validation_start: the days that measure also choose.
+    A window too short for three has test_start = validation_start: training then holds back some users of its own days to choose.
     """
 
     first_date: dt.date

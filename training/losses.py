@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 _FOCUS = 2.0
+# Below it a mean counts as this: its root would underflow, and a row without a value would cost 0 / 0.
+_LEAST_LOG_MEAN = -80.0
 _LEAST = 1e-6
 
 
@@ -31,8 +33,8 @@ def binary_loss(log_p: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 
 def tweedie_loss(log_mean: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Return half the Tweedie deviance of power 1.5, up to a term of the label alone: 2 √μ + 2 y / √μ."""
-    root = torch.exp(0.5 * log_mean)
-    return 2 * root + 2 * label / root
+    inverse = torch.exp(-0.5 * log_mean.clamp(min=_LEAST_LOG_MEAN))
+    return 2 * torch.exp(0.5 * log_mean) + 2 * label * inverse
 
 
 def focal_loss(log_p: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

@@ -38,6 +38,14 @@ def test_binary_loss_is_cross_entropy():
     assert torch.allclose(binary_loss(functional.logsigmoid(z), label), expected, rtol=1e-3, atol=1e-5)
 
 
+def test_tweedie_stays_a_number_where_the_mean_is_next_to_nothing():
+    log_mean = torch.tensor([-400.0, -170.0, -40.0], requires_grad=True)
+    losses = tweedie_loss(log_mean, torch.tensor([0.0, 0.0, 1.0]))
+    losses.sum().backward()
+    assert losses.tolist() == pytest.approx([0, 0, 2 * math.exp(20)], rel=1e-5, abs=1e-6)
+    assert log_mean.grad.tolist() == pytest.approx([0, 0, -math.exp(20)], rel=1e-5)
+
+
 def test_tweedie_is_lowest_at_the_mean():
     label = torch.tensor([0.0, 0.0, 0.0, 8.0])
     log_mean = torch.linspace(-3, 3, 601)
