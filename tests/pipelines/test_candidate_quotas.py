@@ -3,9 +3,11 @@
 import dataclasses
 import datetime as dt
 
+import numpy as np
 import pytest
 
 from nightshelf.config import Scenario
+from nightshelf.generators import GENERATOR_ORDER
 from pipelines.candidate_quotas import ALL, TABLE, candidate_quotas, check_candidate_quotas, quotas_of
 from pipelines.judged_candidates import judged_candidates
 from pipelines.popular_places import popular_places
@@ -94,20 +96,27 @@ def test_ranks_and_worth_are_counted_by_hand(night, publish):
     publish(night, "acts", [{**row, "event_id": f"e{n}"} for n, row in enumerate(rows)])
     found = judged_candidates(night)
     names = list(night.shop.scenarios)
+    asked = [GENERATOR_ORDER.index(name) for name in ("related", "affinity", "popular")]
+    assert not np.delete(found.ranks, asked, axis=1).any()
     told = {
-        (names[place], *ranks.tolist()): (int(count), *worth.tolist())
+        (names[place], *ranks[asked].tolist()): (int(count), *worth.tolist())
         for place, ranks, count, worth in zip(found.scenarios, found.ranks, found.outcomes, found.worth, strict=True)
     }
-    # own_history, related, affinity, brand, two_tower, fresh, popular; outcomes, worth in home_feed (a purchase 10) and search
+    # The ranks of related, affinity and popular; outcomes, worth in home_feed (a purchase 10) and search
     assert told == {
-        ("search", 0, 3, 1, 0, 0, 0, 1): (1, 1.0, 1.0),
-        ("home_feed", 0, 3, 1, 0, 0, 0, 2): (1, 11.0, 1.0),
-        ("home_feed", 0, 0, 0, 0, 0, 0, 2): (1, 1.0, 1.0),
-        ("search", 0, 0, 0, 0, 0, 0, 0): (1, 1.0, 1.0),
+        ("search", 3, 1, 1): (1, 1.0, 1.0),
+        ("home_feed", 3, 1, 2): (1, 11.0, 1.0),
+        ("home_feed", 0, 0, 2): (1, 1.0, 1.0),
+        ("search", 0, 0, 0): (1, 1.0, 1.0),
     }
-    assert found.proposed.tolist() == [0, 3, 1, 0, 0, 0, 2]
-    assert found.costs[1].tolist() == [1.0, 0.5, 0.5]  # two users have a first related item, one a second and a third
-    assert found.costs[6].tolist() == [1.0, 1.0, 0.0]  # everybody has the popular ones
+    assert found.proposed[asked].tolist() == [3, 1, 2]
+    assert found.proposed.sum() == 6
+    assert found.costs[asked[0]].tolist() == [
+        1.0,
+        0.5,
+        0.5,
+    ]  # two users have a first related item, one a second and a third
+    assert found.costs[asked[2]].tolist() == [1.0, 1.0, 0.0]  # everybody has the popular ones
     money = with_scenario(night, "search", utility={"spend": 0.5})
     assert sorted(judged_candidates(money).worth[:, 1].tolist()) == [0, 0, 0, 0.5 * 4 * 2]
 
@@ -121,6 +130,7 @@ def test_each_scenario_keeps_the_ranks_that_reached_something(judged):
     for name in ("search", "home_feed"):
         assert quotas(night, name) == {
             ALL: None, "own_history": None, "related": 5, "affinity": 10, "brand": None, "fresh": 0, "popular": 40,
+            "next_item": None, "graph_walk": None,
         }  # fmt: skip
     row = rows["search", ALL]
     assert (row["quota_from"], row["outcomes"], row["worth"], row["worth_found"], row["worth_kept"]) == (
@@ -186,6 +196,7 @@ def test_the_shop_file_goes_before_what_was_learned(judged):
     assert {name: (row["quota"], row["quota_from"]) for name, row in rows.items()} == {
         ALL: (None, "learned"), "own_history": (7, "shop file"), "related": (3, "shop file"), "affinity": (0, "learned"),
         "brand": (None, "all"), "fresh": (0, "learned"), "popular": (40, "shop file"),
+        "next_item": (None, "all"), "graph_walk": (None, "all"),
     }  # fmt: skip
     assert rows["related"]["worth_kept"] == rows["related"]["worth_found"] * 3 / 7
     assert quotas(told, "home_feed")["related"] == 10  # as the other scenario teaches
