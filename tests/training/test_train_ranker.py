@@ -157,15 +157,22 @@ def test_a_parent_that_does_not_fit_is_left_aside(demo_shop, night, trained, rec
     assert not report.warm_started
 
 
-def test_a_loss_that_is_not_finite_ends_in_an_engine_error_and_leaves_no_model(demo_shop, night, recipe, tmp_path):
-    wild = recipe(learning_rate={"dense": 10, "embedding": 10}, l2_embedding=1, max_epochs=30, patience=30)
-    file = tmp_path / "examples.parquet"
-    table = pq.read_table(night.inputs.training_examples[0])
-    place = table.schema.get_field_index("label_spend")
-    huge = pa.array(np.where(np.arange(len(table)) % 2, 3e38, 0).astype(np.float32))
-    pq.write_table(table.set_column(place, "label_spend", huge), file)
+def test_a_loss_that_is_not_finite_ends_in_an_engine_error_and_leaves_no_model(
+    demo_shop, night, recipe, tmp_path, monkeypatch
+):
+    gradient, rates = Steps.gradient, set()
+
+    def lost_from_the_third_batch(self, dataset, chunks, mean_weight):
+        rates.add(self._optimizers[0].param_groups[0]["lr"])
+        lost_from_the_third_batch.batches += 1
+        loss = gradient(self, dataset, chunks, mean_weight)
+        return math.nan if lost_from_the_third_batch.batches > 2 else loss
+
+    lost_from_the_third_batch.batches = 0
+    monkeypatch.setattr(Steps, "gradient", lost_from_the_third_batch)
     with pytest.raises(EngineError, match="not finite after 2 halvings"):
-        train_ranker(demo_shop, wild, dataclasses.replace(night.inputs, training_examples=[file]), tmp_path / "out")
+        train_ranker(demo_shop, recipe(max_epochs=30, patience=30), night.inputs, tmp_path / "out")
+    assert sorted(rates) == pytest.approx([max(rates) / 4, max(rates) / 2, max(rates)])
     assert not list((tmp_path / "out").rglob("*.json"))
 
 
