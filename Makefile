@@ -64,13 +64,13 @@ lock: env ## renew requirements/*.lock from pyproject.toml
 	@scripts/lock
 
 bench-night: env ## time one demo night through the DAG; last line JSON
-	@$(JOBS)/python benchmarks/night.py
+	@$(JOBS)/python -m benchmarks.night
 
 bench-truth: env ## the published shelves against the simulated truth; last line JSON
-	@$(JOBS)/python benchmarks/truth.py
+	@$(JOBS)/python -m benchmarks.truth
 
 bench-dirt: env ## precision and recall of the cleaning's rules on planted dirt; last line JSON
-	@$(JOBS)/python benchmarks/dirt.py
+	@$(JOBS)/python -m benchmarks.dirt
 
 bench-features: env ## raw logs to training examples at 1, 10 and 50 million events, beside Sail and DuckDB, an hour and a half; last line JSON
 	@$(JOBS)/python -m benchmarks.features
@@ -97,7 +97,7 @@ bench-peers: .venv/peers/ready ## twenty items of the whole catalogue on public 
 	@$(JOBS)/python -m benchmarks.top_n
 
 chaos: env ## kill -9 each stage at random moments and compare; last line JSON
-	@$(JOBS)/python benchmarks/chaos.py
+	@$(JOBS)/python -m benchmarks.chaos
 
 docs: env ## renew docs/tables.md
 	@$(JOBS)/python -m pipelines.table_docs > docs/tables.md
