@@ -69,7 +69,7 @@ def _search(count: int, threads: int) -> dict[str, Any]:
         table.add_row(size, *(f"{rate:,.0f}" for rate in rates), f"{ratios[size]:.2f}", f"{speedups[size]:.2f}")
     powers = {name: _power(rounds, name) for name in PROGRAMS}
     table.add_row("power", *(f"{power:.2f}" for power in powers.values()), "", "")
-    Console(stderr=True).print(table)
+    Console(stderr=True, width=140).print(table)
     exact = [
         trial[name]["recall"] for trials in rounds.values() for trial in trials for name in trial if name != "cells"
     ]

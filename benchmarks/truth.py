@@ -62,7 +62,8 @@ def main() -> None:
     }
     gaps = {name: round(gap, 4) for name, gap in scores["gap_closed"].items()}
     fused = fusion(shop, day, min(arguments.users, GENERATOR_USERS), key)
-    _print_fusion(fused)
+    title = "shelves that know a user's others: each by itself, and an item counted once a user"
+    _print_rows(title, "repeats", fused)
     line = {
         "gap_closed": gaps,
         "gap_closed_mean": round(scores["gap_closed_mean"], 4),
@@ -72,7 +73,8 @@ def main() -> None:
     if shop.anchors:
         columns = ("scenario", "anchor_item_id", "rank", "item_id")
         beside = score_item_shelves(shop, warehouse.read("item_recommendations", [day], columns), day)
-        _print_items(beside)
+        title = "the same beside an item: shelves for whoever is at it, of whom no more is known"
+        _print_rows(title, "scenario", beside)
         line["item_shelves"] = {name: round(row["gap_closed"], 4) for name, row in beside.items()}
     sys.stdout.write(json.dumps(line) + "\n")
 
@@ -115,23 +117,11 @@ def _print(day: object, scores: dict[str, dict]) -> None:  # type: ignore[type-a
     Console(width=160).print(table, noise)
 
 
-def _print_fusion(fused: dict[str, dict[str, float]]) -> None:
-    columns = list(next(iter(fused.values())))
-    table = Table(
-        "repeats", *columns, title="shelves that know a user's others: each by itself, and an item counted once a user"
-    )
-    for repeats, row in fused.items():
-        table.add_row(repeats, *(f"{row[name]:g}" for name in columns))
-    Console(width=160).print(table)
-
-
-def _print_items(scores: dict[str, dict[str, float]]) -> None:
-    columns = list(next(iter(scores.values())))
-    table = Table(
-        "scenario", *columns, title="the same beside an item: shelves for whoever is at it, of whom no more is known"
-    )
-    for scenario, row in scores.items():
-        table.add_row(scenario, *(f"{row[name]:.4f}" for name in columns))
+def _print_rows(title: str, first: str, rows: dict[str, dict[str, float]]) -> None:
+    columns = list(next(iter(rows.values())))
+    table = Table(first, *columns, title=title)
+    for name, row in rows.items():
+        table.add_row(name, *(f"{row[column]:.4f}" for column in columns))
     Console(width=160).print(table)
 
 
