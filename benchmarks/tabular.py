@@ -16,7 +16,7 @@ from torch.nn import functional
 from training.backbones import Backbone
 from training.encoders import FieldEmbedding
 from training.heads import OutcomeChain
-from training.losses import task_losses
+from training.losses import binary_loss
 from training.towers import ScenarioTowers, Towers
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class TabularModel(nn.Module):
         fields: categorical column → how many ids it has; they are 0 … count - 1, and any beyond is unknown, as 0 is.
         dense: how many dense columns.
         backbone: made for as many tasks and scenarios.
-        tasks: each behind those that it is given.
+        tasks: binary ones, each behind those that it is given.
         scenarios: how many there are; more than one may have towers of their own.
         pair: the places of the columns that say who, and of those that say what, if their product is to be read and added too.
         precision: of the matrices' products; weights, gates, losses and sums are float32 in any case.
@@ -87,26 +87,24 @@ class TabularModel(nn.Module):
         """Return each task's logit [N, T] for ids [N, F] and dense columns [N, D] in scenarios [N]."""
         scenario = torch.ones(len(ids), dtype=torch.int64, device=ids.device) if scenario is None else scenario
         where = functional.one_hot(scenario, self.scenarios + 1).to(dense.dtype)
-        return self.dense_part(self.fields(ids, 0), dense, where)
+        with torch.autocast(dense.device.type, self.precision, enabled=self.precision != torch.float32):
+            return self.dense_part(self.fields(ids, 0, dense), where)
 
-    def dense_part(self, fields: torch.Tensor, dense: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-        """Return the logits [N, T] from the columns' vectors [N, F x embedding size] in scenarios, one-hot [N, S + 1]."""
-        # Narrowed before they are laid side by side: half as much to copy, forwards and back.
-        fields = fields.to(self.precision)
-        inputs = torch.cat([fields, dense.to(self.precision)], dim=1)
-        with torch.autocast(fields.device.type, self.precision, enabled=self.precision != torch.float32):
-            product = self._product(fields)
-            first = self.first(inputs) if product is None else self.first(inputs) + self.pair_layer(product)
-            hidden, gates = first.split([self.backbone.hidden_width, self.backbone.gate_width], dim=1)
-            hidden = hidden if self.backbone.reads_vectors else functional.relu(hidden)
-            logits = self.towers(self.backbone(hidden, gates, where), where).float()
+    def dense_part(self, inputs: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        """Return the logits [N, T] from the columns' vectors with the dense columns beside them, in scenarios [N, S + 1]."""
+        product = self._product(inputs)
+        first = self.first(inputs) if product is None else self.first(inputs) + self.pair_layer(product)
+        hidden, gates = first.split([self.backbone.hidden_width, self.backbone.gate_width], dim=1)
+        hidden = hidden if self.backbone.reads_vectors else functional.relu(hidden)
+        logits = self.towers(self.backbone(hidden, gates, where), where).float()
         return logits if product is None else logits + product.float().sum(1, keepdim=True)
 
-    def _product(self, fields: torch.Tensor) -> torch.Tensor | None:
+    def _product(self, inputs: torch.Tensor) -> torch.Tensor | None:
         """Return the product of what the columns make of who and of what: [N, embedding size]."""
         if self.pair is None:
             return None
-        each = fields.unflatten(1, (-1, self.fields.table.embedding_dim))
+        vectors = inputs[:, : len(self.fields.sizes) * self.fields.table.embedding_dim]
+        each = vectors.unflatten(1, (-1, self.fields.table.embedding_dim))
         who, what = (each[:, side].flatten(1) for side in self.pair)
         return self.taste(who) * self.query(what)
 
@@ -142,12 +140,12 @@ def train_epoch(
     """
     model.train()
     torch.manual_seed(seed * 100_003 + epoch)  # dropout's draws
-    total = torch.zeros((), device=columns.labels.device)
+    total, weights = torch.zeros((), device=columns.labels.device), list(model.parameters())
     for batch in shuffled_batches(columns, batch_size, seed, epoch):
         loss = batch_loss(model, batch)
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # As the ranker's steps do: `backward` would copy the table's gradient.
+        for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+            weight.grad = gradient
         for optimizer in optimizers:
             optimizer.step()
         total += loss.detach() * len(batch)
@@ -156,8 +154,7 @@ def train_epoch(
 
 def batch_loss(model: TabularModel, batch: Columns) -> torch.Tensor:
     """Return the sum of the tasks' mean losses over a batch."""
-    logs, ones = model(batch.ids, batch.dense, batch.scenario), torch.ones_like(batch.labels)
-    return task_losses(logs, batch.labels, ones, model.tasks, model.chain.log_scale.exp()).sum() / len(batch)
+    return binary_loss(model(batch.ids, batch.dense, batch.scenario), batch.labels).sum() / len(batch)
 
 
 @torch.inference_mode()

@@ -56,11 +56,26 @@ class FieldEmbedding(nn.Module):
         own = zip(known, self.sizes, self.offsets, strict=True)
         self.rows = torch.cat([torch.where(ids < size, ids, 0) + offset for ids, size, offset in own])
 
-    def forward(self, ids: torch.Tensor, first: int) -> torch.Tensor:
-        """Look up ids [..., F] of the fields first .. first + F: [..., F * embedding size]."""
+    def forward(self, ids: torch.Tensor, first: int, beside: torch.Tensor | None = None) -> torch.Tensor:
+        """Look up ids [..., F] of the fields first .. first + F, side by side, and set other columns [..., C] behind them.
+
+        Returns:
+            [..., F x embedding size + C], in the precision that autocast asks for.
+        """
         fields = slice(first, first + ids.shape[-1])
-        place = torch.where(ids < self.limits[fields], ids, 0) + self.starts[fields]
-        return self.table(self.rows.index_select(0, place.flatten()).view_as(place)).flatten(-2)
+        limits, starts = self.limits[fields], self.starts[fields]
+        precision = torch.get_autocast_dtype(ids.device.type)
+        if not torch.is_autocast_enabled(ids.device.type):
+            precision = self.table.weight.dtype
+        if ids.device.type == "cpu" and isinstance(self.table, nn.Embedding) and self.table.sparse:
+            from training.kernels import table
+
+            return table.look_up(
+                self.table.weight, table.rows_of_ids(ids, limits, starts, self.rows), beside, precision
+            )
+        place = torch.where(ids < limits, ids, 0) + starts
+        vectors = self.table(self.rows.index_select(0, place.flatten()).view_as(place)).flatten(-2).to(precision)
+        return vectors if beside is None else torch.cat([vectors, beside.to(precision)], dim=-1)
 
 
 class HistoryEncoder(nn.Module):

@@ -33,22 +33,39 @@ class RowwiseAdagrad(torch.optim.Optimizer):
         for group in self.param_groups:
             for table in group["params"]:
                 rows, pull = sum_rows(table.grad)
-                weights, total = table.index_select(0, rows), self.state[table]["sum"]
-                pull.add_(weights * group["l2"])
-                sums = total.index_select(0, rows).add_(pull.square().mean(1))
-                total.index_copy_(0, rows, sums)
-                weights.add_(pull.div_(sums.sqrt_().add_(1e-10).unsqueeze(1)), alpha=-group["lr"])
-                table.index_copy_(0, rows, weights)
+                _move_rows(table, self.state[table]["sum"], rows, pull, group["lr"], group["l2"])
+
+
+def _move_rows(
+    table: torch.Tensor, total: torch.Tensor, rows: torch.Tensor, pull: torch.Tensor, rate: float, l2: float
+) -> None:
+    """Move distinct rows [n] of a table [R, D] against their gradients [n, D]; `total` [R] are the sums of squares."""
+    if table.device.type == "cpu":
+        from training.kernels.table import move_rows
+
+        move_rows(table, total, rows, pull, rate, l2)
+        return
+    weights = table.index_select(0, rows)
+    pull.add_(weights * l2)
+    sums = total.index_select(0, rows).add_(pull.square().mean(1))
+    total.index_copy_(0, rows, sums)
+    weights.add_(pull.div_(sums.sqrt_().add_(1e-10).unsqueeze(1)), alpha=-rate)
+    table.index_copy_(0, rows, weights)
 
 
 def sum_rows(gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the distinct rows of a sparse gradient, in order, and the sum of what it holds for each of them.
+    """Return the distinct rows of a sparse gradient, in any order, and the sum of what it holds for each of them.
 
-    The same bits as `coalesce`, five times as fast: that sorts numbers twice as wide, and calls an addition for each short row.
+    In a fraction of `coalesce`'s time: that sorts numbers twice as wide, and calls an addition for each short row.
     """
-    places, order = gradient._indices()[0].int().sort()
+    places, values = gradient._indices()[0], gradient._values()
+    if gradient.device.type == "cpu":
+        from training.kernels import table as kernels
+
+        return kernels.sum_rows(places.unsqueeze(1), values, gradient.shape[1])
+    places, order = places.int().sort()
     rows, counts = places.unique_consecutive(return_counts=True)
-    return rows.long(), functional.embedding_bag(order, gradient._values(), counts.cumsum(0) - counts, mode="sum")
+    return rows.long(), functional.embedding_bag(order, values, counts.cumsum(0) - counts, mode="sum")
 
 
 class LazyAdam(torch.optim.Optimizer):
@@ -69,7 +86,7 @@ class LazyAdam(torch.optim.Optimizer):
         for group in self.param_groups:
             for table in group["params"]:
                 (rows, pull), state = sum_rows(table.grad), self.state[table]
-                pull.add_(table[rows] * group["l2"])
+                pull = pull + table[rows] * group["l2"]
                 state["step"] += 1
                 corrections = [1 - beta ** state["step"] for beta in self._BETAS]
                 mean = state["mean"][rows].lerp_(pull, 1 - self._BETAS[0])

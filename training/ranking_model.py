@@ -138,7 +138,7 @@ class RankingModel(nn.Module):
 
     def user_side(self, users: UserBatch, items: ItemSide) -> UserSide:
         """Encode users and their histories, whose events are rows of `items`."""
-        known = torch.cat([self.fields(users.fields, 0), users.dense], dim=-1)
+        known = self.fields(users.fields, 0, users.dense)
         flat, shape = users.items.reshape(-1), (*users.items.shape, -1)
         match = items.match.index_select(0, flat).view(shape)
         is_event, history = users.events > 0, self.history

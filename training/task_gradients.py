@@ -38,9 +38,9 @@ class TaskGradients:
         )
         self._each = [flat]  # [T, n] each
         if table is not None:
-            rows, values = zip(*map(sum_rows, sparse), strict=True)
-            self._rows = rows[0]
-            self._each.append(torch.stack(values).flatten(1))
+            summed = [(rows.argsort(), rows, values) for rows, values in map(sum_rows, sparse)]
+            self._rows = summed[0][1][summed[0][0]]
+            self._each.append(torch.stack([values[order] for order, _, values in summed]).flatten(1))
 
     def gramian(self) -> torch.Tensor:
         """Return the products of the tasks' gradients with each other [T, T], over what they share."""

@@ -23,6 +23,7 @@ from training.course import Course, EpochPass, TrainingReport
 from training.data import Examples, TrainingInputs, load_examples
 from training.devices import training_device
 from training.event_file import Tell, event_file
+from training.kernels.memory import steady_memory
 from training.normalization import load_normalization
 from training.ranking_model import RankingModel
 from training.ranks import any_rank
@@ -41,6 +42,7 @@ _LOG_SECONDS = 10.0
 _LEAST_STEPS, _LEAST_BATCH = 64, 128
 
 
+@steady_memory()
 def train_ranker(
     shop: Shop,
     recipe: Recipe,

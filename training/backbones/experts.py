@@ -1,6 +1,6 @@
 """Experts: several networks of one shape computed at once, and their mixing by gates.
 
-Shapes: E experts, N rows, h the width of an expert's last layer.
+Shapes: E experts, N rows, T tasks, K experts that a task's gate weighs, h the width of an expert's last layer.
 """
 
 from itertools import pairwise
@@ -69,10 +69,26 @@ def gate_shares(logits: torch.Tensor, tasks: int) -> torch.Tensor:
     return logits.t().unflatten(0, (tasks, -1)).softmax(1)
 
 
-def mix(experts: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
-    """Return the sum of experts [N, h], each times its row of weights [E, N]."""
+def mix(experts: torch.Tensor, shares: torch.Tensor, reach: list[list[int]]) -> torch.Tensor:
+    """Return the sums [T, N, h] of experts [E, N, h], each times its row of shares [T, K, N], in the experts' precision.
+
+    Args:
+        experts: what is mixed.
+        shares: of each task's K experts.
+        reach: the T tasks' K experts.
+    """
+    if experts.device.type == "cpu":
+        from training.kernels import gates
+
+        return gates.mix(experts, shares, torch.tensor(reach))
+    every = experts.unbind(0)
+    return torch.stack([_add_up([every[e] for e in own], of_task) for own, of_task in zip(reach, shares, strict=True)])
+
+
+def _add_up(experts: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+    """Return the sum of experts [N, h], each times its row of weights [K, N]."""
     shares = weights.unsqueeze(-1).unbind(0)
     mixture = experts[0] * shares[0]
     for expert, share in zip(experts[1:], shares[1:], strict=True):
         mixture = torch.addcmul(mixture, expert, share)
-    return mixture
+    return mixture.to(experts[0].dtype)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from training.backbones.experts import ExpertLayer, Experts, SharedRows, by_expert, gate_shares, shared_rows
+from training.backbones.experts import ExpertLayer, Experts, SharedRows, by_expert, gate_shares, mix, shared_rows
 
 if TYPE_CHECKING:
     from training.backbone_sizes import MMoESizes
@@ -64,8 +64,8 @@ class MMoE(nn.Module):
 
     def forward(self, hidden: torch.Tensor, gates: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
         """Mix the experts for each task."""
-        experts = self.deeper(by_expert(hidden, self.experts)).float()
-        return (experts * gate_shares(gates, self.tasks).unsqueeze(-1)).sum(1)
+        experts = self.deeper(by_expert(hidden, self.experts))
+        return mix(experts, gate_shares(gates, self.tasks), [list(range(self.experts))] * self.tasks)
 
 
 class CrossStitch(nn.Module):

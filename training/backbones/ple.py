@@ -39,13 +39,12 @@ class Extraction(nn.Module):
         Returns:
             the tasks' mixtures [T, N, expert_sizes[-1]], and the shared mixture [N, …] (None at the last level).
         """
-        experts = self.deeper(hidden).unbind(0)
+        experts = self.deeper(hidden)
         split = self.tasks * len(self.reach[0])
-        by_task = gate_shares(gates[:, :split], self.tasks)
-        mixed = torch.stack(
-            [mix([experts[e] for e in own], weight) for own, weight in zip(self.reach, by_task, strict=True)]
-        )
-        return mixed, None if self.is_last else mix(list(experts), gate_shares(gates[:, split:], 1)[0])
+        mixed = mix(experts, gate_shares(gates[:, :split], self.tasks), self.reach)
+        if self.is_last:
+            return mixed, None
+        return mixed, mix(experts, gate_shares(gates[:, split:], 1), [list(range(self.experts))])[0]
 
 
 class PLE(nn.Module):

@@ -79,9 +79,9 @@ class SARNet(nn.Module):
         shared, own = fitted.expand(self.shared, -1, -1), fitted.unsqueeze(0)
         for shared_layer, own_layer in zip(self.shared_layers, self.own_layers, strict=True):
             shared, own = shared_layer(shared).relu(), own_layer(own, rows.counts).relu()
-        experts = list(self.dropout(torch.cat([shared, own])).unbind(0))
-        mixed = [mix(experts, shares) for shares in gate_shares(self.gate(fitted), self.tasks)]
-        return rows.unsort(torch.stack(mixed))
+        experts = self.dropout(torch.cat([shared, own]))
+        every = [list(range(len(experts)))] * self.tasks
+        return rows.unsort(mix(experts, gate_shares(self.gate(fitted), self.tasks), every))
 
 
 class HiNet(nn.Module):
@@ -113,16 +113,15 @@ class HiNet(nn.Module):
         """Extract for scenarios, then for tasks."""
         found = self._of_scenarios(hidden, gates, ScenarioRows(where).shares)
         every = self.entrance(found.expand(len(self.entrance.weight), -1, -1)).relu()
-        experts = self.task_deeper(every).unbind(0)
-        shares = gate_shares(self.task_gate(found), self.tasks)
-        return torch.stack([mix([experts[e] for e in own], w) for own, w in zip(self.reach, shares, strict=True)])
+        experts = self.task_deeper(every)
+        return mix(experts, gate_shares(self.task_gate(found), self.tasks), self.reach)
 
     def _of_scenarios(self, hidden: torch.Tensor, gates: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         shared = self.sizes.shared_experts
-        experts = list(self.deeper(by_expert(hidden, self.gate_width)).unbind(0))
-        common = mix(experts[:shared], gate_shares(gates[:, :shared], 1)[0])
+        experts = self.deeper(by_expert(hidden, self.gate_width))
+        common = mix(experts, gate_shares(gates[:, :shared], 1), [list(range(shared))])[0]
         own_shares = gate_shares(gates[:, shared:], self.scenarios).flatten(0, 1)
-        weighed = torch.stack(experts[shared:]) * own_shares.unsqueeze(-1)
+        weighed = experts.narrow(0, shared, len(own_shares)) * own_shares.unsqueeze(-1)
         by_scenario = weighed.unflatten(0, (self.scenarios, -1)).sum(1)  # [S, N, h]
         mine = (by_scenario * shares.t().unsqueeze(-1)).sum(0)
         others = self.attention.masked_fill(
@@ -173,8 +172,8 @@ class M3oE(nn.Module):
         scenario = weight * (of_scenario * heard.t().unsqueeze(-1)).sum(0)
         each = _balance(torch.eye(self.tasks, dtype=hidden.dtype, device=hidden.device), task_balance)
         task = task_weight * torch.einsum("ts,snh->tnh", each, of_task)
-        mixed = [mix(list(shared.unbind(0)), w) for w in gate_shares(self.gate(vector), self.tasks)]
-        return torch.stack(mixed) + scenario + task
+        every = [list(range(self.shared))] * self.tasks
+        return mix(shared, gate_shares(self.gate(vector), self.tasks), every) + scenario + task
 
 
 def _balance(own: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
