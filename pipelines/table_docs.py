@@ -12,10 +12,12 @@ from pathlib import Path
 
 import duckdb
 
-from nightshelf.config import load_shop
-from nightshelf.lineage import MADE, made_of
+from nightshelf.column_lineage import lineage_of
+from nightshelf.config import Shop, load_shop
+from nightshelf.lineage import MADE
 from nightshelf.table_spec import TableSpec
 from nightshelf.tables import table_specs
+from nightshelf.units import unit_of
 from pipelines.warehouse import Warehouse
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -25,29 +27,31 @@ _HEAD = """# The tables of the demo shop
 
 Made by `make docs` from nightshelf/*_tables.py and nightshelf/lineage.py; columns that follow from the shop file (features,
 labels, predictions) are shown as the demo shop has them. Every table has one partition a day, `as_of_date`, and is read with
-`nightshelf sql`. *from* names the column that a value is taken from as it is; where it is empty, the value is computed, from what
-the section names. The examples are of one night of the demo shop; a column that was null throughout has none.
+`nightshelf sql`. *from* names the column that a value is taken from as it is, or, after "computed", what it is made of. The
+examples are of one night of the demo shop; a column that was null throughout has none.
 """
 
 
 def tables_markdown() -> str:
-    """Return the page: each table's grain, keys, stage and inputs, and its columns with their source and an example."""
-    specs = table_specs(load_shop(_ROOT / "conf" / "shops" / "demo.yaml"))
+    """Return the page: each table's grain, keys, stage and inputs, and its columns with unit, lineage and an example."""
+    shop = load_shop(_ROOT / "conf" / "shops" / "demo.yaml")
     examples = json.loads(_EXAMPLES.read_text())
-    return "\n".join([_HEAD, *(line for spec in specs.values() for line in _section(spec, specs, examples))])
+    return "\n".join([_HEAD, *(line for spec in table_specs(shop).values() for line in _section(spec, shop, examples))])
 
 
-def _section(spec: TableSpec, specs: dict[str, TableSpec], examples: dict[str, dict[str, str]]) -> Iterator[str]:
+def _section(spec: TableSpec, shop: Shop, examples: dict[str, dict[str, str]]) -> Iterator[str]:
     yield f"## {spec.name}\n"
     keys = f" Unique inside a partition: {', '.join(spec.keys)}." if spec.keys else ""
     made = MADE[spec.name]
     origin = f" Made by {made.stage}" + (f" from {', '.join(made.of)}." if made.of else ".")
     yield f"One row per {spec.grain}.{keys}{origin}\n"
-    yield "| column | type | null | meaning | from | example |\n|---|---|---|---|---|---|"
+    yield "| column | type | null | meaning | unit | from | example |\n|---|---|---|---|---|---|---|"
+    specs = table_specs(shop)
     for column in spec.columns:
         example = examples.get(spec.name, {}).get(column.name, "")
-        cells = (column.name, column.type, "yes" if column.nullable else "", column.meaning)
-        yield f"| {' | '.join(cells)} | {made_of(spec.name, column.name, specs)} | {example and f'`{example}`'} |"
+        cells = [column.name, column.type, "yes" if column.nullable else "", column.meaning, unit_of(column, shop)]
+        cells += [lineage_of(spec.name, column.name, specs), example and f"`{example}`"]
+        yield f"| {' | '.join(cells)} |"
     yield ""
 
 
