@@ -10,6 +10,9 @@ does: the model alone, not the shelves of a night. als, bpr, itemknn: implicit's
 item, of all that lies before the cut; recent: of its last tenth; latest: of its last hundredth.
 own: the user's own newest items, then recent popularity.
 
+What is chosen (a recipe, its parts) is chosen on an earlier cut, without a look at what lies from `--until` on:
+--cut 2000-11-15 --until 2000-12-01 --only ours,recent. The cuts above are then measured once.
+
   make bench-peers           (or: .venv/jobs/bin/python -m benchmarks.top_n --globo ~/globo/clicks)
 """
 
@@ -18,7 +21,7 @@ import datetime as dt
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +40,9 @@ RECIPES = {
     "globo": Path("conf/retrieval/two_tower_news.yaml"),
 }
 PEERS = ("als", "bpr", "itemknn")
+WHO = ("popularity", "recent", "latest", "own", "ours", *PEERS)
+_MOVIELENS_CUT = dt.datetime(2000, 12, 1, tzinfo=dt.UTC)
+_GLOBO_CUT = dt.datetime(2017, 10, 7, 3, tzinfo=dt.UTC)
 _RECENT, _LATEST = 0.1, 0.01  # of the acts, the newest
 
 
@@ -72,11 +78,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, default=Path("var/bench-peers"))
     parser.add_argument("--globo", type=Path, help="folder of clicks_hour_*.csv.gz; without it MovieLens alone")
+    parser.add_argument("--cut", type=_moment, help="MovieLens: what lies before this day (UTC) is known")
+    parser.add_argument("--until", type=_moment, help="MovieLens: nothing from this day (UTC) on is read")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=WHO, help=f"some of {','.join(WHO)}")
+    parser.add_argument("--recipe", type=Path, default=RECIPES["movielens"], help="MovieLens: the recipe of ours")
     asked = parser.parse_args()
-    logs: dict[str, Callable[[], Log]] = {"movielens": lambda: movielens(asked.home.absolute() / "movielens")}
+    cut = asked.cut or _MOVIELENS_CUT
+    if unknown := set(asked.only) - set(WHO):
+        parser.error(f"--only {','.join(sorted(unknown))}: choose from {','.join(WHO)}")
+    if asked.until and asked.until <= cut:
+        parser.error(
+            f"--until {asked.until:%Y-%m-%d} is not after the cut, {cut:%Y-%m-%d}: nothing is left to be found"
+        )
+    logs: dict[str, Callable[[], Log]] = {
+        "movielens": lambda: movielens(asked.home.absolute() / "movielens", cut, asked.until)
+    }
     if asked.globo:
         logs["globo"] = lambda: globo(asked.globo)
-    found = {name: measure(read(), asked.home.absolute() / name, RECIPES[name]) for name, read in logs.items()}
+    recipes = {**RECIPES, "movielens": asked.recipe}
+    found = {
+        name: measure(read(), asked.home.absolute() / name, recipes[name], asked.only) for name, read in logs.items()
+    }
     _print(found)
     line = {
         name: {
@@ -88,16 +110,22 @@ def main() -> None:
     print(json.dumps(line))
 
 
-def movielens(home: Path) -> Log:
-    """Read the likes of MovieLens-1M, which is downloaded once."""
+def _moment(day: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(day).replace(tzinfo=dt.UTC)
+
+
+def movielens(home: Path, cut: dt.datetime = _MOVIELENS_CUT, until: dt.datetime | None = None) -> Log:
+    """Read the likes of MovieLens-1M, which is downloaded once: known before `cut`, wanted from then on, up to `until`."""
     if not (home / "movielens.yaml").exists():
         fetch("movielens", home)
     acts = duckdb.sql(
         f"SELECT user, movie AS item, ts AS seconds FROM read_json('{home}/raw/ratings/*/*.jsonl.gz') WHERE what = 'like'"
     )
+    if until:
+        acts = acts.filter(f"seconds < {until.timestamp()}")
     films = f"read_csv('{home}/raw/movies.csv', all_varchar = true)"
     of_items = duckdb.sql(f"SELECT movie AS item, category, split_part(category, '/', 1) AS genre, decade FROM {films}")
-    return _log(acts, of_items, dt.datetime(2000, 12, 1, tzinfo=dt.UTC).timestamp(), is_new_alone=True)
+    return _log(acts, of_items, cut.timestamp(), is_new_alone=True)
 
 
 def globo(folder: Path) -> Log:
@@ -107,7 +135,7 @@ def globo(folder: Path) -> Log:
         f"FROM read_csv('{folder}/clicks_hour_*.csv.gz')"
     )
     articles = duckdb.sql("SELECT DISTINCT item FROM clicks")
-    return _log(clicks, articles, dt.datetime(2017, 10, 7, 3, tzinfo=dt.UTC).timestamp(), is_new_alone=False)
+    return _log(clicks, articles, _GLOBO_CUT.timestamp(), is_new_alone=False)
 
 
 def _log(acts: duckdb.DuckDBPyRelation, of_items: duckdb.DuckDBPyRelation, cut: float, is_new_alone: bool) -> Log:
@@ -148,8 +176,8 @@ def _log(acts: duckdb.DuckDBPyRelation, of_items: duckdb.DuckDBPyRelation, cut: 
     )
 
 
-def measure(log: Log, home: Path, recipe: Path) -> dict[str, dict[str, float]]:
-    """Return who → recall, ndcg and seconds."""
+def measure(log: Log, home: Path, recipe: Path, only: Collection[str] = WHO) -> dict[str, dict[str, float]]:
+    """Return who → recall, ndcg and seconds, of those that are asked for."""
     home.mkdir(parents=True, exist_ok=True)
     users = np.array(sorted(log.wanted))
     found = {}
@@ -161,6 +189,8 @@ def measure(log: Log, home: Path, recipe: Path) -> dict[str, dict[str, float]]:
         ("ours", lambda: two_tower(log, users, recipe)),
         *((peer, lambda peer=peer: _peer(log, users, home, peer)) for peer in PEERS),
     ):
+        if who not in only:
+            continue
         start = time.perf_counter()
         places = make()
         found[who] = {**scores(places, [log.wanted[user] for user in users]), "seconds": time.perf_counter() - start}
