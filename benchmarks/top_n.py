@@ -118,11 +118,10 @@ def movielens(home: Path, cut: dt.datetime = _MOVIELENS_CUT, until: dt.datetime 
     """Read the likes of MovieLens-1M, which is downloaded once: known before `cut`, wanted from then on, up to `until`."""
     if not (home / "movielens.yaml").exists():
         fetch("movielens", home)
+    is_read = f"what = 'like' AND ts < {until.timestamp()}" if until else "what = 'like'"
     acts = duckdb.sql(
-        f"SELECT user, movie AS item, ts AS seconds FROM read_json('{home}/raw/ratings/*/*.jsonl.gz') WHERE what = 'like'"
+        f"SELECT user, movie AS item, ts AS seconds FROM read_json('{home}/raw/ratings/*/*.jsonl.gz') WHERE {is_read}"
     )
-    if until:
-        acts = acts.filter(f"seconds < {until.timestamp()}")
     films = f"read_csv('{home}/raw/movies.csv', all_varchar = true)"
     of_items = duckdb.sql(f"SELECT movie AS item, category, split_part(category, '/', 1) AS genre, decade FROM {films}")
     return _log(acts, of_items, cut.timestamp(), is_new_alone=True)

@@ -16,6 +16,13 @@ class RetrievalRates(LearningRates):
     trend: Rate = 0.001
 
 
+class ItemRegression(Strict):
+    """What a regression of items on items (EASE) adds to the scores, and how strongly its weights are held back."""
+
+    weight: float = Field(0.3, gt=0, le=100)
+    ridge: float = Field(1000.0, gt=0, le=1e9)
+
+
 class RetrievalRecipe(Strict):
     """How a two-tower model is built and trained. The comments of conf/retrieval/two_tower.yaml explain each knob."""
 
@@ -39,6 +46,7 @@ class RetrievalRecipe(Strict):
     weight_decay: float = Field(0.01, ge=0, le=1)
     candidates: int = Field(100, ge=1, le=10_000)
     least_recall: float = Field(1.0, ge=0.5, le=1)
+    item_regression: ItemRegression | None = None
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:

@@ -7,6 +7,7 @@ import torch
 
 from training.retrieval.catalogue import Catalogue
 from training.retrieval.cells import item_search
+from training.retrieval.item_regression import fit_blend
 from training.retrieval.journeys import Journeys
 from training.retrieval.recipe import RetrievalRecipe
 from training.retrieval.train_two_tower import read_windows
@@ -45,6 +46,8 @@ def retrieve_items(
     ends = journeys.starts[1:]
     windows = np.stack([np.maximum(journeys.starts[:-1], ends - recipe.history_length), ends], axis=1)
     seen = _seen(journeys, sold, len(catalogue.fields))
+    part = recipe.item_regression
+    blend = part and fit_blend(part, seen, len(windows), len(sold))
     for start in range(0, len(windows), _USERS):
         users = slice(start, min(start + _USERS, len(windows)))
         histories = read_windows(journeys, windows[users], device)
@@ -57,10 +60,15 @@ def retrieve_items(
         )
         asked = torch.from_numpy(midnights[-1] + _NOON - journeys.seconds[ends[users] - 1]).to(device)
         cut = slice(*np.searchsorted(seen[0], [users.start, users.stop]))
-        known = (torch.from_numpy(seen[0, cut] - start).to(device), torch.from_numpy(seen[1, cut]).to(device))
+        own = seen[:, cut] - np.array([[start], [0]])
         towards = model.users(states[:, -1], asked)
-        search = search or item_search(vectors, recipe.candidates, towards, recipe.least_recall)
-        places, scores = search.of(towards, known)
+        if blend:
+            places, scores = blend.of(towards, vectors, own, recipe.candidates)
+        else:
+            search = search or item_search(vectors, recipe.candidates, towards, recipe.least_recall)
+            places, scores = search.of(
+                towards, (torch.from_numpy(own[0]).to(device), torch.from_numpy(own[1]).to(device))
+            )
         # Place -1 takes what is appended behind all items: no item
         yield users, np.append(sold, -1)[places.numpy()], scores.numpy()
 
