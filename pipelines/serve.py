@@ -56,7 +56,7 @@ def serve(
             by_scenario = timed_for(block)
             look = first_look(block, scenarios[pivot], room.lists, by_scenario[pivot], worth, pivot)
             served = []
-            for name, shelves in _in_turn(block, scenarios, by_scenario, room, look):
+            for name, shelves in _in_turn(block, scenarios, by_scenario, room, dict.fromkeys(by_scenario, look)):
                 with watch.of("rows"):
                     served.append((name, maker.rows(name, shelves)))
             return served
@@ -78,13 +78,22 @@ def serve_strangers(
     strangers: Iterable[int],
     scenarios: dict[str, Scenario],
     predict_for: PredictFor,
+    worth: dict[str, np.ndarray],
     room: Stockroom,
     maker: RowMaker,
 ) -> Iterator[tuple[str, int, pa.Table]]:
-    """Yield scenario, user number and rows of each of those of whom no more than a segment is known."""
+    """Yield scenario, user number and rows of each of those of whom no more than a segment is known.
+
+    They are few: each scenario takes its own first look, which is its score.
+    """
     for number in strangers:
         whose = np.array([number])
-        for name, shelves in _in_turn(whose, scenarios, predict_for(whose), room):
+        by_scenario = predict_for(whose)
+        looks = {
+            name: first_look(whose, scenarios[name], room.lists, predict, worth, name)
+            for name, predict in by_scenario.items()
+        }
+        for name, shelves in _in_turn(whose, scenarios, by_scenario, room, looks):
             yield name, number, maker.rows(name, shelves)
 
 
@@ -93,12 +102,12 @@ def _in_turn(
     scenarios: dict[str, Scenario],
     by_scenario: dict[str, Predict],
     room: Stockroom,
-    look: FirstLook | None = None,
+    looks: dict[str, FirstLook],
 ) -> Iterator[tuple[str, Shelves]]:
     """Yield scenario and shelves of some users; each scenario knows what stands on their shelves of those before it."""
     shown = np.zeros((len(users), 0), np.int64)
     for name, predict in by_scenario.items():
-        shelves = fill_shelves(users, name, scenarios[name], room, predict, look, shown)
+        shelves = fill_shelves(users, name, scenarios[name], room, predict, looks[name], shown)
         shown = np.concatenate([shown, shelves.of_block(users, scenarios[name].top_n)], axis=1)
         yield name, shelves
 

@@ -71,7 +71,7 @@ class Service:
 
     def of_strangers(self, numbers: Iterable[int]) -> Iterator[tuple[str, int, pa.Table]]:
         """Yield scenario, user number and rows of those of whom no more than a segment is known."""
-        return serve_strangers(numbers, self.plan.shop.scenarios, self.predict_for, self.room, self.maker)
+        return serve_strangers(numbers, self.plan.shop.scenarios, self.predict_for, self.worth, self.room, self.maker)
 
 
 def make_part(plan: ShelfPlan, number: int, run_id: str, catalogue: Catalogue | None = None, workers: int = 0) -> int:

@@ -8,7 +8,19 @@ import numpy as np
 from nightshelf.config import Scenario
 from nightshelf.generators import GENERATOR_ORDER
 from pipelines.candidate_lists import CandidateLists
-from pipelines.rerank import EXPLORE, RULES, SCORE, Exploration, Groups, explore, highest, interleave, order, preferred
+from pipelines.rerank import (
+    EXPLORE,
+    RULES,
+    SCORE,
+    Exploration,
+    Groups,
+    chance_of,
+    explore,
+    highest,
+    interleave,
+    order,
+    preferred,
+)
 
 # predict(item numbers [B, K]) → task → predictions [B, K] for the users of a block. Item number -1 is no item at all; what
 # cannot be scored is NaN.
@@ -49,13 +61,22 @@ class Exclusions:
 
 @dataclass(frozen=True)
 class Stockroom:
-    """What shelves are filled from; chance hangs on the night, `seed`, and on `chance`, a number of each user [users]."""
+    """What shelves are filled from; chance hangs on the night, `seed`, and on `chance`, a number of each user [users].
+
+    Of the unknown user and of segments it hangs on their numbers: those of a segment see one shelf, and share its draws.
+    """
 
     lists: CandidateLists
     exclusions: Exclusions
     groups: Groups
     seed: str
     chance: np.ndarray
+
+    def chance_for(self, users: np.ndarray) -> np.ndarray:
+        """Return the numbers that the draws of users [B] hang on."""
+        if (users >= 0).all():
+            return self.chance[users]
+        return chance_of([str(number) for number in users.tolist()])
 
 
 @dataclass(frozen=True)
@@ -219,7 +240,7 @@ def _draw(
     np.put_along_axis(is_pool, best, False, axis=1)
     columns = np.flatnonzero(is_pool.any(axis=0))
     seed, share = f"{room.seed}/{name}", scenario.rerank.explore
-    draws = explore(room.chance[users], items[:, columns], is_pool[:, columns], scenario.top_n, share, seed)
+    draws = explore(room.chance_for(users), items[:, columns], is_pool[:, columns], scenario.top_n, share, seed)
     most = int(np.minimum(draws.given.sum(axis=1), draws.size).max(initial=0))
     order_in_scored = np.broadcast_to(best.shape[1] + np.arange(most), (len(users), most))
     return Exploration(draws.given, order_in_scored, draws.size), columns[draws.order[:, :most]]

@@ -389,6 +389,29 @@ def test_exploration_hangs_on_the_night_and_the_user_not_on_the_block() -> None:
     assert not np.array_equal(whole["items"], other["items"])
 
 
+def test_the_shelves_of_strangers_explore_too() -> None:
+    items, numbers = [f"i{n:03}" for n in range(70)], range(-1, -2001, -1)
+    rows = [("*", "*", item, "popular" if n < 60 else "fresh", 1.0) for n, item in enumerate(items)]
+    room = stockroom(pack_candidates([candidate_table(rows)], USERS, items), items=70)
+    scenarios = {"search": Scenario(top_n=5, utility={"click": 1}, rerank={"explore": 0.3})}
+
+    def predict_for(users):  # type: ignore[no-untyped-def]
+        return {"search": lambda items: {"click": np.where(items >= 0, (70 - items) / 70, np.nan)}}
+
+    worth = worth_to_anybody(scenarios, predict_for(np.array([-1])), 70)
+
+    def shelves(some):  # type: ignore[no-untyped-def]
+        return [found for _, _, found in serve_strangers(some, scenarios, predict_for, worth, room, Items())]
+
+    found = shelves(numbers)
+    drawn, shown = (np.array([of.placed_by == 2 for of in found]), np.array([of.items for of in found]))
+    assert drawn.mean() == pytest.approx(0.3, abs=0.02)
+    assert set(shown[drawn].tolist()) == set(range(60, 70)) and set(shown[~drawn].tolist()) <= set(range(5))
+    propensity = np.array([of.propensity for of in found])
+    assert propensity[:, 0][drawn[:, 0]].tolist() == pytest.approx([0.03] * int(drawn[:, 0].sum()))
+    assert [of.items.tolist() for of in shelves([-7])] == [shown[6].tolist()]
+
+
 class Items:
     """Makes no rows: shelves as they are."""
 
@@ -415,7 +438,7 @@ def test_every_shelf_of_a_user_knows_those_before_it() -> None:
         assert {name: found.items.tolist() for name, found in served} == {
             name: items * len(USERS) for name, items in expected.items()
         }
-        strangers = list(serve_strangers([-1, -2], scenarios, predict_for, room, Items()))
+        strangers = list(serve_strangers([-1, -2], scenarios, predict_for, anybody, room, Items()))
         assert [(name, number, found.items.tolist()) for name, number, found in strangers] == [
             (name, number, items) for number in (-1, -2) for name, items in expected.items()
         ]
