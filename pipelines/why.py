@@ -31,7 +31,10 @@ _MOVED = "moved"
 
 @dataclass(frozen=True)
 class Explanation:
-    """A shelf (its places, best first), its candidates, which of them were excluded, and how another night's differs."""
+    """A shelf (its places, best first), its candidates, which of them were excluded, and how another night's differs.
+
+    `utility` is the shop file's of today; `adds_up` says whether it is what the night's scores were made of.
+    """
 
     shop: str
     scenario: str
@@ -39,6 +42,7 @@ class Explanation:
     as_of_date: dt.date
     model_version: str
     utility: dict[str, float]
+    adds_up: bool
     places: list[Row]
     proposed: list[Row]
     excluded: list[Row]
@@ -87,6 +91,7 @@ def explain(shop: Shop, user: str, scenario: str, as_of_date: str = "", against:
         day,
         places[0]["model_version"],
         shop.scenarios[scenario].weights,
+        _adds_up(places, shop.scenarios[scenario].weights),
         places,
         look.proposed(day),
         look.excluded(day),
@@ -94,6 +99,12 @@ def explain(shop: Shop, user: str, scenario: str, as_of_date: str = "", against:
         before[0]["model_version"] if before else "",
         _changes(look, day, other, places, before) if other else [],
     )
+
+
+def _adds_up(places: list[Row], weights: dict[str, float]) -> bool:
+    """Return whether all scores are the weighted predictions, which are rounded to a millionth."""
+    rounding = 1e-6 * (1 + sum(map(abs, weights.values())))
+    return all(abs(row["score"] - sum(row[f"from_{task}"] for task in weights)) <= rounding for row in places)
 
 
 def night_asked(text: str, nights: list[dt.date], option: str) -> dt.date | None:
@@ -277,6 +288,8 @@ def _print_tables(found: Explanation) -> None:
     )
     score = " + ".join(f"{weight:g} × {task}" for task, weight in found.utility.items())
     console.print(f"score = {score}, which the model expects of a showing:")
+    if not found.adds_up:
+        console.print("(as the shop file weighs outcomes today; when these scores were made it weighed them otherwise)")
     tasks = [f"{task} ({weight:g} ×)" for task, weight in found.utility.items()]
     table = Table("rank", "by score", "item", "title", "score", *tasks, "proposed by", "placed by", "reason")
     for row in found.places:

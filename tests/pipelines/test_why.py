@@ -78,6 +78,15 @@ def test_each_place_shows_what_makes_its_score_and_who_proposed_it(shop):
     ]
 
 
+def test_scores_of_other_weights_than_todays_are_told(shop, capsys):
+    assert explain(shop, "u1", "home_feed").adds_up
+    weighed = shop.scenarios["home_feed"].model_copy(update={"utility": {"click": 1.0, "purchase": 12.0}})
+    found = explain(shop.model_copy(update={"scenarios": {**shop.scenarios, "home_feed": weighed}}), "u1", "home_feed")
+    assert not found.adds_up
+    print_why(found, "table")
+    assert "it weighed them otherwise" in capsys.readouterr().out
+
+
 def test_another_nights_shelf_differs_for_reasons(shop):
     found = explain(shop, "u1", "home_feed", against="2026-02-04")
     assert found.against_model == "4"
