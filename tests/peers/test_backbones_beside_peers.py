@@ -216,13 +216,8 @@ def test_ple_of_deepctr(inputs, levels):
     torch.testing.assert_close(found, peer(inputs).detach(), atol=1e-5, rtol=1e-5)
 
 
-def test_esmm_of_deepctr(inputs):
-    """Two networks, and the second outcome is the product of both."""
-    from deepctr_torch.models import ESMM
-
-    peer = wild(ESMM(deepctr_features(), tower_dnn_hidden_units=DIMS))
-    networks = [layers_of(peer.ctr_dnn), layers_of(peer.cvr_dnn)]
-    ends = [(last.weight, peer.out.bias) for last in (peer.ctr_dnn_final_layer, peer.cvr_dnn_final_layer)]
+def esmm_outcomes(networks: list[list[Layer]], ends: list[Layer], inputs: torch.Tensor) -> torch.Tensor:
+    """Return our probabilities of a click and of a purchase after it with the weights of two networks of a peer's ESMM."""
     backbone = make_backbone(PlainSizes(kind="single_task", sizes=DIMS), TASKS, SCENARIOS, 0)
     for place, layer in enumerate(backbone.deeper.layers):
         fill(layer, [network[place + 1] for network in networks])
@@ -231,8 +226,32 @@ def test_esmm_of_deepctr(inputs):
     chain = OutcomeChain([TaskSpec(name="click", kind="binary"), TaskSpec(name="buy", kind="binary", given="click")])
     level = Level([], [[network] for network in networks])
     with torch.no_grad():
-        found = chain(towers(backbone(*first_layer(level, inputs), ANYWHERE), ANYWHERE)).exp()
-    torch.testing.assert_close(found, peer(inputs).detach(), atol=1e-5, rtol=1e-5)
+        return chain(towers(backbone(*first_layer(level, inputs), ANYWHERE), ANYWHERE)).exp()
+
+
+def test_esmm_of_deepctr(inputs):
+    """Two networks, and the second outcome is the product of both."""
+    from deepctr_torch.models import ESMM
+
+    peer = wild(ESMM(deepctr_features(), tower_dnn_hidden_units=DIMS))
+    networks = [layers_of(peer.ctr_dnn), layers_of(peer.cvr_dnn)]
+    ends = [(last.weight, peer.out.bias) for last in (peer.ctr_dnn_final_layer, peer.cvr_dnn_final_layer)]
+    torch.testing.assert_close(esmm_outcomes(networks, ends, inputs), peer(inputs).detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_esmm_of_rechub():
+    """It reads embeddings, and tells the purchase given the click before the click and their product."""
+    from torch_rechub.basic.features import SparseFeature
+    from torch_rechub.models.multi_task import ESMM
+
+    user, item = [SparseFeature("user", 9, embed_dim=3)], [SparseFeature("item", 7, embed_dim=3)]
+    peer = wild(ESMM(user, item, {"dims": DIMS}, {"dims": DIMS}))
+    ids = {"user": torch.arange(ROWS) % 9, "item": torch.arange(ROWS) % 7}
+    tables = peer.embedding.embed_dict
+    inputs = torch.cat([tables[name](ids[name]).detach() for name in ("user", "item")], 1)
+    towers = [layers_of(peer.tower_ctr), layers_of(peer.tower_cvr)]
+    found = esmm_outcomes([tower[:-1] for tower in towers], [tower[-1] for tower in towers], inputs)
+    torch.testing.assert_close(found, peer(ids)[:, 1:].detach(), atol=1e-5, rtol=1e-5)
 
 
 def test_aitm_of_rechub(inputs):
