@@ -2,14 +2,20 @@
 
 from pathlib import Path
 from shutil import rmtree
+from typing import TYPE_CHECKING
 
 from nightshelf.dates import days_back
-from nightshelf.errors import InputError
+from nightshelf.errors import EngineError, InputError
+from nightshelf.logs import get_logger
 from nightshelf.paths import artifact_dir, checkpoint_dir, tracking_uri
 from pipelines.code_version import code_version
 from pipelines.example_days import example_window_of
 from pipelines.models import champion_before, registered_name
 from pipelines.stage import Night, StageResult
+
+if TYPE_CHECKING:
+    from training.failures import TrainingFailed
+    from training.recipe import Recipe
 
 
 def run(night: Night) -> StageResult:
@@ -20,6 +26,7 @@ def run(night: Night) -> StageResult:
     if not night.retrain:
         return StageResult(message="no retraining was asked for: the champion stays")
     from training import tracking
+    from training.failures import TrainingFailed
     from training.ranks import joined_ranks, rank
     from training.recipe import load_recipe
     from training.train_ranker import train_ranker
@@ -32,17 +39,22 @@ def run(night: Night) -> StageResult:
     recipe = load_recipe(night.shop.model)
     inputs = training_inputs(night)
     checkpoints = checkpoint_dir(night.shop, night.as_of_date)
-    with joined_ranks():
-        report = train_ranker(night.shop, recipe, inputs, folder, parent, checkpoints)
-        helps = rank() > 0
-    if helps:
-        return StageResult(message="the first process registers the model")
     tags = {
         "as_of_date": str(night.as_of_date),
         "run_id": night.run_id,
         "parent": parent_version or "",
         "code_version": code_version(),
     }
+    with joined_ranks():
+        helps = rank() > 0
+        try:
+            report = train_ranker(night.shop, recipe, inputs, folder, parent, checkpoints)
+        except TrainingFailed as failed:
+            if not helps:
+                _tell(name, failed, recipe, tags)
+            raise
+    if helps:
+        return StageResult(message="the first process registers the model")
     run_id = tracking.log_training(name, report, recipe, folder, tags)
     version = tracking.register(run_id, name, tags)
     tracking.set_alias(name, "challenger", version)
@@ -52,6 +64,16 @@ def run(night: Night) -> StageResult:
     )
     rows = report.train_rows + report.validation_rows + report.test_rows
     return StageResult(rows, inputs=["training_examples", "user_sequences", "vocabularies"], message=message)
+
+
+def _tell(name: str, failed: "TrainingFailed", recipe: "Recipe", tags: dict[str, str]) -> None:
+    """Let the tracker know of a training that failed; what ended the training is told in any case."""
+    from training import tracking
+
+    try:
+        tracking.log_failure(name, failed.report, recipe, str(failed), tags)
+    except EngineError as error:
+        get_logger("train").warning("the tracker does not know of this training: %s", error)
 
 
 def training_inputs(night: Night):  # type: ignore[no-untyped-def]

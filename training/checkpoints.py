@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from nightshelf.errors import EngineError
 from nightshelf.logs import get_logger
 from training.artifact import file_hash
 from training.course import Course
 from training.data import Examples
-from training.interruption import asked_to_end
+from training.interruption import AskedToEnd, asked_to_end
 from training.ranking_model import RankingModel
 from training.ranks import any_rank, every_rank, rank, wait_for_all
 from training.sharded_table import ShardedTable
@@ -42,7 +41,7 @@ def resumable(
     That writes a checkpoint from time to time, and when a process is asked to end. Without a folder it does nothing.
 
     Raises:
-        EngineError: a process was asked to end; the checkpoint is written.
+        AskedToEnd: a process was; the checkpoint is written.
     """
     if folder is None:
         yield lambda: None
@@ -68,7 +67,7 @@ def resumable(
             wait_for_all()  # whoever ended sooner would have torchrun end the one that writes
             written = time.monotonic()
             if is_asked:
-                raise EngineError(
+                raise AskedToEnd(
                     f"training was interrupted; run the stage again and it goes on at epoch {course.epoch}, "
                     f"batch {course.batch + 1}"
                 )

@@ -6,6 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from nightshelf.errors import EngineError
+
+
+class AskedToEnd(EngineError):
+    """Work was ended from outside, and can be taken up again."""
+
 
 @contextmanager
 def asked_to_end() -> Iterator[Callable[[], bool]]:

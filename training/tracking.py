@@ -79,21 +79,41 @@ def log_training(name: str, report: TrainingReport, recipe: Recipe, folder: Path
         EngineError: the tracker does not answer, or refuses.
     """
     with _told() as client:
-        run = client.create_run(_experiment(client, name), run_name=tags.get("run_id"), tags=dict(tags)).info.run_id
-        metrics = [
-            Metric(key, value, 0, int(row["epoch"]))
-            for row in report.epochs
-            for key, value in row.items()
-            if key != "epoch" and math.isfinite(value)
-        ]
-        metrics += [
-            Metric(key, float(getattr(report, key)), 0, 0)
-            for key in ("train_rows", "validation_rows", "test_rows", "best_epoch", "seconds", "halvings")
-        ]
-        params = [Param(key, str(value)[:500]) for key, value in _flat(recipe.model_dump()).items()]
-        client.log_batch(run, metrics, params, [RunTag("warm_started", str(report.warm_started).lower())])
+        run = _begin_run(client, name, report, recipe, tags)
         client.log_artifacts(run, str(folder), ARTIFACT)
         client.set_terminated(run)
+    return run
+
+
+def log_failure(name: str, report: TrainingReport, recipe: Recipe, error: str, tags: Mapping[str, str]) -> str:
+    """Write a training that ended without a model: a run with the status FAILED, the tag `error`, and its epochs until then.
+
+    Returns:
+        the id of the run.
+
+    Raises:
+        EngineError: the tracker does not answer, or refuses.
+    """
+    with _told() as client:
+        run = _begin_run(client, name, report, recipe, {**tags, "error": error})
+        client.set_terminated(run, "FAILED")
+    return run
+
+
+def _begin_run(client: MlflowClient, name: str, report: TrainingReport, recipe: Recipe, tags: Mapping[str, str]) -> str:
+    run = str(client.create_run(_experiment(client, name), run_name=tags.get("run_id"), tags=dict(tags)).info.run_id)
+    metrics = [
+        Metric(key, value, 0, int(row["epoch"]))
+        for row in report.epochs
+        for key, value in row.items()
+        if key != "epoch" and math.isfinite(value)
+    ]
+    metrics += [
+        Metric(key, float(getattr(report, key)), 0, 0)
+        for key in ("train_rows", "validation_rows", "test_rows", "best_epoch", "seconds", "halvings")
+    ]
+    params = [Param(key, str(value)[:500]) for key, value in _flat(recipe.model_dump()).items()]
+    client.log_batch(run, metrics, params, [RunTag("warm_started", str(report.warm_started).lower())])
     return run
 
 

@@ -23,6 +23,7 @@ from training.course import Course, EpochPass, TrainingReport
 from training.data import Examples, TrainingInputs, load_examples
 from training.devices import training_device
 from training.event_file import Tell, event_file
+from training.failures import failures_told, memory_told
 from training.kernels.memory import steady_memory
 from training.normalization import load_normalization
 from training.ranking_model import RankingModel
@@ -43,6 +44,7 @@ _LEAST_STEPS, _LEAST_BATCH = 64, 128
 
 
 @steady_memory()
+@memory_told()
 def train_ranker(
     shop: Shop,
     recipe: Recipe,
@@ -65,7 +67,8 @@ def train_ranker(
 
     Raises:
         InputError: the inputs are missing, empty or wrong; or the recipe's table cannot be sharded.
-        EngineError: losses or weights stay not finite; or the process was asked to end, and the checkpoint is written.
+        TrainingFailed: losses or weights stay not finite, or an accelerator's memory is too small; it has the report until then.
+        AskedToEnd: the process was, and the checkpoint is written.
     """
     started = time.monotonic()
     if recipe.embedding_table == "sharded":
@@ -93,6 +96,7 @@ def train_ranker(
         log.info("parent's weights: validation loss %.5f", inherited)
     with (
         deterministic(device),
+        failures_told(course),
         resumable(course, examples, checkpoints, checkpoint_seconds) as pause,
         event_file(out / "tensorboard") as tell,
     ):

@@ -39,6 +39,19 @@ def test_a_training_is_logged_registered_and_downloaded_again(tracker, trained, 
             pickle.loads(file.read_bytes())
 
 
+def test_a_training_that_failed_is_a_failed_run_without_a_model(tracker, trained, recipe):
+    tags = {"as_of_date": "2026-02-14", "run_id": "night-2"}
+    versions = tracking.MlflowClient().search_model_versions("name = 'nightshelf-test'")
+    run_id = tracking.log_failure("nightshelf-test", trained.report, recipe(), "weights are not finite", tags)
+    run = tracking.MlflowClient().get_run(run_id)
+    assert run.info.status == "FAILED" and run.data.tags["error"] == "weights are not finite"
+    assert run.data.params["backbone.expert_sizes"] == "[16, 8]"
+    history = tracking.MlflowClient().get_metric_history(run_id, "train_loss")
+    assert [m.value for m in history] == [row["train_loss"] for row in trained.report.epochs]
+    assert tracking.MlflowClient().list_artifacts(run_id) == []
+    assert len(tracking.MlflowClient().search_model_versions("name = 'nightshelf-test'")) == len(versions)
+
+
 def test_opening_a_tracker_twice_is_harmless(tracker):
     before = tracking.get_alias("nightshelf-test", "champion")
     tracking.ensure_tracker(f"sqlite:///{tracker}/mlflow/mlflow.db", tracker / "mlflow" / "artifacts")

@@ -16,6 +16,7 @@ from training.balancing import make_balance
 from training.base_rates import regression_scales, start_at_base_rates
 from training.batches import Dataset
 from training.data import load_examples
+from training.failures import TrainingFailed
 from training.predict import predict
 from training.ranking_model import RankingModel
 from training.steps import Steps, batch_losses
@@ -170,10 +171,27 @@ def test_a_loss_that_is_not_finite_ends_in_an_engine_error_and_leaves_no_model(
 
     lost_from_the_third_batch.batches = 0
     monkeypatch.setattr(Steps, "gradient", lost_from_the_third_batch)
-    with pytest.raises(EngineError, match="not finite after 2 halvings"):
+    with pytest.raises(TrainingFailed, match="not finite after 2 halvings") as failed:
         train_ranker(demo_shop, recipe(max_epochs=30, patience=30), night.inputs, tmp_path / "out")
+    assert failed.value.report.train_rows > 0 and failed.value.report.halvings == 3
     assert sorted(rates) == pytest.approx([max(rates) / 4, max(rates) / 2, max(rates)])
     assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_memory_that_is_too_small_for_more_than_a_batch_is_told_with_the_remedy(
+    demo_shop, night, recipe, tmp_path, monkeypatch
+):
+    def no_room(self, *_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it.")
+
+    monkeypatch.setattr(Steps, "move", no_room)
+    with pytest.raises(TrainingFailed, match=r"no room for .*2\.00 GiB\.\); give the recipe a smaller") as failed:
+        train_ranker(demo_shop, recipe(max_epochs=1), night.inputs, tmp_path)
+    assert failed.value.report.train_rows > 0
+    monkeypatch.setattr(Dataset, "to", no_room)  # before there is anything to report
+    with pytest.raises(EngineError, match="give the recipe a smaller") as told:
+        train_ranker(demo_shop, recipe(max_epochs=1), night.inputs, tmp_path)
+    assert not isinstance(told.value, TrainingFailed)
 
 
 @pytest.fixture
