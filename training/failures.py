@@ -1,5 +1,6 @@
 """How a training that cannot go on says so: with what it did until then, and never by a traceback of an engine."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,10 +36,12 @@ def memory_told() -> Iterator[None]:
 @contextmanager
 def failures_told(course: Course) -> Iterator[None]:
     """Let an error that ends a training carry its report; one that was asked to end is not over."""
+    started = time.monotonic()
     try:
         with memory_told():
             yield
     except AskedToEnd:
         raise
     except EngineError as error:
+        course.report.seconds = time.monotonic() - started
         raise TrainingFailed(str(error), course.report) from error

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,8 @@ _SETTINGS = {
     * 2**20,  # M_MMAP_THRESHOLD: how large an array is that comes from the system, and goes back to it; its greatest
     -2: 64 * 2**20,  # M_TOP_PAD: how many bytes more than needed the heap asks for
 }
+
+_LONG = 1.0  # seconds; to collect garbage takes some tenths
 
 
 @contextmanager
@@ -26,8 +29,11 @@ def steady_memory() -> Iterator[None]:
     if mallopt is not None:
         for setting, value in _SETTINGS.items():
             mallopt(setting, value)
+    started = time.monotonic()
     gc.freeze()
     try:
         yield
     finally:
         gc.unfreeze()
+        if time.monotonic() - started > _LONG:
+            gc.collect()  # Python itself would look at what was frozen very late, while gigabytes of columns wait
