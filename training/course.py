@@ -101,7 +101,7 @@ class Course:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of a course with the same model."""
-        self.report = TrainingReport(**state["report"])
+        vars(self.report).update(state["report"])  # whoever began the training holds it, too
         self.model.load_state_dict(state["model"])
         self.take_new_steps()
         self.steps.load_state_dict(state["steps"])

@@ -7,8 +7,14 @@ from contextlib import contextmanager
 import torch
 
 from nightshelf.errors import EngineError
-from training.course import Course, TrainingReport
+from training.course import TrainingReport
 from training.interruption import AskedToEnd
+
+_NO_ROOM = (
+    "the accelerator's memory has no room for the model, its optimizers or a look at the validation rows ({}); give the recipe a "
+    "smaller embedding_size, narrower layers or embedding_optimizer: rowwise_adagrad, or train on the CPU with "
+    "CUDA_VISIBLE_DEVICES= before the command"
+)
 
 
 class TrainingFailed(EngineError):
@@ -20,28 +26,17 @@ class TrainingFailed(EngineError):
 
 
 @contextmanager
-def memory_told() -> Iterator[None]:
-    """Raise an EngineError with the remedy where the memory of an accelerator has no room for what is not a batch."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        first = str(error).partition("\n")[0]
-        raise EngineError(
-            f"the accelerator's memory has no room for the model, its optimizers or a look at the validation rows ({first}); "
-            "give the recipe a smaller embedding_size, narrower layers or embedding_optimizer: rowwise_adagrad, or train on the "
-            "CPU with CUDA_VISIBLE_DEVICES= before the command"
-        ) from None
+def failures_told(report: TrainingReport) -> Iterator[None]:
+    """Let an engine's error that ends a training carry its report; one that was asked to end is not over.
 
-
-@contextmanager
-def failures_told(course: Course) -> Iterator[None]:
-    """Let an error that ends a training carry its report; one that was asked to end is not over."""
+    A memory that has no room for what is not a batch (those get smaller) is told with the remedy.
+    """
     started = time.monotonic()
     try:
-        with memory_told():
-            yield
+        yield
     except AskedToEnd:
         raise
-    except EngineError as error:
-        course.report.seconds = time.monotonic() - started
-        raise TrainingFailed(str(error), course.report) from error
+    except (EngineError, torch.OutOfMemoryError) as error:
+        report.seconds = time.monotonic() - started
+        told = str(error) if isinstance(error, EngineError) else _NO_ROOM.format(str(error).partition("\n")[0])
+        raise TrainingFailed(told, report) from error

@@ -23,7 +23,7 @@ from training.course import Course, EpochPass, TrainingReport
 from training.data import Examples, TrainingInputs, load_examples
 from training.devices import training_device
 from training.event_file import Tell, event_file
-from training.failures import failures_told, memory_told
+from training.failures import failures_told
 from training.kernels.memory import steady_memory
 from training.normalization import load_normalization
 from training.ranking_model import RankingModel
@@ -44,7 +44,6 @@ _LEAST_STEPS, _LEAST_BATCH = 64, 128
 
 
 @steady_memory()
-@memory_told()
 def train_ranker(
     shop: Shop,
     recipe: Recipe,
@@ -85,6 +84,30 @@ def train_ranker(
         report.test_rows,
         time.monotonic() - started,
     )
+    with failures_told(report):
+        learn(shop, dataset, spec, report, out, parent, checkpoints, checkpoint_seconds)
+    report.seconds = time.monotonic() - started
+    log.info(
+        "best epoch %d, validation loss %.5f, %.1f s in all",
+        report.best_epoch,
+        report.best_validation_loss,
+        report.seconds,
+    )
+    return report
+
+
+def learn(
+    shop: Shop,
+    dataset: Dataset,
+    spec: ModelSpec,
+    report: TrainingReport,
+    out: Path,
+    parent: Path | None,
+    checkpoints: Path | None,
+    checkpoint_seconds: float,
+) -> None:
+    """Train on the examples of a dataset and write the model, filling the report as it goes."""
+    recipe, examples = spec.recipe, dataset.examples
     device = training_device()
     course = begin(shop, spec, dataset.by_propensity().subset(examples.is_train), parent, report, device)
     dataset = dataset.to(device)
@@ -96,7 +119,6 @@ def train_ranker(
         log.info("parent's weights: validation loss %.5f", inherited)
     with (
         deterministic(device),
-        failures_told(course),
         resumable(course, examples, checkpoints, checkpoint_seconds) as pause,
         event_file(out / "tensorboard") as tell,
     ):
@@ -121,15 +143,6 @@ def train_ranker(
     save_model(course.model, out / SERVING)
     course.return_to_best()
     save_model(course.model, out)
-    report = course.report
-    report.seconds = time.monotonic() - started
-    log.info(
-        "best epoch %d, validation loss %.5f, %.1f s in all",
-        report.best_epoch,
-        report.best_validation_loss,
-        report.seconds,
-    )
-    return report
 
 
 def count_rows(examples: Examples, inputs: TrainingInputs) -> TrainingReport:

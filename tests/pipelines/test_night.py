@@ -20,14 +20,15 @@ from nightshelf.errors import EngineError, GateError, InputError
 from nightshelf.exports import ParquetDrop
 from nightshelf.generators import Candidates
 from nightshelf.lineage import MADE, RAW
-from nightshelf.paths import report_file, shelf_parts_dir, truth_dir, views_file
+from nightshelf.paths import artifact_dir, report_file, shelf_parts_dir, tracking_uri, truth_dir, views_file
 from pipelines.anchor_lifts import read_shown
+from pipelines.models import registered_name
 from pipelines.night import run_night
 from pipelines.publish import content_hash
 from pipelines.serve_parts import serve_share
 from pipelines.shelf_rows import RowMaker
 from pipelines.sql import connect, write_views
-from pipelines.stage import STAGES, Night, run_stage
+from pipelines.stage import STAGES, Night, night_of, run_stage
 from pipelines.warehouse import Warehouse
 from pipelines.weights import find_weights
 from simulation.simulate import simulate_shop
@@ -551,3 +552,23 @@ def test_a_shelf_is_ranked_by_other_weights_where_the_shop_file_has_them(shop: S
     assert ask(shop, wrong) == [(0,)]
     run_stage("recommend", shop, NIGHT)
     assert ask(shop, wrong)[0][0] > 0
+
+
+def test_a_training_that_fails_is_told_to_the_tracker_and_leaves_the_challenger(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import tracking
+    from training.failures import TrainingFailed
+    from training.steps import Steps
+
+    tracking.ensure_tracker(tracking_uri(shop), artifact_dir(shop))
+    name, client = registered_name(night_of(shop, NIGHT, "fails")), tracking.MlflowClient()
+    before = tracking.get_alias(name, "challenger")
+    gradient = Steps.gradient
+    monkeypatch.setattr(Steps, "gradient", lambda *given: float("nan") * gradient(*given))
+    with pytest.raises(TrainingFailed, match="not finite after"):
+        run_stage("train", shop, NIGHT)
+    runs = client.search_runs([client.get_experiment_by_name(name).experiment_id], "attributes.status = 'FAILED'")
+    assert len(runs) == 1 and "not finite after" in runs[0].data.tags["error"]
+    assert runs[0].data.metrics["train_rows"] > 0 and not client.list_artifacts(runs[0].info.run_id)
+    assert tracking.get_alias(name, "challenger") == before
