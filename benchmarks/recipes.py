@@ -56,7 +56,7 @@ BACKBONES = (
     "m3oe",
 )
 BALANCES = ("equal", "uncertainty", "dwa", "gradnorm", "famo", "pcgrad", "mgda", "cagrad", "upgrad")
-ENCODERS = ("mean_pooling", "target_attention", "gru", "convolution", "transformer", "hstu")
+ENCODERS = ("mean_pooling", "target_attention", "din", "gru", "convolution", "transformer", "hstu")
 REPLICATES = 500
 LEAST_USERS = 30
 

@@ -88,6 +88,7 @@ class PEPNetSizes(Strict):
     kind: Literal["epnet", "ppnet", "pepnet"]
     input: Width = 64
     scenario_size: Width = 8
+    prior_size: Width = 16
     gate_size: Width = 16
     sizes: Layers = Field([64, 32])
 

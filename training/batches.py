@@ -16,11 +16,13 @@ import torch
 from nightshelf.logs import get_logger
 from training.data import Examples
 from training.spec import ModelSpec
-from training.stretches import read_ahead, stretches
+from training.stretches import days_together, read_ahead, stretches
 
 log = get_logger("train")
 
 ROWS = 4
+# Where pairs of a request are compared, its impressions lie together, up to so many.
+REQUEST_ROWS = 16
 # What a dataset holds of each row or item, beside the histories.
 _COLUMNS = ["user_dense", "target_dense", "user_fields", "item", "scenario", "position", "labels", "request", "weights"]
 _COLUMNS += ["catalogue"]
@@ -71,14 +73,16 @@ class Batch:
 
 
 class Dataset:
-    """Examples as tensors, cut into chunks of one user-day. Columns stay where they are, or lie on an accelerator.
+    """Examples as tensors, cut into chunks of one user-day, or of one request where a loss compares its impressions. Columns stay
+    where they are, or lie on an accelerator.
 
     Which rows make a batch is decided by the CPU in any case.
     """
 
     def __init__(self, examples: Examples, spec: ModelSpec) -> None:
         self.examples, self.size, self.device = examples, len(examples), torch.device("cpu")
-        self.chunks = torch.from_numpy(chunk_rows(examples.user, examples.day, np.arange(len(examples))))
+        self._by_request = any(task.loss == "pairwise" for task in spec.tasks)
+        self.chunks = self._cut(np.arange(len(examples)))
         self.user_dense = _scaled(examples.user_dense, spec.user_dense, examples, spec)
         self.target_dense = _scaled(examples.target_dense, spec.target_dense, examples, spec)
         self.user_fields, self.item = torch.from_numpy(examples.user_fields), torch.from_numpy(examples.item).long()
@@ -94,6 +98,8 @@ class Dataset:
         ]
         self.exposure = [torch.from_numpy(a) for a in (stored.shown, stored.shown_counts, stored.shown_ages)]
         self.lengths, self.shown_lengths = entries(self.histories[1]), entries(self.exposure[0])
+        days, size = len(np.unique(examples.day)), examples.storage.size
+        self.days_together = days_together(days, size, spec.recipe.shuffle_gb)
 
     def to(self, device: torch.device) -> "Dataset":
         """Return a view whose columns lie on a device; in mapped files they stay, as where they would take more than half of the
@@ -116,9 +122,9 @@ class Dataset:
 
     def subset(self, chosen: np.ndarray) -> "Dataset":
         """Return a view of the rows where `chosen` [n] is true; the columns are shared."""
-        part, rows, examples = copy.copy(self), np.flatnonzero(chosen), self.examples
+        part, rows = copy.copy(self), np.flatnonzero(chosen)
         part.size = len(rows)
-        part.chunks = torch.from_numpy(chunk_rows(examples.user[rows], examples.day[rows], rows))
+        part.chunks = self._cut(rows)
         return part
 
     def by_propensity(self) -> "Dataset":
@@ -146,7 +152,7 @@ class Dataset:
         kept = rows[has_outcome | drawn]
         part = copy.copy(self)
         part.size = len(kept)
-        part.chunks = torch.from_numpy(chunk_rows(self.examples.user[kept], self.examples.day[kept], kept))
+        part.chunks = self._cut(kept)
         weight = torch.ones(len(self.labels))
         weight[rows[~has_outcome]] = 1 / share
         part.weights = self.weights * weight.to(self.weights.device).unsqueeze(1)
@@ -155,10 +161,10 @@ class Dataset:
     def shuffled_batches(self, batch_size: int, seed: int, epoch: int) -> list[torch.Tensor]:
         """Return the chunks of an epoch in batches of about `batch_size` slots, by chance but for the lengths of histories.
 
-        Of columns in mapped files some days' come after another (training/stretches.py).
+        Of large columns some days' come after another (training/stretches.py).
         """
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
-        parts = stretches(self._days(), self.examples.days_together, generator)
+        parts = stretches(self._days(), self.days_together, generator)
         return [batch for chunks in parts for batch in self._shuffled(chunks, batch_size, generator)]
 
     def read_ahead(self, batches: list[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -203,6 +209,14 @@ class Dataset:
             rows=rows,
         )
         return batch if self.labels.device == self.device else batch.to(self.device)
+
+    def _cut(self, rows: np.ndarray) -> torch.Tensor:
+        """Return rows as chunks [chunks, ROWS], or [chunks, REQUEST_ROWS] of a request each."""
+        of = self.examples
+        user, day = of.user[rows], of.day[rows]
+        if self._by_request:
+            return torch.from_numpy(chunk_rows(user, day, rows, REQUEST_ROWS, of.request[rows]))
+        return torch.from_numpy(chunk_rows(user, day, rows))
 
     def _shuffled(self, chunks: torch.Tensor, batch_size: int, generator: torch.Generator) -> list[torch.Tensor]:
         order, size = chunks[torch.randperm(len(chunks), generator=generator)], self._chunks_of(batch_size)
@@ -259,15 +273,17 @@ def gather_newest(columns: list[torch.Tensor], rows: torch.Tensor, lengths: torc
     return [column[rows, -width:] for column in columns]
 
 
-def chunk_rows(user: np.ndarray, day: np.ndarray, rows: np.ndarray, width: int = ROWS) -> np.ndarray:
-    """Pack rows of one (user, day) side by side.
+def chunk_rows(
+    user: np.ndarray, day: np.ndarray, rows: np.ndarray, width: int = ROWS, request: np.ndarray | None = None
+) -> np.ndarray:
+    """Pack rows of one (user, day) side by side; with `request`, of one (user, day, request).
 
     Returns:
         int64 [chunks, width] of `rows`, -1 = padding, never in the first slot.
     """
-    order = np.lexsort((rows, day, user))
-    u, d = user[order], day[order]
-    starts = np.flatnonzero(np.r_[True, (u[1:] != u[:-1]) | (d[1:] != d[:-1])])
+    keys = [user, day] if request is None else [user, day, request]
+    order = np.lexsort((rows, *reversed(keys)))
+    starts = np.flatnonzero(np.r_[True, np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)])
     sizes = np.diff(np.r_[starts, len(order)])
     place = np.arange(len(order)) - np.repeat(starts, sizes)
     per_group = -(-sizes // width)

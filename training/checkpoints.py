@@ -88,7 +88,6 @@ def training_origin(model: RankingModel, examples: Examples) -> dict[str, str]:
         "model": _hash(model.spec.model_dump_json(exclude={"recipe"}).encode()),
         "first weights": _hash(*(part.encode() for part in parts)),
         "examples": _hash(*map(np.ascontiguousarray, [*rows, e.is_train, e.is_validation])),
-        "days together": str(e.days_together),  # which hangs on the memory that was free, and decides on the batches
         "code": _hash(torch.__version__.encode(), *code),
         "processes": str(len(parts)),  # those that have a part each
     }

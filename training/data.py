@@ -3,7 +3,6 @@
 import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from training.example_keys import by_first_sight, read_example_keys
 from training.histories import Histories, bytes_of_histories, load_histories
 from training.spec import dense_names, field_names, order_tasks
 from training.storage import Storage
-from training.stretches import days_together
 from training.vocabulary import Vocabulary, load_vocabularies
 
 _DAY = dt.timedelta(days=1)
@@ -70,11 +68,6 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.item)
-
-    @cached_property
-    def days_together(self) -> int:
-        """Return how many days an epoch reads together; asked for once all columns are made, it stays what it was."""
-        return days_together(len(np.unique(self.day)), self.storage)
 
 
 def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None, propensity: bool = False) -> Examples:

@@ -1,10 +1,12 @@
-"""Where a training or a ranking computes: the accelerator of its process, or the CPU."""
+"""Where a training or a ranking computes: the accelerator of its process, or the CPU; and what it does where memory is short."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
-from nightshelf.errors import InputError
+from nightshelf.errors import EngineError, InputError
 
 
 def training_device() -> torch.device:
@@ -29,6 +31,38 @@ def ranking_device(place: int = 0) -> torch.device:
     """Return the accelerator for this one of the parts that are ranked side by side, or the CPU."""
     found = _accelerator()
     return torch.device("cpu") if found is None else torch.device(found.type, place % torch.accelerator.device_count())
+
+
+def as_memory_allows(work: Callable[[torch.Tensor], None], rows: torch.Tensor) -> None:
+    """Do work(rows), which predicts them; in halves where the memory of an accelerator has no room for all at once.
+
+    Raises:
+        EngineError: there is no room for a single row.
+    """
+    with room_told("a prediction"):
+        try:
+            return work(rows)
+        except torch.OutOfMemoryError:
+            if len(rows) < 2:
+                raise
+    for half in rows.chunk(2):  # the failed attempt's tensors are gone with its error
+        as_memory_allows(work, half)
+
+
+@contextmanager
+def room_told(what: str) -> Iterator[None]:
+    """Let an accelerator's memory that has no room for something say so with the remedy.
+
+    Raises:
+        EngineError: it has none.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise EngineError(
+            f"the accelerator's memory has no room for {what} ({str(error).partition(chr(10))[0]}); leave it to this "
+            "program, or use the CPU with CUDA_VISIBLE_DEVICES= before the command"
+        ) from error
 
 
 def _accelerator() -> torch.device | None:

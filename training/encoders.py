@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from training.sequences import AGE_BUCKETS, age_bucket, attend, make_sequence_layer
+from training.sequences import AGE_BUCKETS, ActivationUnit, age_bucket, attend, make_sequence_layer
 from training.sharded_table import ShardedTable
 
 if TYPE_CHECKING:
@@ -81,15 +81,16 @@ class FieldEmbedding(nn.Module):
 class HistoryEncoder(nn.Module):
     """What each target item hears of a user's history.
 
-    An event is the item's vector plus what happened (event type), where (scenario) and how long ago. With target attention
-    the target asks the events as they are; the other kinds first make of them a sequence that the target asks, or one
+    An event is the item's vector plus what happened (event type), where (scenario) and how long ago. With target attention and
+    DIN the target asks the events as they are; the other kinds first make of them a sequence that the target asks, or one
     vector that all targets hear.
     """
 
     def __init__(self, sizes: EncoderSizes, vector_size: int, size: int, events: int, scenarios: int) -> None:
         super().__init__()
         self.query = nn.Linear(vector_size, size)
-        asks_items = sizes.kind == "target_attention"
+        self.unit = ActivationUnit(size, sizes.units) if sizes.kind == "din" else None
+        asks_items = sizes.kind == "target_attention" or self.unit is not None
         self.key = nn.Linear(vector_size, size, bias=False) if asks_items else None
         self.value = nn.Linear(vector_size, size, bias=False)
         self.event, self.scenario = nn.Embedding(events + 1, size), nn.Embedding(scenarios + 1, size)
@@ -130,4 +131,6 @@ class HistoryEncoder(nn.Module):
         """Answer queries [G, R, D] from what `encode` returned: [G, R, D]."""
         if self.sequence is not None and self.sequence.pools:
             return values.expand_as(queries)
+        if self.unit is not None:
+            return self.unit(queries, keys, values, is_event)  # type: ignore[no-any-return]
         return attend(queries, keys, values, is_event)

@@ -9,7 +9,8 @@ from training.losses import log_complement
 def pair_loss(log_p: torch.Tensor, label: torch.Tensor, weight: torch.Tensor, request: torch.Tensor) -> torch.Tensor:
     """Return the sum over pairs of -log σ(difference of their log-odds), the RankNet loss (Burges et al., ICML 2005).
 
-    A pair are two rows of a chunk with one request and different labels; it weighs the product of both rows' weights.
+    A pair are two rows of a chunk with one request and different labels; it weighs the product of both rows' weights. Where
+    this loss is asked for, a chunk holds one request (training/batches.py).
 
     Args:
         log_p: the log of the outcome's probability [G, R].

@@ -1,10 +1,12 @@
 """Predictions for logged impressions: what validation and evaluation read."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from training.batches import Dataset
+from training.devices import as_memory_allows
 from training.ranking_model import RankingModel
 from training.sharded_table import ShardedTable
 from training.workers import torch_workers
@@ -22,7 +24,11 @@ class Predictions:
 
 
 def predict(model: RankingModel, dataset: Dataset) -> Predictions:
-    """Predict every row of a dataset."""
+    """Predict every row of a dataset, in smaller batches where the memory of an accelerator is short.
+
+    Raises:
+        EngineError: it has no room for the rows of one user.
+    """
     model.eval()
     tasks, rows = len(model.spec.tasks), len(dataset.examples)
     logged, first = torch.full((rows, tasks), torch.nan), torch.full((rows, tasks), torch.nan)
@@ -37,5 +43,5 @@ def predict(model: RankingModel, dataset: Dataset) -> Predictions:
 
     one_thread = isinstance(model.fields.table, ShardedTable)  # so that all ranks look up in one order
     with torch_workers(1 if one_thread else 0) as pool:
-        list(pool.map(fill, dataset.ordered_batches(_SLOTS)))
+        list(pool.map(partial(as_memory_allows, fill), dataset.ordered_batches(_SLOTS)))
     return Predictions(logged.exp(), logged, first.exp())

@@ -21,6 +21,13 @@ class PlainEncoder(Strict):
     kind: Literal["target_attention", "mean_pooling", "gru", "convolution"] = "target_attention"
 
 
+class ActivationSizes(Strict):
+    """How many units weigh an event for a target."""
+
+    kind: Literal["din"]
+    units: Width = 16
+
+
 class BlockSizes(Strict):
     """How many blocks lie one above the other, and how many heads each has."""
 
@@ -29,7 +36,7 @@ class BlockSizes(Strict):
     heads: int = Field(2, ge=1, le=32)
 
 
-EncoderSizes = Annotated[PlainEncoder | BlockSizes, Field(discriminator="kind")]
+EncoderSizes = Annotated[PlainEncoder | ActivationSizes | BlockSizes, Field(discriminator="kind")]
 
 
 class LearningRates(Strict):
@@ -68,6 +75,7 @@ class Recipe(Strict):
     negative_share: float = Field(1.0, gt=0, le=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     batch_size: int = Field(4096, ge=1, le=1_000_000)
+    shuffle_gb: float = Field(4.0, gt=0, le=100_000)
     max_epochs: int = Field(4, ge=1, le=1000)
     patience: int = Field(1, ge=1)
     warm_up: float = Field(0.0, ge=0, le=1)

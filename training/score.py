@@ -12,7 +12,8 @@ import torch
 from nightshelf.errors import EngineError, InputError
 from training.artifact import load_model
 from training.batches import UserBatch, chunk_rows, entries, gather_newest
-from training.ranking_model import RankingModel, TargetSide
+from training.devices import as_memory_allows, room_told
+from training.ranking_model import RankingModel, TargetSide, UserSide
 from training.shelf_features import ShelfFeatures
 from training.transfer import read_night
 
@@ -74,9 +75,14 @@ class Ranker:
         return scores
 
     def prepare(self, features: ShelfFeatures) -> "PreparedShelf":
-        """Return a night's features as this model reads them; they are kept for the next call."""
+        """Return a night's features as this model reads them; they are kept for the next call.
+
+        Raises:
+            EngineError: an accelerator's memory has no room for them.
+        """
         if self._shelf is None or self._shelf.features is not features:
-            self._shelf = PreparedShelf(self.model, features, self.device)
+            with room_told("a night's users and items"):
+                self._shelf = PreparedShelf(self.model, features, self.device)
         return self._shelf
 
 
@@ -152,10 +158,13 @@ class EncodedUsers:
         """Encode users by their rows [U]."""
         self.prepared, model = prepared, prepared.model
         self._pairs, at_once = (_PAIRS, _USERS) if prepared.device.type == "cpu" else (_PAIRS_THERE, _USERS_THERE)
-        self.parts = [
-            (part, model.user_side(prepared.users(rows[part]), prepared.item_side))
-            for part in prepared.by_length(rows).chunk(-(-len(rows) // at_once))
-        ]
+        self.parts: list[tuple[torch.Tensor, UserSide]] = []
+
+        def encode(part: torch.Tensor) -> None:
+            self.parts.append((part, model.user_side(prepared.users(rows[part]), prepared.item_side)))
+
+        for part in prepared.by_length(rows).chunk(-(-len(rows) // at_once)):
+            as_memory_allows(encode, part)
 
     @torch.inference_mode()
     def score(self, scenario: str, item_rows: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -171,21 +180,22 @@ class EncodedUsers:
 
         Raises:
             InputError: the scenario is unknown.
-            EngineError: the night lacks a feature that the model reads.
+            EngineError: the night lacks a feature that the model reads; or an accelerator has no room for one user's candidates.
         """
         model, targets, device = self.prepared.model, self.prepared.targets(scenario), self.prepared.device
         candidates, tasks = item_rows.to(device).long(), [task.name for task in model.spec.tasks]
         scores = torch.full((*candidates.shape, len(tasks)), torch.nan, device=device)
         for places, users in self.parts:
-            step = _users_at_once(len(places), candidates.shape[1], self._pairs)
-            for first in range(0, len(places), step):
-                part = places[first : first + step]
-                side, pairs = (
-                    users.cut(first, first + step),
-                    take_targets(targets, _without_empty_end(candidates[part])),
-                )
-                outcomes = model.outcomes_of_requests(side, pairs)
+
+            def score(some: torch.Tensor, places: torch.Tensor = places, users: UserSide = users) -> None:
+                first, end = int(some[0]), int(some[-1]) + 1
+                part = places[first:end]
+                pairs = take_targets(targets, _without_empty_end(candidates[part]))
+                outcomes = model.outcomes_of_requests(users.cut(first, end), pairs)
                 scores[part, : outcomes.shape[1]] = outcomes
+
+            for some in torch.arange(len(places)).split(_users_at_once(len(places), candidates.shape[1], self._pairs)):
+                as_memory_allows(score, some)
         scores[candidates < 0] = torch.nan
         here = scores.cpu()
         return {task: here[..., place] for place, task in enumerate(tasks)}

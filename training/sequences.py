@@ -16,22 +16,24 @@ if TYPE_CHECKING:
     from training.recipe import BlockSizes, EncoderSizes
 
 
-# Ages are bucketed by powers of two of six hours: 0-6 h, 6-18 h, … ; the last bucket begins at about half a year.
-AGE_BUCKETS = 11
+# Ages are bucketed by powers of two of a minute, as gaps within a session differ by minutes and visits by days: below 1, 3, 7 …
+# minutes; the last bucket begins at about half a year.
+AGE_BUCKETS = 19
+_MINUTES_A_DAY = 24 * 60
 _WINDOWS = (2, 3, 4)
 _DROPPED = -1e9  # of a score: its weight is 0, and a row of nothing else stays finite
 
 
 def age_bucket(ages: torch.Tensor) -> torch.Tensor:
     """Return the bucket of each age in days."""
-    return torch.log2(1 + 4 * ages.clamp(min=0)).long().clamp(max=AGE_BUCKETS - 1)
+    return torch.log2(1 + _MINUTES_A_DAY * ages.clamp(min=0)).long().clamp(max=AGE_BUCKETS - 1)
 
 
 def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, is_event: torch.Tensor) -> torch.Tensor:
     """Answer queries [G, R, D] from keys and values [G, L, D] where is_event [G, L]: [G, R, D].
 
-    The target asks the history (DIN, Zhou et al. 2018) by scaled dot products (Vaswani et al. 2017) with an empty answer,
-    which takes all of the weight where the history is empty.
+    The target asks the history by scaled dot products (Vaswani et al. 2017) with an empty answer, which takes all of the weight
+    where the history is empty.
     """
     scores = torch.bmm(queries, keys.transpose(1, 2)) * keys.shape[-1] ** -0.5
     scores = scores.masked_fill(~is_event.unsqueeze(1), -torch.inf)
@@ -39,6 +41,33 @@ def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, is_e
     odds = torch.exp(scores - top)
     weights = odds / (odds.sum(-1, keepdim=True) + torch.exp(-top))
     return torch.bmm(weights, values)
+
+
+class ActivationUnit(nn.Module):
+    """The local activation unit of DIN (Zhou et al., KDD 2018, arXiv:1706.06978): a network weighs each event for the target.
+
+    It hears the event, the target, and what they have in common: their product and their difference, which is in the weights of
+    the two themselves. Events are summed up by these weights without a softmax: a strong interest counts as such. Units are
+    PReLU.
+    """
+
+    def __init__(self, width: int, units: int) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(width, units), nn.Linear(width, units, bias=False)
+        self.product, self.score = nn.Linear(width, units, bias=False), nn.Linear(units, 1)
+        self.slope = nn.Parameter(torch.full((units, 1), 0.25))
+
+    def forward(
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, is_event: torch.Tensor
+    ) -> torch.Tensor:
+        """Answer queries [G, R, D] from keys and values [G, L, D] where is_event [G, L]: [G, R, D]."""
+        # What the products of a target and all events make of a unit is one product of matrices: [G, R x units, L].
+        asked = (queries.unsqueeze(2) * self.product.weight).flatten(1, 2)
+        common = torch.bmm(asked, keys.transpose(1, 2)).unflatten(1, (queries.shape[1], -1))
+        heard = common + self.query(queries).unsqueeze(-1) + self.key(keys).transpose(1, 2).unsqueeze(1)
+        units = heard.relu() - self.slope * (-heard).relu()
+        weights = (units * self.score.weight.t()).sum(2) + self.score.bias
+        return torch.bmm(weights * is_event.unsqueeze(1), values)
 
 
 def make_sequence_layer(sizes: EncoderSizes, width: int) -> SequenceLayer:

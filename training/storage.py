@@ -26,12 +26,11 @@ class Storage:
     Args:
         folder: where mapped files lie, which vanish with the process, however it ends; None keeps columns in memory.
         room: bytes of memory that pages of mapped files may take.
-
-    `size` counts the bytes in mapped files.
+        size: bytes of all columns that it is made for.
     """
 
-    def __init__(self, folder: Path | None = None, room: int = 0) -> None:
-        self.folder, self.room, self.size = folder, room, 0
+    def __init__(self, folder: Path | None = None, room: int = 0, size: int = 0) -> None:
+        self.folder, self.room, self.size = folder, room, size
         self._maps: dict[int, mmap.mmap] = {}  # by the address of the column
 
     @classmethod
@@ -42,11 +41,11 @@ class Storage:
         """
         room = int(min(map(int, every_rank(str(free_memory() // ranks_here())))) * _SHARE)
         if size <= room:
-            return cls()
+            return cls(size=size)
         log.info(
             "columns of %.1f GB do not fit into %.1f GB of memory: they lie in %s", size / 1e9, room / 1e9, scratch
         )
-        return cls(scratch, room)
+        return cls(scratch, room, size)
 
     @property
     def is_mapped(self) -> bool:
@@ -74,7 +73,6 @@ class Storage:
             ) from None
         column = np.frombuffer(mapped, dtype).reshape(shape)
         self._maps[column.ctypes.data] = mapped
-        self.size += size
         return column
 
     def ask_for(self, column: np.ndarray, first: int, end: int) -> None:

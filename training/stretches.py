@@ -1,7 +1,8 @@
-"""Days of examples that are read together: columns in mapped files are gone through some days at a time, as memory holds them.
+"""Days of examples that are shuffled together: large columns are gone through some days at a time.
 
-Rows drawn from all of a large file would each be a read of their own; those of a few days are read in one go, while the days
-before them are trained on. Which days come together is drawn by chance, anew in each epoch.
+Rows drawn from all of a large mapped file would each be a read of their own; those of a few days are read in one go, while
+the days before them are trained on. Which days come together is drawn by chance, anew in each epoch. How many do is said by
+the recipe and the size of the columns, not by the memory that happens to be free: batches stay a function of the seed.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +11,10 @@ from itertools import islice
 
 import torch
 
+from nightshelf.logs import get_logger
 from training.storage import Storage
+
+log = get_logger("train")
 
 # So many stretches shall fit into memory: the one in use, the next one, and some room.
 _STRETCHES = 3
@@ -18,9 +22,22 @@ _STRETCHES = 3
 _AHEAD = 100
 
 
-def days_together(days: int, storage: Storage) -> int:
-    """Return how many of so many days are read together: all, where their columns lie in memory."""
-    return min(days, max(1, days * storage.room // (_STRETCHES * storage.size))) if storage.is_mapped else days
+def days_together(days: int, size: int, shuffle_gb: float) -> int:
+    """Return how many of so many days are shuffled together, whose columns take `size` bytes: what `shuffle_gb` holds."""
+    return min(days, max(1, int(days * shuffle_gb * 1e9 / max(size, 1))))
+
+
+def warn_of_slow_reads(storage: Storage, shuffle_gb: float) -> None:
+    """Warn where what is shuffled together lies in files and does not fit into memory: each batch would wait for the disk."""
+    room, together = storage.room / _STRETCHES, min(storage.size, shuffle_gb * 1e9)
+    if storage.is_mapped and together > room:
+        log.warning(
+            "columns of %.1f GB are shuffled together, and memory has room for %.1f GB of them: batches wait for the disk; "
+            "give the training more memory, or set shuffle_gb: %.2g in the recipe",
+            together / 1e9,
+            room / 1e9,
+            max(room / 1e9, 0.001),
+        )
 
 
 def stretches(days: torch.Tensor, together: int, generator: torch.Generator) -> list[torch.Tensor]:

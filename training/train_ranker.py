@@ -32,6 +32,7 @@ from training.recipe import Recipe
 from training.schedule import rate_share
 from training.sharded_table import check_sharding
 from training.spec import ModelSpec, dense_names, model_spec
+from training.stretches import warn_of_slow_reads
 from training.topics import fit_topics
 from training.transfer import copy_weights, why_incompatible
 from training.validation import deciding_rows, validation_metrics, with_validation
@@ -77,6 +78,7 @@ def train_ranker(
     report = count_rows(examples, inputs)
     spec = describe(shop, recipe, inputs, examples)
     dataset = Dataset(examples, spec)
+    warn_of_slow_reads(examples.storage, recipe.shuffle_gb)
     log.info(
         "%d train, %d validation and %d test rows read in %.1f s",
         report.train_rows,

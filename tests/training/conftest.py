@@ -217,6 +217,14 @@ def night(demo_shop, tmp_path_factory) -> SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
+def shelf(demo_shop, night):
+    from training.shelf_features import ShelfFeatures
+
+    tables = ("user_features", "item_features", "item_scenario_features", "user_sequences", "vocabularies")
+    return ShelfFeatures.load(demo_shop, night.feature_date, *(night.paths[table] for table in tables))
+
+
+@pytest.fixture(scope="session")
 def trained(demo_shop, night, tmp_path_factory):
     from training.train_ranker import train_ranker
 

@@ -85,6 +85,25 @@ def test_chunks_hold_each_row_once_and_one_user_day_each():
         assert len(set(zip(user[rows], day[rows], strict=True))) == 1
 
 
+def test_a_pairwise_loss_keeps_the_impressions_of_a_request_together(build, recipe, demo_shop, make_night, tmp_path):
+    examples = load_examples(demo_shop, make_night(tmp_path, users=5, per_day=30).inputs)
+    assert np.unique(examples.request, return_counts=True)[1].max() == 10
+    for losses, whole in (({}, False), ({"cart": "pairwise"}, True)):
+        _, spec = build(recipe(losses=losses))
+        for dataset in (
+            data := Dataset(examples, spec),
+            data.subset(examples.is_train),
+            data.thinned(0.5, 1, 1),
+        ):
+            chunks = dataset.chunks.numpy()
+            rows = chunks[chunks >= 0]
+            assert len(rows) == dataset.size == len(set(rows.tolist()))
+            requests = np.where(chunks >= 0, examples.request[chunks], -1)
+            of_chunk = [set(chunk[chunk >= 0].tolist()) for chunk in requests]
+            found = [code for codes in of_chunk for code in codes]
+            assert (len(found) == len(set(found)) and max(map(len, of_chunk)) == 1) == whole
+
+
 def test_faults_are_told_in_one_line(demo_shop, make_night, tmp_path):
     night = make_night(tmp_path, users=5, per_day=4)
     empty = dataclasses.replace(night.inputs, training_examples=[])

@@ -15,8 +15,8 @@ from training import steps as steps_module
 from training.artifact import SERVING
 from training.batches import Dataset
 from training.devices import ranking_device, training_device
+from training.predict import predict
 from training.score import Ranker
-from training.shelf_features import ShelfFeatures
 from training.slice_losses import InTurns
 from training.steps import Steps, batch_losses
 from training.train_ranker import train_ranker
@@ -45,6 +45,7 @@ sys.path.insert(0, sys.argv[1])
 import second_device
 library = second_device.register()
 from training.devices import ranking_device
+from training.predict import predict
 from training.score import Ranker
 features, folders, users, items = pickle.loads(Path(sys.argv[2]).read_bytes())
 found = {}
@@ -86,22 +87,20 @@ def test_another_device_trains_to_the_same_weights(demo_shop, make_night, recipe
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout.splitlines()[-1]) > 50
-    for name in RECIPES.keys() - {"mapped"}:  # which takes another way through the rows
+    for name in RECIPES:
         train_ranker(**training(name, "cpu"))
         for place in (".", SERVING):
             mine, other = (load_file(tmp_path / f / name / place / "weights.safetensors") for f in ("cpu", "second"))
             apart = max(float((mine[key].double() - other[key].double()).abs().max()) for key in mine)
-            assert apart <= 1e-4, (name, place)  # the CPU's kernels add in another order
+            assert apart <= 1e-3, (name, place)  # the CPU's kernels add in another order, and steps make more of it
 
 
 @pytest.mark.parametrize("name", ["plain", "star", "hstu"])
-def test_another_device_ranks_alike(demo_shop, night, recipe, tmp_path, name):
+def test_another_device_ranks_alike(demo_shop, night, shelf, recipe, tmp_path, name):
     train_ranker(demo_shop, recipe(max_epochs=1, **RECIPES[name]), night.inputs, tmp_path / "model")
-    tables = ("user_features", "item_features", "item_scenario_features", "user_sequences", "vocabularies")
-    features = ShelfFeatures.load(demo_shop, night.feature_date, *(night.paths[table] for table in tables))
     users, folder = torch.arange(night.users + 1), tmp_path / "model"
     items = torch.randint(-1, night.items, (len(users), 20), generator=torch.Generator().manual_seed(1))
-    (tmp_path / "asked").write_bytes(pickle.dumps((features, [folder], users, items)))
+    (tmp_path / "asked").write_bytes(pickle.dumps((shelf, [folder], users, items)))
     (tmp_path / "process.py").write_text(RANKING)
     command = [sys.executable, tmp_path / "process.py", Path(__file__).parent, tmp_path / "asked", tmp_path / "found"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -109,7 +108,7 @@ def test_another_device_ranks_alike(demo_shop, night, recipe, tmp_path, name):
     assert int(done.stdout) > 30
     found, here = pickle.loads((tmp_path / "found").read_bytes())[folder], Ranker.load(folder)
     for scenario, scores in found.items():
-        for task, values in here.score_users(features, scenario, users, items).items():
+        for task, values in here.score_users(shelf, scenario, users, items).items():
             torch.testing.assert_close(scores[task], values, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
@@ -222,3 +221,52 @@ def test_where_no_slice_is_small_enough_the_remedy_is_told(build, recipe, exampl
     monkeypatch.setattr(steps_module, "batch_losses", Memory(0).losses)
     with pytest.raises(EngineError, match="does not fit into the memory of cpu; give the recipe a smaller batch_size"):
         Steps(model, torch.ones(4)).gradient(Dataset(example_night, spec), torch.arange(20), torch.ones(4))
+
+
+class Crowded:
+    """A part of a ranker in a memory that has no room for it where its input is longer than `rows`."""
+
+    def __init__(self, model, part, rows, monkeypatch):
+        self.part, self.rows, self.refused = getattr(model, part), rows, 0
+        monkeypatch.setattr(model, part, self)
+
+    def __call__(self, first, *rest):
+        if len(first.hidden if hasattr(first, "hidden") else first.fields) > self.rows:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it.")
+        return self.part(first, *rest)
+
+
+def test_predictions_without_room_are_made_in_smaller_batches(build, recipe, example_night, monkeypatch):
+    model, spec = build(recipe())
+    dataset = Dataset(example_night, spec)
+    expected = predict(model, dataset).at_first
+    crowded = Crowded(model, "pair_logits", 30, monkeypatch)
+    torch.testing.assert_close(predict(model, dataset).at_first, expected, rtol=1e-4, atol=1e-5)
+    assert crowded.refused > 3
+    crowded.rows = 0
+    with pytest.raises(EngineError, match=r"no room for a prediction \(.*2\.00 GiB\.\); .* CUDA_VISIBLE_DEVICES="):
+        predict(model, dataset)
+
+
+@pytest.mark.parametrize("part", ["user_side", "pair_logits"])
+def test_shelves_without_room_are_scored_in_smaller_batches(night, shelf, trained, monkeypatch, part):
+    ranker, users = Ranker.load(trained.folder), torch.arange(night.users + 1)
+    items = torch.randint(0, night.items, (len(users), 300))
+    expected = ranker.score_users(shelf, "cart", users, items)
+    crowded = Crowded(ranker.model, part, 3, monkeypatch)
+    found = ranker.score_users(shelf, "cart", users, items)
+    assert crowded.refused > 3
+    for task in ranker.tasks:
+        torch.testing.assert_close(found[task], expected[task], rtol=1e-4, atol=1e-5)
+
+
+def test_a_night_without_room_says_so_before_it_ranks(shelf, trained, monkeypatch):
+    ranker = Ranker.load(trained.folder)
+
+    def no_room(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(ranker.model, "item_side", no_room)
+    with pytest.raises(EngineError, match="no room for a night's users and items"):
+        ranker.prepare(shelf)

@@ -51,6 +51,7 @@ BACKBONES = {
 
 ENCODERS = {
     "mean_pooling": {"kind": "mean_pooling"},
+    "din": {"kind": "din", "units": 8},
     "gru": {"kind": "gru"},
     "convolution": {"kind": "convolution"},
     "transformer": {"kind": "transformer", "blocks": 2},

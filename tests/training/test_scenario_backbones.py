@@ -122,7 +122,7 @@ def pepnet(b, x, gates, s):
     scenario = b.scenario.weight[:, s]
     if b.vector_gate is not None:
         x = x * gate(b.vector_gate, torch.cat([scenario, x]))
-    heard, ends = torch.cat([scenario, x]), []
+    heard, ends = torch.cat([scenario, gates, x]), []
     for task in range(T):
         own, network = x, task if b.networks > 1 else 0
         for place, layer in enumerate(b.layers):

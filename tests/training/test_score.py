@@ -18,12 +18,6 @@ from training.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")
-def shelf(demo_shop, night):
-    tables = ("user_features", "item_features", "item_scenario_features", "user_sequences", "vocabularies")
-    return ShelfFeatures.load(demo_shop, night.feature_date, *(night.paths[table] for table in tables))
-
-
-@pytest.fixture(scope="module")
 def ranker(trained):
     return Ranker.load(trained.folder)
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from training.recipe import BlockSizes, PlainEncoder
-from training.sequences import AGE_BUCKETS, age_bucket, attend, make_sequence_layer
+from training.sequences import AGE_BUCKETS, ActivationUnit, age_bucket, attend, make_sequence_layer
 
 WIDTH = 8
 POOLING = [PlainEncoder(kind=kind) for kind in ("mean_pooling", "gru", "convolution")]
@@ -124,16 +124,34 @@ def test_convolution_against_loops():
     torch.testing.assert_close(layer(events, is_event, ages)[0, 0], layer.merge(torch.cat(found)), atol=1e-4, rtol=1e-4)
 
 
-def test_ages_are_bucketed_by_powers_of_two_of_six_hours():
-    assert age_bucket(torch.tensor([-1.0, 0.0, 0.24, 0.26, 0.74, 0.76, 1e6])).tolist() == [
-        0,
-        0,
-        0,
-        1,
-        1,
-        2,
-        AGE_BUCKETS - 1,
-    ]
+def test_ages_are_bucketed_by_powers_of_two_of_a_minute():
+    minutes = torch.tensor([-1.0, 0.0, 0.9, 1.1, 2.9, 3.1, 60, 1e9])
+    assert age_bucket(minutes / 1440).tolist() == [0, 0, 0, 1, 1, 2, 5, AGE_BUCKETS - 1]
+    assert age_bucket(torch.tensor([181.0, 184.0])).tolist() == [AGE_BUCKETS - 2, AGE_BUCKETS - 1]
+
+
+def test_the_activation_unit_against_loops_over_what_the_paper_feeds_it():
+    """The paper's network on [event, target, event - target, event x target], whose difference layer is folded into ours."""
+    torch.manual_seed(3)
+    unit, difference = ActivationUnit(4, 3), torch.randn(3, 4)
+    nn.init.normal_(unit.slope)
+    queries, keys, values = torch.randn(2, 3, 4), torch.randn(2, 5, 4), torch.randn(2, 5, 4)
+    is_event = torch.tensor([[False, True, True, True, True], [False] * 5])
+    paper = torch.cat(
+        [unit.key.weight - difference, unit.query.weight + difference, difference, unit.product.weight], 1
+    )
+    with torch.no_grad():
+        found = unit(queries, keys, values, is_event)
+        for user in range(2):
+            for target in range(3):
+                expected = torch.zeros(4)
+                for event in is_event[user].nonzero().flatten().tolist():
+                    k, q = keys[user, event], queries[user, target]
+                    units = paper @ torch.cat([k, q, k - q, k * q]) + unit.query.bias
+                    activated = nn.functional.prelu(units.unsqueeze(0), unit.slope.flatten())[0]
+                    expected += unit.score(activated) * values[user, event]
+                torch.testing.assert_close(found[user, target], expected, atol=1e-5, rtol=1e-5)
+    assert not found[1].any()
 
 
 def test_an_empty_history_answers_nothing_and_padding_has_no_weight():

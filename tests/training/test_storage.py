@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 
 from nightshelf.errors import EngineError
 from training import storage
-from training.batches import Dataset
-from training.checkpoints import training_origin
 from training.data import load_examples
 from training.storage import Storage, free_memory
-from training.stretches import days_together, read_ahead, stretches
+from training.stretches import days_together, read_ahead, stretches, warn_of_slow_reads
 from training.train_ranker import train_ranker
 
 
@@ -22,7 +20,6 @@ def test_a_mapped_column_is_like_one_in_memory_and_leaves_no_file(tmp_path):
     mapped = Storage(tmp_path / "scratch", room=1)
     column = mapped.zeros((1000, 3), np.float32)
     assert mapped.is_mapped
-    assert mapped.size == column.nbytes
     assert not column.any()
     column[5:7] = 2
     mapped.ask_for(column, 5, 7)
@@ -61,19 +58,28 @@ def test_processes_decide_alike_by_the_one_with_the_least_memory(tmp_path, monke
     assert asked == ["2000", "2000"]  # of two on one machine each has a half
 
 
-@given(days=st.lists(st.integers(0, 6), min_size=1, max_size=60), room=st.integers(0, 40), size=st.integers(1, 10))
-def test_stretches_hold_every_chunk_once_and_no_day_in_two(tmp_path_factory, days, room, size):
-    chunks, stored = torch.tensor(days), Storage(tmp_path_factory.getbasetemp(), room)
-    stored.size = size
-    together = days_together(len(set(days)), stored)
+@given(days=st.lists(st.integers(0, 6), min_size=1, max_size=60), gb=st.integers(1, 40), size=st.integers(1, 40))
+def test_stretches_hold_every_chunk_once_and_no_day_in_two(days, gb, size):
+    chunks = torch.tensor(days)
+    together = days_together(len(set(days)), size * 10**9, gb)
     found, again = (stretches(chunks, together, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.cat(found).sort().values.tolist() == list(range(len(days)))
     assert [part.tolist() for part in found] == [part.tolist() for part in again]
     of_parts = [set(chunks[part].tolist()) for part in found]
     assert sum(map(len, of_parts)) == len(set(days))
-    assert len(set(days)) == 1 or max(map(len, of_parts)) <= max(1, len(set(days)) * room / (3 * size))
-    in_memory = stretches(chunks, days_together(len(set(days)), Storage()), torch.Generator())
-    assert torch.equal(in_memory[0], torch.arange(len(days)))
+    assert len(set(days)) == 1 or max(map(len, of_parts)) <= max(1, len(set(days)) * gb / size)
+    if size <= gb:
+        assert torch.equal(found[0], torch.arange(len(days)))
+
+
+def test_columns_that_are_shuffled_in_less_memory_than_they_need_are_told_with_what_fits(tmp_path, caplog):
+    for room, gb in ((3 * 10**9, 1), (10**8, 0.03)):
+        warn_of_slow_reads(Storage(tmp_path, room=room, size=2 * 10**9), gb)
+    warn_of_slow_reads(Storage(size=2 * 10**9), 4)
+    assert not caplog.records
+    warn_of_slow_reads(Storage(tmp_path, room=3 * 10**9, size=2 * 10**9), 4)
+    assert "columns of 2.0 GB are shuffled together, and memory has room for 1.0 GB" in caplog.text
+    assert "set shuffle_gb: 1 in the recipe" in caplog.text
 
 
 def test_each_day_is_asked_for_once_and_before_it_is_needed():
@@ -103,28 +109,17 @@ def test_columns_in_files_are_those_in_memory(demo_shop, night, monkeypatch, tmp
         assert np.array_equal(getattr(resident.histories, name), getattr(mapped.histories, name)), name
 
 
-def test_a_checkpoint_of_other_batches_is_not_gone_on_from(demo_shop, night, build, recipe, monkeypatch, tmp_path):
-    model, spec = build(recipe())
-    origins = []
-    for room in (1, 2**40):
-        made = classmethod(lambda cls, size, scratch, room=room: cls(tmp_path, room))
-        monkeypatch.setattr(Storage, "for_columns", made)
-        examples = load_examples(demo_shop, night.inputs)
-        Dataset(examples, spec)
-        origins.append(training_origin(model, examples))
-    assert {name for name, told in origins[0].items() if origins[1][name] != told} == {"days together"}
-
-
-def test_a_training_from_files_gives_the_same_weights_where_they_fit_and_a_model_where_they_do_not(
+def test_a_training_from_files_gives_the_weights_of_one_in_memory_and_days_that_come_apart_their_own(
     demo_shop, night, recipe, monkeypatch, tmp_path
 ):
     shop, trained = demo_shop.model_copy(update={"home": tmp_path}), {}
-    rooms = {"memory": None, "files": 2**40, "files, a day at a time": 1}
-    for name, room in rooms.items():
-        made = classmethod(lambda cls, size, scratch, room=room: cls() if room is None else cls(scratch, room))
-        monkeypatch.setattr(Storage, "for_columns", made)
-        report = train_ranker(shop, recipe(max_epochs=1), night.inputs, tmp_path / name)
-        trained[name] = (tmp_path / name / "weights.safetensors").read_bytes(), report.best_validation_loss
-    assert trained["memory"] == trained["files"]
-    assert trained["memory"][0] != trained["files, a day at a time"][0]
-    assert trained["files, a day at a time"][1] < 1  # better than the base rates
+    for free in (2**40, 0):
+        monkeypatch.setattr(storage, "free_memory", lambda free=free: free)
+        for gb in (4, 1e-6):
+            out = tmp_path / f"{free} {gb}"
+            report = train_ranker(shop, recipe(max_epochs=1, shuffle_gb=gb), night.inputs, out)
+            trained[free, gb] = (out / "weights.safetensors").read_bytes(), report.best_validation_loss
+    for gb in (4, 1e-6):
+        assert trained[2**40, gb] == trained[0, gb]
+    assert trained[0, 4][0] != trained[0, 1e-6][0]
+    assert trained[0, 1e-6][1] < 1  # better than the base rates

@@ -93,22 +93,26 @@ class PEPNet(nn.Module):
     """PEPNet (Chang et al., KDD 2023, arXiv:2302.01115): a gate that knows the scenario weighs the vector (EPNet), and gates
     weigh the units of each task's layers (PPNet). Gates also hear the vector, but send it no gradient.
 
-    Here the vector is all that PPNet's gates know of user and item. Without PPNet all tasks share one network.
+    PPNet's gates hear a prior beside it, by weights of its own: a linear layer of all that is known of user, item and pair,
+    ids among it where the recipe reads them. Without PPNet all tasks share one network.
     """
 
     reads_vectors = True
 
     def __init__(self, tasks: int, scenarios: int, sizes: PEPNetSizes, dropout: float) -> None:
         super().__init__()
-        self.hidden_width, self.gate_width, self.out_width = sizes.input, 0, sizes.sizes[-1]
-        self.tasks, heard = tasks, sizes.scenario_size + sizes.input
+        self.hidden_width, self.out_width, self.tasks = sizes.input, sizes.sizes[-1], tasks
+        self.gate_width = sizes.prior_size if sizes.kind != "epnet" else 0
+        heard = sizes.scenario_size + sizes.input
         self.scenario = nn.Linear(scenarios, sizes.scenario_size, bias=False)
         self.vector_gate = GateUnit(heard, sizes.gate_size, sizes.input) if sizes.kind != "ppnet" else None
         self.networks = 1 if sizes.kind == "epnet" else tasks
         widths = [sizes.input, *sizes.sizes]
         self.layers = nn.ModuleList(ExpertLayer(self.networks, a, b) for a, b in pairwise(widths))
         personal = sizes.sizes if sizes.kind != "epnet" else []
-        self.unit_gates = nn.ModuleList(GateUnit(heard, sizes.gate_size, tasks * width) for width in personal)
+        self.unit_gates = nn.ModuleList(
+            GateUnit(heard + sizes.prior_size, sizes.gate_size, tasks * width) for width in personal
+        )
         self.dropout = nn.Dropout(dropout)
         self.last_shared: SharedRows = all_rows(self.layers[-1]) if self.networks == 1 else None
 
@@ -117,7 +121,7 @@ class PEPNet(nn.Module):
         scenario = self.scenario(ScenarioRows(where).shares)
         if self.vector_gate is not None:
             hidden = hidden * self.vector_gate(torch.cat([scenario, hidden.detach()], 1))
-        heard = torch.cat([scenario, hidden.detach()], 1)
+        heard = torch.cat([scenario, gates, hidden.detach()], 1)
         x = hidden.expand(self.networks, -1, -1)
         for place, layer in enumerate(self.layers):
             x = layer(x).relu()
