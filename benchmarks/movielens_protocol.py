@@ -127,6 +127,11 @@ ENTRIES = {
         paper=0.8063,
         re_run=0.8056,
     ),
+    "pepnet": Entry(
+        PEPNetSizes(kind="pepnet", input=_WIDTH, scenario_size=16, sizes=[128, 64, 32]),
+        [],
+        "heads",
+    ),
     "hinet": Entry(HiNetSizes(kind="hinet", expert_sizes=[32, 16], task_sizes=[16]), [8], "all"),
     "hamur": Entry(HAMURSizes(kind="hamur", input=_WIDTH, sizes=[256, 128], hyper_size=64, core=35, adapter_size=32)),
     "m3oe": Entry(

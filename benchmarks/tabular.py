@@ -23,6 +23,18 @@ if TYPE_CHECKING:
     from training.spec import TaskSpec
 
 
+class AsTheyAre(nn.Module):
+    """Columns [N, inputs] as they are, and what a backbone's gates hear of them [N, gates] behind."""
+
+    def __init__(self, inputs: int, gates: int) -> None:
+        super().__init__()
+        self.gates = nn.Linear(inputs, gates) if gates else None
+
+    def forward(self, columns: torch.Tensor) -> torch.Tensor:
+        """Return [N, inputs + gates]."""
+        return columns if self.gates is None else torch.cat([columns, self.gates(columns)], 1)
+
+
 @dataclass(frozen=True)
 class Columns:
     """Rows of a table, resident in memory."""
@@ -73,8 +85,8 @@ class TabularModel(nn.Module):
         self.backbone = backbone
         inputs, outputs = len(fields) * embedding_size + dense, self.backbone.hidden_width + self.backbone.gate_width
         # A backbone that reads vectors reads the columns as they are, if its input is as wide as they.
-        as_they_are = self.backbone.reads_vectors and inputs == outputs
-        self.first = nn.Identity() if as_they_are else nn.Linear(inputs, outputs)
+        as_they_are = self.backbone.reads_vectors and inputs == self.backbone.hidden_width
+        self.first = AsTheyAre(inputs, self.backbone.gate_width) if as_they_are else nn.Linear(inputs, outputs)
         self.pair = pair
         if pair:
             self.taste, self.query = (nn.Linear(len(side) * embedding_size, embedding_size) for side in pair)
