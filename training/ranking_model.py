@@ -32,10 +32,11 @@ class ItemSide:
     queries: torch.Tensor  # [N, D]
     parts: torch.Tensor  # [N, D or 2 D], what the item brings into an event
     hidden: torch.Tensor  # [N, H]
+    again: torch.Tensor  # [N, events x memories], how much what a user did with its category speaks for it
 
     def take(self, rows: torch.Tensor) -> "ItemSide":
         """Return the items at `rows` (one dimension)."""
-        return ItemSide(*(part.index_select(0, rows) for part in (self.match, self.queries, self.parts, self.hidden)))
+        return ItemSide(*(part.index_select(0, rows) for part in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class TargetSide:
     match: torch.Tensor  # int32 [G, R, A]
     queries: torch.Tensor  # [G, R, D]
     hidden: torch.Tensor  # [G, R, H], item and dense features
+    again: torch.Tensor  # [G, R, events x memories]
     wide: torch.Tensor  # [G, R, O], the dense features' linear part in the scenario
     scenario: torch.Tensor  # int64 [G, R] or [1, 1]
 
@@ -98,9 +100,12 @@ class RankingModel(nn.Module):
         self.exposure, self.price_fit = ExposureMatch(recipe.match_decay_days), PriceFit(events)
         event_memories, memories = self.matching.width(1), len(recipe.match_decay_days)
         self.topics = NextTopic([spec.item_fields[name] for name in LEVELS], scenarios, event_memories, memories)
-        explicit = self.matching.width(len(fields)) + len(LEVELS) * memories + self.topics.features + 3
+        explicit = self.matching.width(len(fields)) + len(LEVELS) * memories + self.topics.features + 4
         self.backbone = make_backbone(recipe.backbone, tasks, scenarios, recipe.dropout)
         first = self.backbone.hidden_width + self.backbone.gate_width
+        # Who bought coffee wants more of it, who bought a stove wants no second one: what was done with a category speaks for
+        # some goods of it and against others ("Buy It Again", Bhagat et al., KDD 2018).
+        self.again = nn.Linear(size, event_memories)
         self.taste = nn.Linear(user_inputs, size)
         self.user_layer = nn.Linear(user_inputs, first)
         self.item_layer = nn.Linear(size, first, bias=False)
@@ -134,7 +139,8 @@ class RankingModel(nn.Module):
         """Encode items by their fields [N, item fields]."""
         vectors = self.item_vector(self.fields(fields, len(self.spec.user_fields)))
         history = self.history
-        return ItemSide(fields.int(), history.query(vectors), history.item_parts(vectors), self.item_layer(vectors))
+        parts, hidden = history.item_parts(vectors), self.item_layer(vectors)
+        return ItemSide(fields.int(), history.query(vectors), parts, hidden, self.again(vectors))
 
     def user_side(self, users: UserBatch, items: ItemSide) -> UserSide:
         """Encode users and their histories, whose events are rows of `items`."""
@@ -168,6 +174,7 @@ class RankingModel(nn.Module):
             match=items.match.index_select(0, flat).view(shape),
             queries=items.queries.index_select(0, flat).view(shape),
             hidden=items.hidden.index_select(0, flat).view(shape) + self.dense_layer(batch.dense),
+            again=items.again.index_select(0, flat).view(shape),
             wide=self.by_scenario(self.wide_dense(batch.dense), self.one_hot(batch.scenario)),
             scenario=batch.scenario,
         )
@@ -181,9 +188,11 @@ class RankingModel(nn.Module):
         seen = self.matching(targets.match, users.match, users.memory)
         shown = self.exposure(categories, users.shown, users.exposure)
         shares = self.topics.shares(categories, seen[:, :, self.levels], shown, users.evidence)
+        seen, of_category = torch.log1p(seen), torch.log1p(seen[:, :, self.levels.stop - 1])
         explicit = torch.cat(
             [
-                torch.log1p(seen).flatten(2),
+                seen.flatten(2),
+                (of_category * targets.again).sum(-1, keepdim=True),
                 torch.log1p(shown).flatten(2),
                 self.topics.describe(categories, shares),
                 self.price_fit(targets.match[..., self.band], users.price_level),

@@ -147,7 +147,7 @@ class PreparedShelf:
             where = torch.tensor([[spec.scenario_index(scenario)]]).to(self.device)
             wide = self.model.by_scenario(self.model.wide_dense(dense), self.model.one_hot(where[0]))
             hidden = items.hidden + self.model.dense_layer(dense)
-            self._targets[scenario] = TargetSide(items.match, items.queries, hidden, wide, where)
+            self._targets[scenario] = TargetSide(items.match, items.queries, hidden, items.again, wide, where)
         return self._targets[scenario]
 
 
@@ -224,6 +224,7 @@ def take_targets(targets: TargetSide, rows: torch.Tensor) -> TargetSide:
         gather(targets.match),
         gather(targets.queries),
         gather(targets.hidden),
+        gather(targets.again),
         gather(targets.wide),
         targets.scenario,
     )
