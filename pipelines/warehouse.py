@@ -56,7 +56,7 @@ class Warehouse:
     def __init__(self, shop: Shop) -> None:
         self.shop = shop
         self.specs = table_specs(shop)
-        root = warehouse_dir(shop)
+        self._root = root = warehouse_dir(shop)
         root.mkdir(parents=True, exist_ok=True)
         self._catalog = SqlCatalog(
             "nightshelf", uri=f"sqlite:///{root / 'catalog.db'}", warehouse=f"file://{root / 'iceberg'}"
@@ -226,11 +226,27 @@ class Warehouse:
         return max((day["as_of_date"] for day in days), default=None)
 
     def load(self, table: str) -> Table | None:
-        """Return a table of the catalogue, None if nothing was ever published there."""
+        """Return a table of the catalogue, None if nothing was ever published there.
+
+        Raises:
+            EngineError: its files lie below another folder, as after the home was copied or moved, or its metadata is gone.
+        """
         try:
-            return self._catalog.load_table((NAMESPACE, table))
+            found = self._catalog.load_table((NAMESPACE, table))
         except NoSuchTableError:
             return None
+        except FileNotFoundError as error:
+            raise self._elsewhere(table, str(error)) from None
+        # Iceberg names files by whole paths: a copy would write into the home that it was copied from.
+        if not Path(found.location().removeprefix("file://")).resolve().is_relative_to(self._root.resolve()):
+            raise self._elsewhere(table, found.location())
+        return found
+
+    def _elsewhere(self, table: str, place: str) -> EngineError:
+        return EngineError(
+            f"{self._root}: the files of table {table} are not here ({place}), for this home was copied or moved, and tables "
+            "know their files by whole paths; move it back, or begin another home and copy `raw` and `keys` alone"
+        )
 
     def _create(self, table: str) -> Table:
         with contextlib.suppress(TableAlreadyExistsError):

@@ -1,11 +1,12 @@
 import datetime as dt
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from nightshelf.config import Shop, load_shop
-from nightshelf.errors import InputError
+from nightshelf.errors import EngineError, InputError
 from pipelines.sql import connect, print_query
 from pipelines.warehouse import Warehouse, write_days
 
@@ -36,6 +37,28 @@ def test_a_partition_is_replaced_and_its_neighbour_stays(shop: Shop) -> None:
     assert warehouse.read("source_counts", [DAY])["source"].to_pylist() == ["c"]
     assert warehouse.read("source_counts", [EVE])["source"].to_pylist() == ["a"]
     assert warehouse.partitions("source_counts") == [EVE, DAY]
+
+
+def test_a_home_that_was_copied_or_moved_is_not_taken_for_the_one_that_its_tables_lie_in(shop: Shop) -> None:
+    """A copy would write into the home that it was made from; a home behind a link is the same one."""
+    Warehouse(shop).publish_arrow("source_counts", counts(DAY, "a"), [DAY], "one")
+    copied, linked = shop.home.with_name("copied"), shop.home.with_name("linked")
+    shutil.copytree(shop.home, copied)
+    linked.symlink_to(shop.home)
+    warehouse = Warehouse(shop.model_copy(update={"home": copied}))
+    for attempt in (
+        lambda: warehouse.read("source_counts"),
+        lambda: warehouse.publish_arrow("source_counts", counts(DAY, "b"), [DAY], "two"),
+    ):
+        with pytest.raises(EngineError, match=r"this home was copied or moved.*move it back, or begin another home"):
+            attempt()
+    behind = Warehouse(shop.model_copy(update={"home": linked}))
+    behind.publish_arrow("source_counts", counts(EVE, "c"), [EVE], "three")
+    assert Warehouse(shop).read("source_counts")["source"].sort().to_pylist() == ["a", "c"]
+    shop.home.rename(shop.home.with_name("moved"))
+    moved = Warehouse(shop.model_copy(update={"home": shop.home.with_name("moved")}))
+    with pytest.raises(EngineError, match="source_counts are not here"):
+        moved.read("source_counts")
 
 
 def test_an_empty_partition_really_becomes_empty(shop: Shop) -> None:
