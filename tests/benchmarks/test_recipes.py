@@ -12,7 +12,7 @@ from nightshelf.config import load_shop
 from nightshelf.errors import InputError
 from training.bootstrap import user_draws
 from training.data import TrainingInputs
-from training.recipe import BlockSizes, PlainEncoder, load_recipe
+from training.recipe import EncoderSizes, load_recipe
 
 CELLS = [("home", "click"), ("cart", "click")]
 
@@ -31,7 +31,11 @@ def test_every_backbone_balance_and_encoder_is_a_recipe_of_its_own():
     assert len(made) == len(BACKBONES) + 1 + len(BALANCES) + len(ENCODERS)
     assert {recipe.backbone.kind for recipe in made.values()} == set(BACKBONES)
     assert {recipe.balancing for recipe in made.values()} == set(BALANCES)
-    kinds = {kind for sizes in (PlainEncoder, BlockSizes) for kind in get_args(sizes.model_fields["kind"].annotation)}
+    kinds = {
+        kind
+        for sizes in get_args(get_args(EncoderSizes)[0])
+        for kind in get_args(sizes.model_fields["kind"].annotation)
+    }
     assert {recipe.sequence_encoder.kind for recipe in made.values()} == kinds == set(ENCODERS)
     assert not any(recipe.warm_start for recipe in made.values())
 
