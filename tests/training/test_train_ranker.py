@@ -54,7 +54,7 @@ def test_ten_steps_take_the_loss_down_by_a_known_amount(build, take_steps, examp
         rate = float(example_night.labels[example_night.is_train, place].mean())
         binary += 4.0 if task.kind == "regression" else -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
     assert losses[0] - binary == pytest.approx(0.02, abs=0.02)  # what untrained weights add
-    assert losses[0] - losses[-1] == pytest.approx(1.35, abs=0.45)  # 1.04; of other first weights 1.14 to 1.75
+    assert losses[0] - losses[-1] == pytest.approx(1.3, abs=0.3)
 
 
 def test_position_is_removed_from_the_ranking_prediction(demo_shop, example_night, trained):
