@@ -26,7 +26,12 @@ _DROPPED = -1e9  # of a score: its weight is 0, and a row of nothing else stays 
 
 def age_bucket(ages: torch.Tensor) -> torch.Tensor:
     """Return the bucket of each age in days."""
-    return torch.log2(1 + _MINUTES_A_DAY * ages.clamp(min=0)).long().clamp(max=AGE_BUCKETS - 1)
+    return minute_bucket(_MINUTES_A_DAY * ages, AGE_BUCKETS)
+
+
+def minute_bucket(minutes: torch.Tensor, buckets: int) -> torch.Tensor:
+    """Return the bucket of each time in minutes, by powers of two: below 1, 3, 7 …; the last of so many holds all beyond."""
+    return torch.log2(1 + minutes.clamp(min=0)).long().clamp(max=buckets - 1)
 
 
 def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, is_event: torch.Tensor) -> torch.Tensor:

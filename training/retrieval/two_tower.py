@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from training.encoders import FieldEmbedding
 from training.retrieval.recipe import RetrievalRecipe
-from training.sequences import Blocks
+from training.sequences import Blocks, minute_bucket
 
 # Buckets of pauses, by powers of two of a minute: up to one, 1-3, … ; the last begins at about three months.
 _PAUSES = 18
@@ -18,7 +18,7 @@ _SCALE = 10.0
 
 def pause_bucket(seconds: torch.Tensor) -> torch.Tensor:
     """Return the bucket of each pause in seconds."""
-    return torch.log2(1 + seconds.clamp(min=0) / 60).long().clamp(max=_PAUSES - 1)
+    return minute_bucket(seconds / 60, _PAUSES)
 
 
 class TwoTower(nn.Module):
