@@ -244,8 +244,8 @@ class Warehouse:
 
     def _elsewhere(self, table: str, place: str) -> EngineError:
         return EngineError(
-            f"{self._root}: the files of table {table} are not here ({place}), for this home was copied or moved, and tables "
-            "know their files by whole paths; move it back, or begin another home and copy `raw` and `keys` alone"
+            f"{self._root}: the files of table {table} are not here ({place}): this home was copied or moved, or they were "
+            "deleted; tables know their files by whole paths: move it back, or begin another home and copy `raw` and `keys` alone"
         )
 
     def _create(self, table: str) -> Table:

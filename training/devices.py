@@ -60,7 +60,7 @@ def room_told(what: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise EngineError(
-            f"the accelerator's memory has no room for {what} ({str(error).partition(chr(10))[0]}); leave it to this "
+            f"the accelerator's memory has no room for {what} ({str(error).partition(chr(10))[0]}); free it for this "
             "program, or use the CPU with CUDA_VISIBLE_DEVICES= before the command"
         ) from error
 

@@ -11,7 +11,7 @@ from training.course import TrainingReport
 from training.interruption import AskedToEnd
 
 _NO_ROOM = (
-    "the accelerator's memory has no room for the model, its optimizers or a look at the validation rows ({}); give the recipe a "
+    "the accelerator's memory has no room for the model and its optimizers ({}); give the recipe a "
     "smaller embedding_size, narrower layers or embedding_optimizer: rowwise_adagrad, or train on the CPU with "
     "CUDA_VISIBLE_DEVICES= before the command"
 )

@@ -33,10 +33,10 @@ def warn_of_slow_reads(storage: Storage, shuffle_gb: float) -> None:
     if storage.is_mapped and together > room:
         log.warning(
             "columns of %.1f GB are shuffled together, and memory has room for %.1f GB of them: batches wait for the disk; "
-            "give the training more memory, or set shuffle_gb: %.2g in the recipe",
+            "give the training more memory, or set shuffle_gb: %g in the recipe",
             together / 1e9,
             room / 1e9,
-            max(room / 1e9, 0.001),
+            max(int(room / 1e7) / 100, 0.001),
         )
 
 
