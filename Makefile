@@ -26,8 +26,9 @@ test-engines: env ## the feature jobs' tests on Sail, histories on Spark, nights
 test-stack: env ## exports to real servers of PostgreSQL and Redis, which it starts on loopback; a minute; last line JSON
 	@$(JOBS)/python -m benchmarks.stack tests/stack -m stack
 
-test-peers: .venv/peers/ready ## our backbones beside those of other libraries, with the same weights
-	.venv/peers/bin/python -m pytest tests/peers -m peers
+test-peers: .venv/deepctr/ready .venv/rechub/ready ## our backbones beside those of other libraries, with the same weights
+	.venv/deepctr/bin/python -m pytest tests/peers -m peers -k deepctr
+	.venv/rechub/bin/python -m pytest tests/peers -m peers -k rechub
 
 test-torchrec: .venv/torchrec/ready ## the embedding table sharded by TorchRec over two and three processes, beside the whole one; minutes
 	.venv/torchrec/bin/python -m pytest tests/training/sharded -m sharded
@@ -87,13 +88,13 @@ bench-recipes: env ## every backbone and balance on the demo night beside models
 bench-movielens: env ## every backbone by a published protocol on MovieLens-1M, and split by time; last line JSON
 	@$(JOBS)/python -m benchmarks.movielens
 
-bench-training: .venv/peers/ready ## training beside torch-rechub, deepctr-torch and fuxictr on one table; last line JSON
+bench-training: .venv/rechub/ready .venv/deepctr/ready .venv/fuxictr/ready ## training beside torch-rechub, deepctr-torch and fuxictr on one table; last line JSON
 	@$(JOBS)/python -m benchmarks.training_speed
 
-bench-shelves: .venv/peers/ready ## the search for the nearest items beside faiss, implicit and plain torch, and whole shelves; last line JSON
+bench-shelves: .venv/implicit/ready ## the search for the nearest items beside faiss, implicit and plain torch, and whole shelves; last line JSON
 	@$(JOBS)/python -m benchmarks.shelves
 
-bench-peers: .venv/peers/ready ## twenty items of the whole catalogue on public logs, beside implicit and what is simple; last line JSON
+bench-peers: .venv/implicit/ready ## twenty items of the whole catalogue on public logs, beside implicit and what is simple; last line JSON
 	@$(JOBS)/python -m benchmarks.top_n
 
 chaos: env ## kill -9 each stage at random moments and compare; last line JSON

@@ -107,7 +107,7 @@ def _trial(name: str, items: int, users: int, threads: int) -> dict[str, float]:
     count, users = str(threads), users * (MORE_USERS if name == "cells" else 1)
     limits = {"OMP_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "MKL_NUM_THREADS": count}
     done = subprocess.run(
-        [".venv/peers/bin/python", "-m", "benchmarks.item_search", name, str(items), str(users), count],
+        [".venv/implicit/bin/python", "-m", "benchmarks.item_search", name, str(items), str(users), count],
         env=os.environ | limits,
         capture_output=True,
         text=True,

@@ -6,7 +6,7 @@ Globo (--globo FOLDER, your own copy): articles clicked, before and from 2017-10
 recall@20 = hits / min(20, items afterwards); NDCG@20 with gains of 1.
 
 ours: the two-tower model with the recipe that RECIPES names for the log, trained on its acts as `nightshelf stage retrieve`
-does: the model alone, not the shelves of a night. als, bpr, itemknn: implicit's, in .venv/peers. popularity: users of each
+does: the model alone, not the shelves of a night. als, bpr, itemknn: implicit's, in .venv/implicit. popularity: users of each
 item, of all that lies before the cut; recent: of its last tenth; latest: of its last hundredth.
 own: the user's own newest items, then recent popularity.
 
@@ -270,7 +270,7 @@ def _peer(log: Log, users: np.ndarray, home: Path, name: str) -> np.ndarray:
     )
     target = home / f"{name}.npy"
     command = [
-        ".venv/peers/bin/python",
+        ".venv/implicit/bin/python",
         "-m",
         "benchmarks.peers.implicit_top_n",
         name,

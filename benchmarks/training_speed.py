@@ -27,9 +27,9 @@ from benchmarks.plain_table import write_plain_table
 
 PROGRAMS = {
     "ours": (".venv/jobs/bin/python", "benchmarks.ours"),
-    "rechub": (".venv/peers/bin/python", "benchmarks.peers.rechub"),
-    "deepctr": (".venv/peers/bin/python", "benchmarks.peers.deepctr"),
-    "fuxictr": (".venv/peers/bin/python", "benchmarks.peers.fuxictr"),
+    "rechub": (".venv/rechub/bin/python", "benchmarks.peers.rechub"),
+    "deepctr": (".venv/deepctr/bin/python", "benchmarks.peers.deepctr"),
+    "fuxictr": (".venv/fuxictr/bin/python", "benchmarks.peers.fuxictr"),
 }
 PEERS = [name for name in PROGRAMS if name != "ours"]
 PARTS = ("load", "train", "predict")

@@ -272,6 +272,12 @@ class Spark(Strict):
         return self
 
 
+class Training(Strict):
+    """How `train` trains. processes: how many of the machine share each batch, on an accelerator of its own each."""
+
+    processes: int = Field(1, ge=1, le=64)
+
+
 class Serving(Strict):
     """How `recommend` fills the shelves of users.
 
@@ -340,6 +346,7 @@ class Shop(Strict):
     checks: Checks = Checks()
     vocabularies: Vocabularies = Vocabularies()
     spark: Spark = Spark()
+    training: Training = Training()
     serving: Serving = Serving()
     keep: Keep = Keep()
     exports: list[Export] = Field([])

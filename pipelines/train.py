@@ -29,7 +29,7 @@ def run(night: Night) -> StageResult:
     from training.failures import TrainingFailed
     from training.ranks import joined_ranks, rank
     from training.recipe import load_recipe
-    from training.train_ranker import train_ranker
+    from training.together import train_together
 
     tracking.ensure_tracker(tracking_uri(night.shop), artifact_dir(night.shop))
     name = registered_name(night)
@@ -45,10 +45,18 @@ def run(night: Night) -> StageResult:
         "parent": parent_version or "",
         "code_version": code_version(),
     }
+    training = {
+        "shop": night.shop,
+        "recipe": recipe,
+        "inputs": inputs,
+        "out": folder,
+        "parent": parent,
+        "checkpoints": checkpoints,
+    }
     with joined_ranks():
         helps = rank() > 0
         try:
-            report = train_ranker(night.shop, recipe, inputs, folder, parent, checkpoints)
+            report = train_together(night.shop.training.processes, training)
         except TrainingFailed as failed:
             if not helps:
                 _tell(name, failed, recipe, tags)

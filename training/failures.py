@@ -24,6 +24,10 @@ class TrainingFailed(EngineError):
         super().__init__(message)
         self.report = report
 
+    def __reduce__(self) -> tuple[type, tuple[str, TrainingReport]]:
+        """Say how another process makes it anew: with the report."""
+        return TrainingFailed, (str(self), self.report)
+
 
 @contextmanager
 def failures_told(report: TrainingReport) -> Iterator[None]:

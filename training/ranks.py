@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import distributed
@@ -83,11 +84,23 @@ def wait_for_all() -> None:
         distributed.barrier()
 
 
+def sum_of_ranks(own: torch.Tensor) -> torch.Tensor:
+    """Return the sum of each rank's tensor, added up in the ranks' order; all have one shape."""
+    return own if ranks() == 1 else torch.stack(_gather(own)).sum(0)
+
+
+class Slice(NamedTuple):
+    """A part of a batch: its number among the batch's slices, and its chunks."""
+
+    number: int
+    chunks: torch.Tensor
+
+
 @dataclass(frozen=True)
 class Slices:
     """The slices of a batch that this rank computes; unless it `shares` them, it computes all, as the others do."""
 
-    own: list[torch.Tensor]
+    own: list[Slice]
     shares: bool
 
     def gather(self, results: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -106,7 +119,7 @@ def cut(chunks: torch.Tensor, count: int) -> Slices:
 
     A batch with fewer chunks makes fewer slices, which no ranks share.
     """
-    slices = [chunks[first::count] for first in range(min(count, len(chunks)))]
+    slices = [Slice(first, chunks[first::count]) for first in range(min(count, len(chunks)))]
     shares = ranks() > 1 and len(slices) == count
     return Slices(slices[rank() :: ranks()] if shares else slices, shares)
 

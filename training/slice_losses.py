@@ -6,8 +6,10 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from training.ranks import Slice
+
 Answer = TypeVar("Answer")
-Losses = Callable[[torch.Tensor], torch.Tensor]  # of a slice's chunks, each task's [T]
+Losses = Callable[[Slice], torch.Tensor]  # of a slice, each task's [T]; the same each time it is asked
 
 
 class SliceLosses(Protocol):
@@ -21,7 +23,7 @@ class SliceLosses(Protocol):
 class SideBySide:
     """Computed once, and kept with their graphs."""
 
-    def __init__(self, losses: Losses, slices: list[torch.Tensor], pool: ThreadPoolExecutor) -> None:
+    def __init__(self, losses: Losses, slices: list[Slice], pool: ThreadPoolExecutor) -> None:
         self._pool, self._losses = pool, list(pool.map(losses, slices))
 
     def ask(self, question: Callable[[torch.Tensor], Answer]) -> list[Answer]:
@@ -30,22 +32,11 @@ class SideBySide:
 
 
 class InTurns:
-    """Computed anew for each question, so that one graph at a time is in memory; each time with the same draws of dropout.
+    """Computed anew for each question, so that one graph at a time is in memory."""
 
-    Args:
-        losses: of a slice's chunks.
-        slices: the slices.
-        device: where they are computed, from whose generator dropout draws.
-    """
-
-    def __init__(self, losses: Losses, slices: list[torch.Tensor], device: torch.device) -> None:
-        self._losses, self._slices, self._device = losses, slices, device
-        self._draws = torch.get_rng_state()
-        self._draws_there = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
+    def __init__(self, losses: Losses, slices: list[Slice]) -> None:
+        self._losses, self._slices = losses, slices
 
     def ask(self, question: Callable[[torch.Tensor], Answer]) -> list[Answer]:
         """Ask one after another."""
-        torch.set_rng_state(self._draws)
-        if self._draws_there is not None:
-            torch.get_device_module(self._device).set_rng_state(self._draws_there, self._device)
         return [question(self._losses(part)) for part in self._slices]

@@ -4,13 +4,14 @@ A batch is always computed in SLICES slices (as many as processes, if these are 
 are added up in a fixed order: the weights after a step do not depend on which slice was ready first, nor on where it was.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 
-from nightshelf.errors import EngineError, InputError
+from nightshelf.errors import EngineError
 from nightshelf.logs import get_logger
 from training.backbones.moving import MovingMoments, StepCount
 from training.backbones.penalties import collect_penalties
@@ -19,7 +20,7 @@ from training.batches import Batch, Dataset
 from training.objective import penalty_losses, training_losses
 from training.optimizers import TABLE, make_optimizers
 from training.ranking_model import RankingModel
-from training.ranks import Slices, cut, rank, ranks, ranks_here
+from training.ranks import Slice, Slices, cut, rank, ranks, ranks_here
 from training.recipe import Recipe
 from training.sharded_table import ShardedTable
 from training.slice_losses import InTurns, SideBySide, SliceLosses
@@ -40,7 +41,7 @@ class Steps:
         scales: the regressions' units [T].
 
     Raises:
-        InputError: the recipe's balancing does not fit the model; or several processes cannot train this recipe.
+        InputError: the recipe's balancing does not fit the model.
     """
 
     def __init__(self, model: RankingModel, scales: torch.Tensor) -> None:
@@ -53,20 +54,15 @@ class Steps:
         # A sharded table is no parameter: the gradients of its vectors go to the ranks that hold them.
         self._sharded = model.fields.table if isinstance(model.fields.table, ShardedTable) else None
         self._table = next((p for name, p in model.named_parameters() if p.requires_grad and name == TABLE), None)
-        # Slices would take dropout's draws from one generator, in an order left to chance.
-        # An accelerator gains nothing by them.
-        least = SLICES if scales.device.type == "cpu" else 1
-        self._slices = 1 if recipe.dropout else max(least, ranks())
-        self._pool = torch_workers(max(1, self._slices // ranks()), ranks_here())
+        # An accelerator gains nothing by slices.
+        self._slices = max(SLICES if scales.device.type == "cpu" else 1, ranks())
+        # Dropout's draws come from one generator of the process: its slices wait for each other.
+        self._draws = recipe.dropout > 0
+        self._pool = torch_workers(1 if self._draws else max(1, self._slices // ranks()), ranks_here())
         self._moments = [part for part in model.modules() if isinstance(part, MovingMoments)]
         self._counts = [part for part in model.modules() if isinstance(part, StepCount)]
-        if ranks() > 1 and (recipe.dropout or self._moments):
-            raise InputError(
-                f"{ranks()} processes cannot share the batches of a recipe with dropout, or with a backbone that keeps moving "
-                "moments; train it with one process"
-            )
         self._forget_moments()  # of a batch whose loss was not finite
-        self._turns = 1
+        self._turns, self._made = 1, 0
         self._epoch: list[torch.Tensor] = []  # the tasks' losses of each step
         self._again: Callable[[], torch.Tensor] | None = None  # the last batch's losses by the weights of now
 
@@ -92,19 +88,19 @@ class Steps:
 
     def _gradient(self, dataset: Dataset, chunks: torch.Tensor, mean_weight: torch.Tensor) -> float:
         count = (dataset.chunks[chunks] >= 0).sum() * mean_weight
+        step = (self.model.spec.recipe.seed, self._made)
 
-        def losses(part: torch.Tensor) -> torch.Tensor:
-            return batch_losses(self.model, dataset.batch(part), self._scales) / count
+        def losses(part: Slice) -> torch.Tensor:
+            # What is dropped hangs neither on earlier draws nor on how many processes there are.
+            with seeded((*step, part.number), self._scales.device) if self._draws else nullcontext():
+                return batch_losses(self.model, dataset.batch(part.chunks), self._scales) / count
 
         slices = cut(chunks, self._slices * self._turns)
-        parts: SliceLosses
-        if self._turns == 1:
-            parts = SideBySide(losses, slices.own, self._pool)
-        else:
-            parts = InTurns(losses, slices.own, self._scales.device)
+        own, at_once = slices.own, self._turns == 1
+        parts: SliceLosses = SideBySide(losses, own, self._pool) if at_once else InTurns(losses, own)
         # The balance is the CPU's: a few numbers a step.
         total = _add_up(parts, slices).cpu().requires_grad_()
-        self._again = lambda: _add_up(SideBySide(torch.no_grad()(losses), slices.own, self._pool), slices).cpu()
+        self._again = lambda: _add_up(SideBySide(torch.no_grad()(losses), own, self._pool), slices).cpu()
         if self.balance.last_shared is not None:
             self.balance.see_pulls(total.detach(), _pulls(parts, slices, *self.balance.last_shared).cpu())
         of_tasks = None
@@ -159,6 +155,7 @@ class Steps:
             moments.settle()
         for count in self._counts:
             count.settle()
+        self._made += 1
         if self.balance.looks_back:
             assert self._again is not None
             self.balance.after_step(self._epoch[-1], self._again)
@@ -169,11 +166,12 @@ class Steps:
         self._epoch.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what optimizers and balance have learnt, and the losses [steps, T] of the running epoch."""
+        """Return what optimizers and balance have learnt, the losses [steps, T] of the epoch, and how many steps were made."""
         return {
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "balance": self.balance.state_dict(),
             "losses": torch.stack(self._epoch) if self._epoch else torch.empty(0),
+            "made": self._made,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -181,7 +179,7 @@ class Steps:
         for optimizer, learnt in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(learnt)
         self.balance.load_state_dict(state["balance"])
-        self._epoch = list(state["losses"])
+        self._epoch, self._made = list(state["losses"]), state["made"]
 
     def _make_smaller(self, chunks: int) -> None:
         """Compute the batches to come in twice as many slices, one after another.
@@ -232,6 +230,14 @@ def batch_losses(model: RankingModel, batch: Batch, scales: torch.Tensor) -> tor
         logits, position_bias = model(batch)
     losses = training_losses(model, logits.float() + position_bias, batch, scales)
     return losses + penalty_losses(penalties, batch.weights) if penalties else losses
+
+
+@contextmanager
+def seeded(seed: tuple[int, ...], device: torch.device) -> Iterator[None]:
+    """Let torch draw by a seed, on the CPU and on a device, and go on with its other draws afterwards."""
+    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
+        yield
 
 
 def _precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:

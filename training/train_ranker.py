@@ -227,7 +227,7 @@ def train_epoch(course: Course, train: Dataset, later: int, pause: Callable[[], 
     mean_weight = train.weights[train.chunks[train.chunks >= 0]].mean(0).clamp(min=1e-12).to(course.device)
     batches = train.shuffled_batches(batch_size, recipe.seed, epoch)
     if course.running is None:
-        torch.manual_seed(recipe.seed * 100_003 + epoch)  # dropout's draws
+        torch.manual_seed(recipe.seed * 100_003 + epoch)  # a balance's draws
         course.running = EpochPass(WeightAverage(course.model, recipe.weight_average))
     running, rows_before = course.running, course.running.rows
     started = told = time.monotonic()

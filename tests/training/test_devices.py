@@ -17,7 +17,6 @@ from training.batches import Dataset
 from training.devices import ranking_device, training_device
 from training.predict import predict
 from training.score import Ranker
-from training.slice_losses import InTurns
 from training.steps import Steps, batch_losses
 from training.train_ranker import train_ranker
 
@@ -132,30 +131,17 @@ def test_columns_that_take_more_than_half_of_a_devices_memory_stay_in_main_memor
     assert batches.free_on(torch.device("cuda", 0)) == 7
 
 
-class OneGenerator:
-    """A device's module whose draws come of one generator."""
-
-    def __init__(self):
-        self.generator = torch.Generator().manual_seed(1)
-
-    def get_rng_state(self, device):
-        return self.generator.get_state()
-
-    def set_rng_state(self, state, device):
-        self.generator.set_state(state)
-
-
-def test_slices_in_turns_have_the_same_draws_for_each_question(monkeypatch):
-    """Of the CPU's generator and of the device's, from which dropout draws there."""
-    module = OneGenerator()
-    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
-
-    def losses(part):
-        return torch.rand(2) + torch.rand(2, generator=module.generator) + part
-
-    parts = InTurns(losses, [torch.zeros(2), torch.ones(2)], torch.device("cuda", 0))
-    first, again = parts.ask(torch.clone), parts.ask(torch.clone)
-    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+def test_what_is_dropped_hangs_on_the_step_and_its_slice_alone(build, recipe, example_night):
+    model, spec = build(recipe(dropout=0.5))
+    model.train()
+    dataset, ones, found = Dataset(example_night, spec), torch.ones(4), []
+    for turns, drawn_before, made in ((1, 0, 3), (1, 7, 3), (2, 0, 3), (1, 0, 4)):
+        torch.manual_seed(drawn_before)
+        state, steps = torch.get_rng_state(), Steps(model, ones)
+        steps._slices, steps._turns, steps._made = 2 // turns, turns, made  # side by side, or one after another
+        found.append(steps.gradient(dataset, torch.arange(60), ones))
+        assert torch.equal(torch.get_rng_state(), state)
+    assert found[0] == found[1] == found[2] != found[3]
 
 
 def test_each_process_has_an_accelerator_of_its_own_or_they_share_the_cpu(monkeypatch):

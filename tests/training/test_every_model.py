@@ -116,7 +116,7 @@ def test_overfits_200_rows(build, take_steps, example_night, recipe, part, parts
     of_values = part == "zero_inflated_lognormal"
     fast = {"dense": 0.02, "embedding": 0.03 if "embedding_optimizer" in parts else 0.3}
     rounds = 4  # most have learned them by heart after the first
-    if part == "mgda":  # whose strides, at such rates, lead astray what was learned already
+    if part in ("mgda", "other losses"):  # whose strides, at such rates, lead astray what was learned already
         fast, rounds = {"dense": 0.005, "embedding": 0.1}, 8
     model, spec = build(recipe(**parts, **({} if of_values else {"learning_rate": fast})))
     dataset, chosen = first_rows(example_night, spec, 200)
@@ -150,7 +150,6 @@ def test_ten_steps_have_the_losses_that_they_had(build, take_steps, example_nigh
     """
     model, spec = build(recipe(**parts))
     dataset, _ = first_rows(example_night, spec, 200)
-    torch.manual_seed(0)  # dropout's draws
     losses, known = take_steps(model, dataset, 10), json.loads(KNOWN_LOSSES.read_text())
     if "NIGHTSHELF_WRITE_LOSSES" in os.environ:
         known[part] = [round(loss, 5) for loss in losses]

@@ -15,7 +15,6 @@ from training.artifact import SERVING
 from training.checkpoints import MANIFEST
 from training.ranks import cut
 from training.recipe import Balancing
-from training.steps import Steps
 from training.train_ranker import train_ranker
 
 # Trains with each recipe; where one is to end, the last process is asked to in the middle of that step.
@@ -92,19 +91,29 @@ def test_two_processes_train_as_one_does(demo_shop, make_night, recipe, tmp_path
     assert len(list((tmp_path / "two").rglob("events.out.tfevents.*"))) == len(balancings)
 
 
-def test_two_processes_count_adasparses_steps_and_penalties_as_one_does(
+MOVING = {
+    "adasparse": {"backbone": {"kind": "adasparse", "input": 24, "sizes": [16, 8]}},
+    "star": {"backbone": {"kind": "star", "sizes": [16, 8]}, "dropout": 0.2},
+    "adl": {"backbone": {"kind": "adl", "sizes": [16, 8]}, "balancing": "pcgrad"},
+    "dropout": {"dropout": 0.3, "balancing": "famo"},
+}
+
+
+def test_two_processes_move_moments_and_counts_and_drop_units_as_one_does(
     demo_shop, make_night, recipe, tmp_path, torchrun
 ):
-    night, adasparse = make_night(tmp_path / "night", users=25), {"kind": "adasparse", "input": 24, "sizes": [16, 8]}
+    night = make_night(tmp_path / "night", users=25)
 
-    def training(folder):
-        small = recipe(max_epochs=1, backbone=adasparse)
-        return {"shop": demo_shop, "recipe": small, "inputs": night.inputs, "out": tmp_path / folder}
+    def training(name, folder):
+        small = recipe(max_epochs=1, **MOVING[name])
+        return {"shop": demo_shop, "recipe": small, "inputs": night.inputs, "out": tmp_path / folder / name}
 
-    torchrun([training("two")])
-    train_ranker(**training("one"))
-    assert difference(tmp_path / "one", tmp_path / "two") <= 1e-6
-    assert weights(tmp_path / "one")[0]["backbone.grown.steps"] > 0
+    torchrun([training(name, "two") for name in MOVING])
+    for name in MOVING:
+        train_ranker(**training(name, "one"))
+        assert difference(tmp_path / "one" / name, tmp_path / "two" / name) <= 1e-6, name
+    assert weights(tmp_path / "one" / "adasparse")[0]["backbone.grown.steps"] > 0
+    assert weights(tmp_path / "one" / "star")[0]["backbone.norm.moments.steps"].min() > 0
 
 
 def test_where_one_process_is_asked_both_end_and_one_alone_goes_on(demo_shop, night, recipe, tmp_path, torchrun):
@@ -120,18 +129,9 @@ def test_where_one_process_is_asked_both_end_and_one_alone_goes_on(demo_shop, ni
 
 def test_alone_a_process_has_all_slices():
     slices = cut(torch.arange(5), 2)
-    assert [part.tolist() for part in slices.own] == [[0, 2, 4], [1, 3]]
+    assert [(number, part.tolist()) for number, part in slices.own] == [(0, [0, 2, 4]), (1, [1, 3])]
     assert slices.gather([torch.ones(1), torch.zeros(1)]) == [torch.ones(1), torch.zeros(1)]
     assert len(cut(torch.arange(1), 2).own) == 1
-
-
-@pytest.mark.parametrize("changes", [{"dropout": 0.1}, {"backbone": {"kind": "star", "sizes": [8]}}], ids=str)
-def test_what_several_processes_cannot_share_is_refused(build, recipe, monkeypatch, changes):
-    model, _ = build(recipe(**changes))
-    Steps(model, torch.ones(4))
-    monkeypatch.setattr("training.steps.ranks", lambda: 2)
-    with pytest.raises(InputError, match="train it with one process"):
-        Steps(model, torch.ones(4))
 
 
 def test_a_sharded_table_is_refused_to_one_process_and_without_torchrec(

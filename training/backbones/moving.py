@@ -6,13 +6,16 @@ Both are part of the saved model: what is scored uses the moments in place of it
 import torch
 from torch import nn
 
+from training.ranks import sum_of_ranks
+
 _MOMENTUM = 0.9
 
 
 class MovingMoments(nn.Module):
     """The mean and the mean square of K groups of rows [K, h], as exponential averages over the steps.
 
-    The slices of a batch note what they saw in whatever order they are ready; the order leaves no trace.
+    The slices of a batch note what they saw in whatever order they are ready; the order leaves no trace. What the slices of
+    other ranks noted comes in, too.
     """
 
     mean: torch.Tensor
@@ -33,15 +36,18 @@ class MovingMoments(nn.Module):
         self._noted.append((group, torch.stack([count, seen.sum(0), seen.square().sum(0)])))
 
     def settle(self) -> None:
-        """Take in the rows of a step: [h] each."""
-        for group in sorted({group for group, _ in self._noted}):
-            seen = torch.stack([moments for own, moments in self._noted if own == group])
-            count, total, square = seen.sort(0).values.sum(0)
-            self.steps[group] += 1
-            share = max(1 - _MOMENTUM, 1 / float(self.steps[group]))
-            self.mean[group].lerp_((total / count).to(self.mean.dtype), share)
-            self.square[group].lerp_((square / count).to(self.mean.dtype), share)
+        """Take in the rows of a step. Groups that it has none of stay as they are."""
+        own = torch.zeros(len(self.mean), 3, self.mean.shape[1], dtype=torch.float64, device=self.mean.device)
+        for group in {group for group, _ in self._noted}:
+            seen = torch.stack([moments for of, moments in self._noted if of == group])
+            own[group] = seen.sort(0).values.sum(0)
         self._noted.clear()
+        count, total, square = sum_of_ranks(own).unbind(1)
+        is_met = count[:, :1] > 0
+        self.steps += is_met[:, 0]
+        share = (1 / self.steps[:, None].clamp(min=1)).clamp(min=1 - _MOMENTUM) * is_met
+        for moving, seen in ((self.mean, total), (self.square, square)):
+            moving.lerp_((seen / count.clamp(min=1)).to(moving.dtype), share)
 
     def forget(self) -> None:
         """Let go of the rows that were noted for a step which was not made."""
