@@ -26,6 +26,7 @@ from rich.table import Table
 
 from nightshelf.config import Shop, load_shop
 from nightshelf.errors import InputError, NightshelfError
+from nightshelf.logs import configure_logging
 from pipelines.stage import Night
 from pipelines.train import training_inputs
 from pipelines.warehouse import Warehouse
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="controls that share nothing, beside the others")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each variant")
     asked = parser.parse_args()
+    configure_logging()
     shop = load_shop(asked.shop)
     inputs = training_inputs(Night(shop, asked.as_of_date, Warehouse(shop), "bench-recipes"))
     chosen = variants(load_recipe(shop.model))

@@ -9,6 +9,7 @@ import torch
 
 from nightshelf.logs import get_logger
 from training.devices import training_device
+from training.kernels.memory import steady_memory
 from training.optimizers import RowwiseAdagrad
 from training.retrieval.catalogue import Catalogue
 from training.retrieval.journeys import DAY_SECONDS, Journeys
@@ -32,6 +33,7 @@ class Histories:
     is_act: torch.Tensor
 
 
+@steady_memory()
 def train_two_tower(
     recipe: RetrievalRecipe,
     journeys: Journeys,
