@@ -3,7 +3,8 @@
 Who is known before a moment gets 20 items of the whole catalogue as they are known then; what the user turned to afterwards
 says how good they are. MovieLens-1M: films rated above 3, before and from 2000-12-01 on, films that the user has not liked yet.
 Globo (--globo FOLDER, your own copy): articles clicked, before and from 2017-10-07 on, whatever the user read.
-recall@20 = hits / min(20, items afterwards); NDCG@20 with gains of 1.
+recall@20 = hits / min(20, items afterwards); NDCG@20 with gains of 1. `movielens, unrated` is the same without the films, whoever
+proposes them, that the user had rated 3 or less by then: who has rated a film is not shown it again (conf/shops/movielens.yaml).
 
 ours: the two-tower model with the recipe that RECIPES names for the log, trained on its acts as `nightshelf stage retrieve`
 does: the model alone, not the shelves of a night. als, bpr, itemknn: implicit's, in .venv/implicit. popularity: users of each
@@ -51,7 +52,7 @@ class Log:
     """Acts before a moment, oldest first, and what each known user turned to from then on.
 
     wanted: user → items. fields: [I, F] what is known of each item, as small numbers. is_new_alone: whether only items that are
-    new to the user count.
+    new to the user count. met: user → items that the user met before the cut and did not turn to.
     """
 
     user: np.ndarray
@@ -61,6 +62,7 @@ class Log:
     wanted: dict[int, np.ndarray]
     fields: np.ndarray
     is_new_alone: bool
+    met: dict[int, np.ndarray]
 
     @property
     def items(self) -> int:
@@ -97,7 +99,9 @@ def main() -> None:
         logs["globo"] = lambda: globo(asked.globo)
     recipes = {**RECIPES, "movielens": asked.recipe}
     found = {
-        name: measure(read(), asked.home.absolute() / name, recipes[name], asked.only) for name, read in logs.items()
+        name + also: rows
+        for name, read in logs.items()
+        for also, rows in measure(read(), asked.home.absolute() / name, recipes[name], asked.only).items()
     }
     _print(found)
     line = {
@@ -122,9 +126,12 @@ def movielens(home: Path, cut: dt.datetime = _MOVIELENS_CUT, until: dt.datetime 
     acts = duckdb.sql(
         f"SELECT user, movie AS item, ts AS seconds FROM read_json('{home}/raw/ratings/*/*.jsonl.gz') WHERE {is_read}"
     )
+    met = duckdb.sql(
+        f"SELECT DISTINCT user, movie AS item FROM read_json('{home}/raw/ratings/*/*.jsonl.gz') WHERE ts < {cut.timestamp()}"
+    )
     films = f"read_csv('{home}/raw/movies.csv', all_varchar = true)"
     of_items = duckdb.sql(f"SELECT movie AS item, category, split_part(category, '/', 1) AS genre, decade FROM {films}")
-    return _log(acts, of_items, cut.timestamp(), is_new_alone=True)
+    return _log(acts, of_items, cut.timestamp(), is_new_alone=True, met=met)
 
 
 def globo(folder: Path) -> Log:
@@ -137,19 +144,20 @@ def globo(folder: Path) -> Log:
     return _log(clicks, articles, _GLOBO_CUT.timestamp(), is_new_alone=False)
 
 
-def _log(acts: duckdb.DuckDBPyRelation, of_items: duckdb.DuckDBPyRelation, cut: float, is_new_alone: bool) -> Log:
+def _log(
+    acts: duckdb.DuckDBPyRelation,
+    of_items: duckdb.DuckDBPyRelation,
+    cut: float,
+    is_new_alone: bool,
+    met: duckdb.DuckDBPyRelation | None = None,
+) -> Log:
     rows = acts.order("seconds, item, user").to_arrow_table()
     seconds = rows["seconds"].to_numpy().astype(np.float64)
     is_before = seconds < cut
     item = rows["item"].combine_chunks().cast(pa.string())
-    known = item.filter(pa.array(is_before)).unique()
     users = rows["user"].combine_chunks().cast(pa.string())
-    places, user = (
-        pc.fill_null(pc.index_in(column, value_set=column.filter(pa.array(is_before)).unique()), -1)
-        .to_numpy()
-        .astype(np.int64)
-        for column in (item, users)
-    )
+    known, known_users = (column.filter(pa.array(is_before)).unique() for column in (item, users))
+    places, user = _places(item, known), _places(users, known_users)
     details = of_items.to_arrow_table()
     at = pc.index_in(known, value_set=details["item"].combine_chunks().cast(pa.string()))
     fields = [np.arange(len(known))]
@@ -159,11 +167,22 @@ def _log(acts: duckdb.DuckDBPyRelation, of_items: duckdb.DuckDBPyRelation, cut: 
         if name != "item"
     ]
     afterwards = ~is_before & (user >= 0) & (places >= 0)
-    own = set(zip(user[is_before].tolist(), places[is_before].tolist(), strict=True)) if is_new_alone else set()
+    turned_to = set(zip(user[is_before].tolist(), places[is_before].tolist(), strict=True))
+    own = turned_to if is_new_alone else set()
     wanted: dict[int, set[int]] = {}
     for who, what in zip(user[afterwards].tolist(), places[afterwards].tolist(), strict=True):
         if (who, what) not in own:
             wanted.setdefault(who, set()).add(what)
+    passed: dict[int, list[int]] = {}
+    if met is not None:
+        seen = met.to_arrow_table()
+        whose, what = (
+            _places(seen[name].combine_chunks().cast(pa.string()), values)
+            for name, values in (("user", known_users), ("item", known))
+        )
+        for pair in sorted(set(zip(whose.tolist(), what.tolist(), strict=True)) - turned_to):
+            if min(pair) >= 0:  # others are in no list
+                passed.setdefault(pair[0], []).append(pair[1])
     return Log(
         user[is_before],
         places[is_before],
@@ -172,27 +191,41 @@ def _log(acts: duckdb.DuckDBPyRelation, of_items: duckdb.DuckDBPyRelation, cut: 
         {who: np.array(sorted(items)) for who, items in wanted.items()},
         np.stack(fields, axis=1).astype(np.int64) + 1,
         is_new_alone,
+        {who: np.array(items) for who, items in passed.items()},
     )
 
 
-def measure(log: Log, home: Path, recipe: Path, only: Collection[str] = WHO) -> dict[str, dict[str, float]]:
-    """Return who → recall, ndcg and seconds, of those that are asked for."""
+def _places(values: pa.Array, known: pa.Array) -> np.ndarray:
+    """Return the number of each value among the known ones, -1 of others: int64."""
+    return np.asarray(pc.fill_null(pc.index_in(values, value_set=known), -1).to_numpy(), np.int64)
+
+
+def measure(log: Log, home: Path, recipe: Path, only: Collection[str] = WHO) -> dict[str, dict[str, dict[str, float]]]:
+    """Return who → recall, ndcg and seconds, of those asked for: under "", and under ", unrated" without what users had met."""
     home.mkdir(parents=True, exist_ok=True)
     users = np.array(sorted(log.wanted))
-    found = {}
+    wanted = [log.wanted[user] for user in users]
+    none = np.zeros(0, np.int64)
+    met = [log.met.get(user, none) for user in users.tolist()]
+    depth = PLACES + max(map(len, met), default=0)  # 20 are left, whatever was met
+    found: dict[str, dict[str, dict[str, float]]] = {"": {}} | ({", unrated": {}} if log.met else {})
     for who, make in (
-        ("popularity", lambda: popular(log, users, 0)),
-        ("recent", lambda: popular(log, users, round(len(log.item) * (1 - _RECENT)))),
-        ("latest", lambda: popular(log, users, round(len(log.item) * (1 - _LATEST)))),
-        ("own", lambda: own(log, users)),
-        ("ours", lambda: two_tower(log, users, recipe)),
-        *((peer, lambda peer=peer: _peer(log, users, home, peer)) for peer in PEERS),
+        ("popularity", lambda: popular(log, users, 0, depth)),
+        ("recent", lambda: popular(log, users, round(len(log.item) * (1 - _RECENT)), depth)),
+        ("latest", lambda: popular(log, users, round(len(log.item) * (1 - _LATEST)), depth)),
+        ("own", lambda: own(log, users, depth)),
+        ("ours", lambda: two_tower(log, users, recipe, depth)),
+        *((peer, lambda peer=peer: _peer(log, users, home, peer, depth)) for peer in PEERS),
     ):
         if who not in only:
             continue
         start = time.perf_counter()
         places = make()
-        found[who] = {**scores(places, [log.wanted[user] for user in users]), "seconds": time.perf_counter() - start}
+        seconds = {"seconds": time.perf_counter() - start}
+        found[""][who] = scores(places[:, :PLACES], wanted) | seconds
+        if log.met:
+            left = [_first(row[~np.isin(row, known)].tolist()) for row, known in zip(places, met, strict=True)]
+            found[", unrated"][who] = scores(np.array(left), wanted) | seconds
     return found
 
 
@@ -208,19 +241,19 @@ def scores(places: np.ndarray, wanted: list[np.ndarray]) -> dict[str, float]:
     return {"recall": float(np.mean(recalls)), "ndcg": float(np.mean(gains))}
 
 
-def popular(log: Log, users: np.ndarray, first: int) -> np.ndarray:
+def popular(log: Log, users: np.ndarray, first: int, depth: int = PLACES) -> np.ndarray:
     """Return what most users turned to since the act number `first`, without what the user knows if only new items count."""
     pairs = np.unique(np.stack([log.user[first:], log.item[first:]]), axis=1)
     order = np.argsort(-np.bincount(pairs[1], minlength=log.items), kind="stable")
     if not log.is_new_alone:
-        return np.tile(order[:PLACES], (len(users), 1))
+        return np.tile(order[:depth], (len(users), 1))
     known = _known(log)
-    return np.array([_first([item for item in order if item not in known[user]]) for user in users])
+    return np.array([_first([item for item in order if item not in known[user]], depth) for user in users])
 
 
-def own(log: Log, users: np.ndarray) -> np.ndarray:
+def own(log: Log, users: np.ndarray, depth: int = PLACES) -> np.ndarray:
     """Return the user's newest items, each once, then what is popular of late; no item that does not count."""
-    rest = popular(log, users, round(len(log.item) * (1 - _RECENT)))
+    rest = popular(log, users, round(len(log.item) * (1 - _RECENT)), depth)
     if log.is_new_alone:
         return rest
     newest: dict[int, dict[int, None]] = {user: {} for user in users.tolist()}
@@ -229,13 +262,13 @@ def own(log: Log, users: np.ndarray) -> np.ndarray:
             newest[user].setdefault(item)
     return np.array(
         [
-            _first(list(dict.fromkeys([*newest[user], *row.tolist()])))
+            _first(list(dict.fromkeys([*newest[user], *row.tolist()])), depth)
             for user, row in zip(users.tolist(), rest, strict=True)
         ]
     )
 
 
-def two_tower(log: Log, users: np.ndarray, recipe_file: Path) -> np.ndarray:
+def two_tower(log: Log, users: np.ndarray, recipe_file: Path, depth: int = PLACES) -> np.ndarray:
     """Return what our two-tower model proposes."""
     from training.retrieval.catalogue import Catalogue
     from training.retrieval.journeys import DAY_SECONDS, Journeys
@@ -243,7 +276,7 @@ def two_tower(log: Log, users: np.ndarray, recipe_file: Path) -> np.ndarray:
     from training.retrieval.retrieve import retrieve_items
     from training.retrieval.train_two_tower import train_two_tower
 
-    recipe = load_retrieval_recipe(recipe_file).model_copy(update={"candidates": PLACES})
+    recipe = load_retrieval_recipe(recipe_file).model_copy(update={"candidates": depth})
     order = np.lexsort((np.arange(len(log.user)), log.user))
     ones = np.ones(len(order), np.int64)
     journeys = Journeys(
@@ -263,7 +296,7 @@ def two_tower(log: Log, users: np.ndarray, recipe_file: Path) -> np.ndarray:
     return found[users]
 
 
-def _peer(log: Log, users: np.ndarray, home: Path, name: str) -> np.ndarray:
+def _peer(log: Log, users: np.ndarray, home: Path, name: str, depth: int) -> np.ndarray:
     """Return what a model of another library proposes, from a process in its own environment."""
     np.savez(
         home / "log.npz", user=log.user, item=log.item, users=users, counts=[log.users, log.items], new=log.is_new_alone
@@ -277,7 +310,7 @@ def _peer(log: Log, users: np.ndarray, home: Path, name: str) -> np.ndarray:
         str(home / "log.npz"),
         str(target),
     ]
-    subprocess.run([*command, str(PLACES)], check=True)
+    subprocess.run([*command, str(min(log.items, depth))], check=True)
     return np.load(target)
 
 
@@ -288,8 +321,8 @@ def _known(log: Log) -> list[set[int]]:
     return known
 
 
-def _first(items: list[int]) -> list[int]:
-    return [*items[:PLACES], *[-1] * (PLACES - len(items[:PLACES]))]
+def _first(items: list[int], depth: int = PLACES) -> list[int]:
+    return [*items[:depth], *[-1] * (depth - len(items[:depth]))]
 
 
 def _print(found: dict[str, dict[str, dict[str, float]]]) -> None:

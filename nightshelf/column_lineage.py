@@ -137,7 +137,11 @@ _COMPUTED = (
         "scenario|generator|generator_score|because",
         "acts.item_id, item_features.item_id, item_scenario_features.item_id, item_graph.tail",
     ),
-    (r"retrieved_candidates", ".*", "acts.item_id, and the two-tower model of the night"),
+    (
+        r"retrieved_candidates",
+        ".*",
+        "acts.item_id, and the two-tower model of the night; items.stock, items.price, events.event_type",
+    ),
     (r"shelf_drafts", "score", "p_ columns, and the utility of the shop file"),
     (
         r"shelf_drafts",

@@ -48,7 +48,7 @@ MADE = {
     "candidate_recall": Made("validate_examples", ("candidates", "retrieved_candidates", "acts")),
     "candidate_quotas": Made("validate_examples", ("candidates", "retrieved_candidates", "acts", "items", "events")),
     "feature_drift": Made("validate_examples", ("training_examples",)),
-    "retrieved_candidates": Made("retrieve", ("acts", "items", "item_features", "vocabularies")),
+    "retrieved_candidates": Made("retrieve", ("acts", "items", "events", "item_features", "vocabularies")),
     "model_metrics": Made("evaluate", ("training_examples", "user_sequences")),
     "promotions": Made("promote", ("model_metrics",)),
     "shelf_drafts": Made(

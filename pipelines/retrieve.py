@@ -5,10 +5,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from nightshelf.blocked import blocked_items
 from nightshelf.dates import day_bounds_utc, days_back
 from nightshelf.errors import InputError
+from nightshelf.exclusions import acted_on
 from nightshelf.features import event_worth, sequence_events
 from pipelines.candidate_lists import EVERYBODY
+from pipelines.kept_away import acted_on_pairs, common_rules, kept_away
 from pipelines.references import reference_rules
 from pipelines.rules import check_rules, values_of
 from pipelines.stage import Night, StageResult
@@ -47,8 +50,7 @@ def run(night: Night) -> StageResult:
     item_ids, catalogue = load_catalogue(shop, files["item_features"], files["vocabularies"])
     events = sequence_events(shop)
     journeys = load_journeys(acts, item_ids, events, list(shop.scenarios))
-    sold = night.warehouse.read("items", [day], ("item_id",))["item_id"].combine_chunks()
-    is_sold = pc.is_in(item_ids, sold).to_numpy(zero_copy_only=False)
+    may_stand = pc.is_in(item_ids, _items_for_shelves(night)).to_numpy(zero_copy_only=False)
     worth = event_worth(shop)
     bounds = [day_bounds_utc(one, shop.timezone) for one in days]
     midnights = np.array([*(start.timestamp() for start, _ in bounds), bounds[-1][1].timestamp()])
@@ -64,8 +66,9 @@ def run(night: Night) -> StageResult:
     folder = night.warehouse.new_run_dir(TABLE, night.run_id)
     (folder / f"{DAY_FOLDER}={day}").mkdir()
     user_keys = pa.array(journeys.user_keys, pa.string())
+    barred = _barred(night, user_keys, item_ids)
     with pq.ParquetWriter(folder / f"{DAY_FOLDER}={day}" / "part-0.parquet", schema, compression="zstd") as writer:
-        for users, items, scores in retrieve_items(model, recipe, journeys, catalogue, midnights, is_sold):
+        for users, items, scores in retrieve_items(model, recipe, journeys, catalogue, midnights, may_stand, barred):
             row, column = np.nonzero(items >= 0)
             count = len(row)
             columns = {
@@ -79,7 +82,26 @@ def run(night: Night) -> StageResult:
             }
             writer.write_table(pa.table(columns).cast(schema))
     rows = night.warehouse.publish(TABLE, folder, [day], night.summary)
-    return StageResult(len(journeys), rows, inputs=["acts", *files], message=_checked(night))
+    return StageResult(len(journeys), rows, inputs=["acts", "items", "events", *files], message=_checked(night))
+
+
+def _items_for_shelves(night: Night) -> pa.Array:
+    """Return the ids of the items that some shelf may show to somebody."""
+    items = night.warehouse.read("items", [night.as_of_date], ("item_id", "stock", "price"))
+    away = np.isin(items["item_id"].to_numpy(), list(blocked_items(night.shop)))
+    for rule in common_rules(night.shop):
+        if not acted_on(rule):
+            away |= kept_away(items, rule)
+    return items["item_id"].filter(pa.array(~away)).combine_chunks()
+
+
+def _barred(night: Night, user_keys: pa.Array, item_ids: pa.Array) -> np.ndarray:
+    """Return the numbers of users and of the items that no shelf may show to them, for what they did: int64 [2, P], by user."""
+    found = [np.zeros(0, np.int64)]
+    for event, days in filter(None, map(acted_on, common_rules(night.shop))):
+        if files := night.warehouse.files("events", days_back(night.as_of_date, days)):
+            found.append(acted_on_pairs(files, event, user_keys, item_ids))
+    return np.stack(np.divmod(np.unique(np.concatenate(found)), max(1, len(item_ids))))
 
 
 def _checked(night: Night) -> str:

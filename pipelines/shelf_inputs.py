@@ -3,14 +3,14 @@
 import datetime as dt
 from collections.abc import Iterator
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import dataset
 
-from nightshelf.exclusions import acted_on, item_condition
+from nightshelf.exclusions import acted_on
 from pipelines.candidate_lists import CANDIDATE_COLUMNS, CANDIDATE_TABLES, EVERYBODY
+from pipelines.kept_away import acted_on_pairs, kept_away
 from pipelines.rerank import Groups
 from pipelines.shelf_plan import ShelfPlan
 from pipelines.shelf_rows import Catalogue
@@ -30,7 +30,7 @@ def read_catalogue(plan: ShelfPlan) -> Catalogue:
     rules = sorted(
         {rule for scenario in plan.shop.scenarios.values() for rule in scenario.exclude if not acted_on(rule)}
     )
-    kept_away = {rule: _kept_away(items, rule) for rule in rules}
+    away = {rule: kept_away(items, rule) for rule in rules}
     encoded = {name: items[name].combine_chunks().dictionary_encode() for name in grouped}
     codes = {name: pc.fill_null(column.indices, -1).to_numpy(zero_copy_only=False) for name, column in encoded.items()}
     groups = Groups(
@@ -38,19 +38,12 @@ def read_catalogue(plan: ShelfPlan) -> Catalogue:
         {name: column.dictionary.to_pylist() for name, column in encoded.items()},
         _age_days(items, plan.as_of_date),
     )
-    return Catalogue(items, ids, pa.array(ids, pa.string()), titles, kept_away, groups)
+    return Catalogue(items, ids, pa.array(ids, pa.string()), titles, away, groups)
 
 
 def _age_days(items: pa.Table, as_of_date: dt.date) -> np.ndarray:
     days = pc.cast(pc.days_between(items["launch_date"], pa.scalar(as_of_date)), pa.float64())
     return np.asarray(pc.fill_null(days, np.inf).to_numpy()).clip(min=0)
-
-
-def _kept_away(items: pa.Table, rule: str) -> np.ndarray:
-    """Return which items [items] a rule keeps off every shelf."""
-    with duckdb.connect() as connection:
-        found = connection.register("items", items).execute(f"SELECT {item_condition(rule)} AS away FROM items")
-        return np.asarray(found.fetchnumpy()["away"], bool)
 
 
 def read_candidates(plan: ShelfPlan, shard: UserShard) -> Iterator[pa.Table]:
@@ -79,12 +72,5 @@ def read_exclusions(plan: ShelfPlan, shard: UserShard, user_keys: list[str], cat
     for rule, (event, files) in plan.acted.items():
         if not files:
             continue
-        # A dataset drops rows of other types and users as it reads them, a part of a file at a time
-        is_wanted = (dataset.field("event_type") == event) & shard.users
-        acted = dataset.dataset(list(files)).to_table(columns=["user_key", "item_id"], filter=is_wanted)
-        numbers = [pc.index_in(acted["user_key"], users), pc.index_in(acted["item_id"], catalogue.keys)]
-        pairs = pa.table(numbers, names=["user", "item"]).drop_null()
-        found[rule] = np.unique(
-            pairs["user"].to_numpy().astype(np.int64) * len(catalogue.item_ids) + pairs["item"].to_numpy()
-        )
+        found[rule] = acted_on_pairs(files, event, users, catalogue.keys, shard.users)
     return Exclusions(catalogue.kept_away, found, blocked)

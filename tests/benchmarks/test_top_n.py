@@ -86,3 +86,21 @@ def test_the_command_measures_the_rows_that_are_asked_for_on_an_earlier_cut(home
     top_n.main()
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found == {"movielens": {"recall_at_20": {"popularity": 1.0}, "ndcg_at_20": {"popularity": 1.0}}}
+
+
+def test_what_was_met_and_not_turned_to_makes_room_for_the_next_best(home, tmp_path):
+    log = top_n.movielens(home, DAYS[15], None)
+    assert log.met == {}  # c, which two users disliked, is in no catalogue
+    crowd = top_n.Log(
+        user=np.array([0, 1, 1, 2, 2, 2, 3]),
+        item=np.array([0, 0, 1, 0, 1, 2, 3]),
+        seconds=np.arange(7.0),
+        cut=9.0,
+        wanted={3: np.array([1])},
+        fields=np.ones((4, 2), np.int64),
+        is_new_alone=True,
+        met={3: np.array([0])},
+    )
+    found = top_n.measure(crowd, tmp_path / "out", top_n.RECIPES["movielens"], ["popularity"])
+    assert found[""]["popularity"]["ndcg"] == pytest.approx(1 / np.log2(3))  # behind film 0
+    assert found[", unrated"]["popularity"]["ndcg"] == 1.0

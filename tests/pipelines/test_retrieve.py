@@ -52,6 +52,37 @@ def test_each_user_with_an_act_gets_items_that_are_new_to_him(shopped):
         assert scores == sorted(scores, reverse=True)
 
 
+def test_what_no_shelf_may_show_is_not_proposed(shopped, publish, tmp_path):
+    """By a rule of all scenarios: whatever only some keep away is proposed."""
+    (tmp_path / "blocked.txt").write_text("i3\n")
+    scenarios = {
+        name: scenario.model_copy(
+            update={
+                "exclude": ["out_of_stock", "click_2d", "price_over_20", *(["like_9d"] if name == "search" else [])]
+            }
+        )
+        for name, scenario in shopped.shop.scenarios.items()
+    }
+    changes = {"scenarios": scenarios, "blocked": str(tmp_path / "blocked.txt")}
+    object.__setattr__(shopped, "shop", shopped.shop.model_copy(update=changes))
+    priced = [{"item_id": f"i{n}", "price": 90.0 if n == 7 else 9.0, "stock": 0 if n == 6 else None} for n in range(9)]
+    publish(shopped, "items", priced)
+    acts = [("u0", "i4", "click", 1), ("u0", "i5", "like", 1), ("u1", "i5", "click", 2), ("u2", "i5", "purchase", 0)]
+    for days in (0, 1, 2):
+        date = DAY - dt.timedelta(days=days)
+        rows = [
+            {"user_key": user, "item_id": item, "event_type": event, "event_date": date, "event_id": user + item}
+            for user, item, event, before in acts
+            if before == days
+        ]
+        publish(shopped, "events", rows, date)
+    run(shopped)
+    proposed = {(row["user_key"], row["item_id"]) for row in shopped.warehouse.read(TABLE, [DAY]).to_pylist()}
+    own = {(f"u{user}", f"i{(user + turn) % 9}") for user in range(5) for turn in range(3)}
+    everything = {(f"u{user}", f"i{item}") for user in range(5) for item in (0, 1, 2, 4, 5, 8)}
+    assert proposed == everything - own - {("u0", "i4")}
+
+
 def test_its_recall_is_counted_beside_the_others(shopped, publish):
     run(shopped)
     proposed = shopped.warehouse.read(TABLE, [DAY]).to_pylist()[0]

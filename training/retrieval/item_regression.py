@@ -25,10 +25,13 @@ class Blend:
     weights: np.ndarray
     weight: float
 
-    def of(self, users: torch.Tensor, items: torch.Tensor, own: Pairs, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def of(
+        self, users: torch.Tensor, items: torch.Tensor, own: Pairs, away: Pairs, k: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the k items with the largest sum of inner product and regression, as `NearestItems.of` does.
 
-        A user's regression is divided by its deviation over the items, so that long histories count as much as short ones.
+        It goes by what is the users' own, and leaves out what is kept away from them. A user's regression is divided by its
+        deviation over the items, so that long histories count as much as short ones.
         """
         numbers, scores = np.empty((len(users), k), np.int64), np.empty((len(users), k), np.float32)
         for start in range(0, len(users), _USERS):
@@ -38,7 +41,7 @@ class Blend:
             deviation = regressed.std(axis=1, keepdims=True) + np.float32(1e-9)
             blended = (users[rows] @ items.T).cpu().numpy() + np.float32(self.weight) * regressed / deviation
             every = np.broadcast_to(np.arange(len(items)), blended.shape)
-            numbers[rows], scores[rows] = best_first(has == 0, every, blended, k)
+            numbers[rows], scores[rows] = best_first(_has(away, rows, len(items)) == 0, every, blended, k)
         return torch.from_numpy(numbers), torch.from_numpy(scores)
 
 

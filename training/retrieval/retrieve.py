@@ -25,29 +25,33 @@ def retrieve_items(
     journeys: Journeys,
     catalogue: Catalogue,
     midnights: np.ndarray,
-    is_sold: np.ndarray | None = None,
+    may_stand: np.ndarray | None = None,
+    barred: np.ndarray | None = None,
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Yield blocks of users with the items that they have not turned to yet, those first that they are the likeliest to.
 
     Args:
         model, recipe, journeys, catalogue, midnights: as in its training; the items are proposed for the noon after the last.
-        is_sold: [I], which items may be proposed; None: all.
+        may_stand: [I], which items may be proposed; None: all.
+        barred: int64 [2, P], users and items that are not proposed to them, by user, beside what they turned to; None: no others.
 
     Yields:
         Which users; item numbers, int64 [B, recipe.candidates], -1 where there are no more; their scores, float32.
     """
     device = next(model.parameters()).device
     hidden, vectors = model.items(torch.from_numpy(catalogue.fields).to(device))
-    sold = np.arange(len(catalogue.fields)) if is_sold is None else np.flatnonzero(is_sold)
+    able = np.arange(len(catalogue.fields)) if may_stand is None else np.flatnonzero(may_stand)
     trend = torch.from_numpy(trends(journeys, len(vectors), midnights, recipe.trend_half_lives_days)[-1]).to(device)
     vectors[:, -1] += trend @ model.trend
-    vectors = vectors[torch.from_numpy(sold).to(device)]
+    vectors = vectors[torch.from_numpy(able).to(device)]
     search = None
     ends = journeys.starts[1:]
     windows = np.stack([np.maximum(journeys.starts[:-1], ends - recipe.history_length), ends], axis=1)
-    seen = _seen(journeys, sold, len(catalogue.fields))
+    acted = np.stack([journeys.user, journeys.item])
+    seen = _among(acted, able, len(catalogue.fields))
+    away = seen if barred is None else _among(np.hstack([acted, barred]), able, len(catalogue.fields))
     part = recipe.item_regression
-    blend = part and fit_blend(part, seen, len(windows), len(sold))
+    blend = part and fit_blend(part, seen, len(windows), len(able))
     for start in range(0, len(windows), _USERS):
         users = slice(start, min(start + _USERS, len(windows)))
         histories = read_windows(journeys, windows[users], device)
@@ -59,23 +63,27 @@ def retrieve_items(
             histories.is_act,
         )
         asked = torch.from_numpy(midnights[-1] + _NOON - journeys.seconds[ends[users] - 1]).to(device)
-        cut = slice(*np.searchsorted(seen[0], [users.start, users.stop]))
-        own = seen[:, cut] - np.array([[start], [0]])
+        own, not_these = (_of_users(pairs, users) for pairs in (seen, away))
         towards = model.users(states[:, -1], asked)
         if blend:
-            places, scores = blend.of(towards, vectors, own, recipe.candidates)
+            places, scores = blend.of(towards, vectors, own, not_these, recipe.candidates)
         else:
             search = search or item_search(vectors, recipe.candidates, towards, recipe.least_recall)
-            places, scores = search.of(
-                towards, (torch.from_numpy(own[0]).to(device), torch.from_numpy(own[1]).to(device))
-            )
+            whose, which = (torch.from_numpy(part).to(device) for part in not_these)
+            places, scores = search.of(towards, (whose, which))
         # Place -1 takes what is appended behind all items: no item
-        yield users, np.append(sold, -1)[places.numpy()], scores.numpy()
+        yield users, np.append(able, -1)[places.numpy()], scores.numpy()
 
 
-def _seen(journeys: Journeys, sold: np.ndarray, items: int) -> np.ndarray:
-    """Return the pairs of a user and the place in `sold` of an item of his, int64 [2, P], by user."""
+def _among(pairs: np.ndarray, able: np.ndarray, items: int) -> np.ndarray:
+    """Return distinct pairs of a user and an item's place in `able`, int64 [2, P], by user, of pairs of users and items."""
     place = np.full(items, -1)
-    place[sold] = np.arange(len(sold))
-    pairs = np.stack([journeys.user, place[journeys.item]])
-    return np.unique(pairs[:, pairs[1] >= 0], axis=1)
+    place[able] = np.arange(len(able))
+    found = np.stack([pairs[0], place[pairs[1]]])
+    return np.unique(found[:, found[1] >= 0], axis=1)
+
+
+def _of_users(pairs: np.ndarray, users: slice) -> np.ndarray:
+    """Return the pairs of some users, who are numbered anew from 0."""
+    cut = slice(*np.searchsorted(pairs[0], [users.start, users.stop]))
+    return pairs[:, cut] - np.array([[users.start], [0]])

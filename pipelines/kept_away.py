@@ -1,0 +1,45 @@
+"""What the rules of `exclude` keep away from users, read from a night's files."""
+
+from collections.abc import Sequence
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import dataset
+
+from nightshelf.config import Shop
+from nightshelf.exclusions import item_condition
+
+
+def common_rules(shop: Shop) -> list[str]:
+    """Return the rules that all scenarios have: what they keep away is worth no proposal."""
+    return sorted(set.intersection(*(set(scenario.exclude) for scenario in shop.scenarios.values())))
+
+
+def kept_away(items: pa.Table, rule: str) -> np.ndarray:
+    """Return which items, rows of the table items, a rule that asks the item alone keeps off every shelf: bool [items]."""
+    with duckdb.connect() as connection:
+        found = connection.register("items", items).execute(f"SELECT {item_condition(rule)} AS away FROM items")
+        return np.asarray(found.fetchnumpy()["away"], bool)
+
+
+def acted_on_pairs(
+    files: Sequence[str], event: str, users: pa.Array, items: pa.Array, whose: dataset.Expression | None = None
+) -> np.ndarray:
+    """Return who acted on what: user number × items + item number, distinct and ascending, int64.
+
+    Args:
+        files: of the table events.
+        event: the type of act.
+        users, items: user keys and item ids, by number; acts of others, and on others, are left out.
+        whose: narrows the rows that are read.
+    """
+    # A dataset drops rows of other types and users as it reads them, a part of a file at a time
+    wanted = dataset.field("event_type") == event
+    acted = dataset.dataset(list(files)).to_table(
+        columns=["user_key", "item_id"], filter=wanted if whose is None else wanted & whose
+    )
+    numbers = [pc.index_in(acted["user_key"], users), pc.index_in(acted["item_id"], items)]
+    pairs = pa.table(numbers, names=["user", "item"]).drop_null()
+    return np.unique(pairs["user"].to_numpy().astype(np.int64) * len(items) + pairs["item"].to_numpy())
