@@ -30,7 +30,7 @@ def shelf_tables(shop: Shop) -> list[TableSpec]:
         ),
         TableSpec(
             "retrieved_candidates",
-            "user and item that the two-tower model proposes: candidates that the user has not turned to yet, and that some shelf may show",
+            "user and item that the two-tower model proposes: what the user has not turned to yet and some shelf may show",
             ("user_key", "scenario", "item_id", "generator"),
             _CANDIDATE_COLUMNS,
         ),
