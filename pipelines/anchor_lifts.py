@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from nightshelf.config import Shop
 from nightshelf.dates import days_back
 from nightshelf.features import event_worth, fact_relations, root_task
+from pipelines.categories import Categories
 from pipelines.stage import Night
 from pipelines.validate import connect, view_files
 
@@ -102,6 +103,17 @@ class Lifts:
         seen = slice(*np.searchsorted(self.keys, [category * size, (category + 1) * size]))
         lifts[self.keys[seen] % size] = self.pairs[seen]
         return lifts
+
+
+def nearness_lifts(night: Night, scenario: str) -> tuple[float, ...]:
+    """Return a scenario's lifts by nearness to its anchor, from unrelated to the same category; 1 where nothing is known."""
+    columns = ("item_id", *(f"category_{level}" for level in (1, 2, 3)))
+    items = night.warehouse.read("items", [night.as_of_date], columns).sort_by("item_id")
+    categories, item_ids = Categories.of(items), items["item_id"].to_pylist()
+    nothing = np.zeros(0, np.int64)
+    ties = Ties(nothing, nothing, [], len(item_ids))
+    lifts = fit_lifts(read_shown(night, scenario, item_ids, None), categories.of_item, categories.tree, ties)
+    return tuple(lifts.by_nearness.round(6).tolist())
 
 
 def tie_names(shop: Shop, graph: pa.Table) -> list[str]:

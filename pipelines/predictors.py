@@ -56,6 +56,7 @@ def predictors(
         by_rate = {name: popularity_predictor(plan.shop, features, item_ids, name) for name in plan.scenarios}
         return Predictors(features.user_keys, lambda users: by_rate)
     ranker = Ranker.load(plan.model, ranking_device(place))
+    ranker.stand_beside(plan.beside)
     return Predictors(features.user_keys, model_predictors(ranker, features, item_ids, plan.scenarios))
 
 

@@ -1,9 +1,10 @@
 """The serving of all users, block by block: first looks, scores, shelves and their rows, on all cores."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,7 @@ def serve(
     maker: RowMaker,
     whose: str,
     workers: int = 0,
+    leaning: Mapping[str, float] = MappingProxyType({}),
 ) -> Iterator[tuple[str, pa.Table]]:
     """Yield scenario and rows of a block of users.
 
@@ -44,6 +46,7 @@ def serve(
         maker: makes rows.
         whose: what the log calls these users.
         workers: how many threads serve (0: one a core).
+        leaning: FirstLook's.
     """
     from training.workers import torch_workers
 
@@ -54,7 +57,7 @@ def serve(
         with watch.of("all"):
             block = np.arange(*bounds)
             by_scenario = timed_for(block)
-            look = first_look(block, scenarios[pivot], room.lists, by_scenario[pivot], worth, pivot)
+            look = first_look(block, scenarios[pivot], room.lists, by_scenario[pivot], worth, pivot, leaning)
             served = []
             for name, shelves in _in_turn(block, scenarios, by_scenario, room, dict.fromkeys(by_scenario, look)):
                 with watch.of("rows"):

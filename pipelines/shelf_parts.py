@@ -66,8 +66,9 @@ class Service:
 
     def shelves(self, whose: str, workers: int = 0) -> Iterator[tuple[str, pa.Table]]:
         """Yield scenario and rows of the users, whom the log calls `whose`, served by so many threads (0: one a core)."""
-        users, scenarios = len(self.user_keys), self.plan.shop.scenarios
-        return serve(users, scenarios, self.predict_for, self.worth, self.room, self.maker, whose, workers)
+        users, plan = len(self.user_keys), self.plan
+        with_what = (plan.shop.scenarios, self.predict_for, self.worth, self.room, self.maker)
+        return serve(users, *with_what, whose, workers, plan.leaning)
 
     def of_strangers(self, numbers: Iterable[int]) -> Iterator[tuple[str, int, pa.Table]]:
         """Yield scenario, user number and rows of those of whom no more than a segment is known."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import dataset
 
 from nightshelf.blocked import blocked_items
@@ -17,11 +18,14 @@ from nightshelf.config import Shop
 from nightshelf.dates import days_back
 from nightshelf.errors import InputError
 from nightshelf.exclusions import acted_on
+from nightshelf.features import request_scenarios
 from nightshelf.logs import get_logger
 from nightshelf.paths import artifact_dir, shelf_parts_dir, tracking_uri
+from pipelines.anchor_lifts import nearness_lifts
 from pipelines.candidate_lists import CANDIDATE_TABLES
 from pipelines.candidate_quotas import quotas_of
 from pipelines.code_version import code_version
+from pipelines.example_days import example_window_of
 from pipelines.models import champion_of, registered_name
 from pipelines.stage import Night
 from pipelines.user_shards import UserShard, user_shards
@@ -36,7 +40,9 @@ class ShelfPlan:
 
     scenarios: those whose shelves are made. version: the champion, None while there is none. model: its folder, wherever that
     lies. files: table → the files of the night. acted: rule → event type, and the files of `events` that tell who did it.
-    blocked: items. quotas: scenario → generator → how many of its best proposals to a user are ranked, of those that are cut.
+    blocked: items. beside: scenario with an anchor → lifts by nearness (pipelines/anchor_lifts.py). quotas: scenario →
+    generator → how many of its best proposals to a user are ranked, of those that are cut. leaning: scenario → share of the
+    first scenario's score in its own.
     shards: of the users. code: the version of the code.
     """
 
@@ -48,7 +54,9 @@ class ShelfPlan:
     files: dict[str, tuple[str, ...]]
     acted: dict[str, tuple[str, tuple[str, ...]]]
     blocked: frozenset[str]
+    beside: dict[str, tuple[float, ...]]
     quotas: dict[str, dict[str, int]]
+    leaning: dict[str, float]
     shards: tuple[UserShard, ...]
     code: str = field(default_factory=code_version)
 
@@ -66,7 +74,9 @@ class ShelfPlan:
             self.files,
             self.acted,
             sorted(self.blocked),
+            self.beside,
             self.quotas,
+            self.leaning,
             self.shards,
             self.code,
         ]
@@ -129,6 +139,32 @@ def plan_shelves(night: Night) -> ShelfPlan:
             for rule, (event, days) in acted.items()
         },
         blocked=frozenset(blocked_items(shop)),
+        beside=_beside(night) if version is not None else {},
         quotas=quotas_of(night),
+        leaning=_leaning(night) if version is not None else {},
         shards=user_shards(keys, shop.serving.users_at_once),
     )
+
+
+def _beside(night: Night) -> dict[str, tuple[float, ...]]:
+    """Return the lifts of the scenarios with an anchor that no request names, which the ranker has learnt of otherwise."""
+    asked = request_scenarios(night.shop)
+    return {name: nearness_lifts(night, name) for name in night.shop.anchors if name not in asked}
+
+
+def _leaning(night: Night) -> dict[str, float]:
+    """Return how much of the first scenario's score, moved to another one, is in that one's own.
+
+    The model knows a user's taste in a scenario the worse, the fewer examples it has learnt from there; with n of the one and m
+    of the first, the share is m / (n + m). What a request is about the first scenario does not know: those that answer one go
+    by their own.
+    """
+    first, *others = night.scenarios or tuple(night.shop.scenarios)
+    asked = request_scenarios(night.shop)
+    if first in asked:
+        return {}
+    files = night.warehouse.files("training_examples", example_window_of(night).days)
+    scenarios = dataset.dataset(list(files)).to_table(columns=["scenario"])["scenario"]
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(scenarios).to_pylist()}
+    most = counts.get(first, 0)
+    return {name: round(most / max(1, most + counts.get(name, 0)), 6) for name in others if name not in asked}

@@ -1,7 +1,8 @@
 """From candidates and predictions to shelves: exclusions, utility, the order of places, and a true reason for each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -106,12 +107,16 @@ class FirstLook:
     """A cheap first score of all candidates of a block of users.
 
     It is the utility in one scenario, moved to another by what each item is worth there to a user of whom nothing is known.
+    Scenarios with few examples lean on it in the end, too.
     """
 
     pairs: np.ndarray  # of user and item, `_pairs`, ascending [n]
     utility: np.ndarray  # of each pair [n]
     worth: dict[str, np.ndarray]  # scenario → [items]
     pivot: str
+    leaning: Mapping[
+        str, float
+    ]  # scenario → share of the first score in the last one; those that are not named go by their own
 
     def score(self, name: str, items: np.ndarray) -> np.ndarray:
         """Return the first score of items [B, K] in a scenario, -inf where an item is no candidate; -1 is no item."""
@@ -120,6 +125,25 @@ class FirstLook:
         place = np.searchsorted(self.pairs, wanted).clip(max=max(0, len(self.pairs) - 1))
         utility = np.where(self.pairs[place] == wanted, self.utility[place], -np.inf)
         return np.where(np.isfinite(utility), utility * moved[items], -np.inf)
+
+    def lean(
+        self, name: str, scenario: Scenario, items: np.ndarray, predictions: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Return a scenario's predictions, all of an item scaled alike, so that their utility leans on the first score.
+
+        It is the geometric mean of both, by the share of `leaning`: two estimates of one user's taste, of which the scenario's
+        own rests on fewer examples.
+        """
+        share = self.leaning.get(name, 0.0)
+        if not share:
+            return predictions
+        own, first = _utility(scenario, predictions), self.score(name, items)
+        both = np.isfinite(own) & np.isfinite(first) & (own > 0) & (first > 0)
+        scale = np.where(both, np.divide(first, own, out=np.ones_like(own), where=both), 1.0) ** share
+        # What is above 1 is money; a chance stays one
+        largest = np.max([np.where(values <= 1, values, 0.0) for values in predictions.values()], axis=0)
+        scale = np.minimum(scale, 1 / np.maximum(largest, 1e-12))
+        return {task: values * scale for task, values in predictions.items()}
 
 
 def _pairs(items: np.ndarray, count: int) -> np.ndarray:
@@ -147,6 +171,7 @@ def first_look(
     predict: Predict,
     worth: dict[str, np.ndarray],
     pivot: str,
+    leaning: Mapping[str, float] = MappingProxyType({}),
 ) -> FirstLook:
     """Score all candidates, of whatever scenario, of a block of users (numbers [B]) in the scenario `pivot`.
 
@@ -156,12 +181,13 @@ def first_look(
         lists: the candidates.
         worth: `worth_to_anybody`; its keys are the scenarios whose candidates, within their quotas, are looked at.
         pivot: a scenario's name.
+        leaning: FirstLook's.
     """
     items = _candidates(users, list(worth), lists)[0]
     utility = _utility(scenario, predict(items)).astype(np.float32)
     by_item = np.argsort(items, axis=1)
     pairs, utility = (np.take_along_axis(a, by_item, 1).ravel() for a in (_pairs(items, len(worth[pivot])), utility))
-    return FirstLook(pairs, utility, worth, pivot)
+    return FirstLook(pairs, utility, worth, pivot, leaning)
 
 
 def fill_shelves(
@@ -201,6 +227,8 @@ def fill_shelves(
             np.take_along_axis(a, best, 1) for a in (items, generators, because, allowed)
         )
     predictions = predict(np.where(allowed, items, -1))
+    if look is not None:
+        predictions = look.lean(name, scenario, items, predictions)
     score = _utility(scenario, predictions)
     allowed &= np.isfinite(score)
     score = np.where(allowed, np.round(score, 6), -np.inf)  # rounded: ties, not the last bit, decide between equals

@@ -248,11 +248,11 @@ class Dataset:
 
 
 def free_on(device: torch.device) -> int:
-    """Return how many bytes are free on an accelerator; where torch cannot tell, as many as one could wish for."""
+    """Return how many bytes are free on an accelerator; none where torch cannot tell, for nothing can be counted on there."""
     try:
         return torch.accelerator.get_memory_info(device)[0]
     except (RuntimeError, NotImplementedError):
-        return 2**63
+        return 0
 
 
 def _scaled(raw: np.ndarray, names: list[str], examples: Examples, spec: ModelSpec) -> torch.Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 LEVELS = ("category_1_index", "category_2_index", "category_3_index")
 
@@ -44,12 +45,14 @@ class NextTopic(nn.Module):
     """How likely a user's next request is about the target's category, and those above it in the tree.
 
     training/topics.py fits the numbers. Until then every share is 0, and in scenarios that answer no request nothing hangs on
-    them.
+    them. beside, which is no part of a saved model: in each scenario how much more, or less, often an item is acted on beside
+    what is so near to it in the tree, from unrelated to the same category [scenarios + 1, N + 1]; ones until it is set.
     """
 
     priors: torch.Tensor
     above: torch.Tensor
     off_topic: torch.Tensor
+    beside: torch.Tensor
     event_worth: torch.Tensor
     shown_worth: torch.Tensor
     doubts: torch.Tensor
@@ -59,7 +62,10 @@ class NextTopic(nn.Module):
         super().__init__()
         self.register_buffer("priors", torch.zeros(len(sizes), max(sizes)))  # share of each topic
         self.register_buffer("above", torch.zeros(sizes[-1], len(sizes) - 1, dtype=torch.int32))  # what is above a leaf
-        self.register_buffer("off_topic", torch.ones(scenarios + 1))  # ρ
+        self.register_buffer(
+            "off_topic", torch.ones(scenarios + 1, len(sizes))
+        )  # ρ, from unrelated to what shares all but the leaf
+        self.register_buffer("beside", torch.ones(scenarios + 1, len(sizes) + 1), persistent=False)
         self.register_buffer("event_worth", torch.zeros(event_memories))
         self.register_buffer("shown_worth", torch.zeros(memories))
         self.register_buffer("doubts", torch.ones(len(sizes)))
@@ -134,7 +140,27 @@ class NextTopic(nn.Module):
         lift = torch.where(prior > 0, shares / prior.clamp(min=1e-12), 1.0)
         return torch.cat([shares, torch.log1p(lift)], dim=-1)
 
-    def forward(self, scenario: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-        """Return ρ + (1 - ρ) · P(topic | user) [G, R] of shares [G, R, N], in scenarios that broadcast against [G, R]."""
-        off = self.off_topic[scenario]
-        return off + (1 - off) * shares[..., -1]
+    def forward(self, scenario: torch.Tensor, categories: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """Return how much more, or less, a user's next request makes of targets than their own rates say [G, R].
+
+        Where a request is answered, the expected ρ of training/topics.py. Where an item stands beside another one, as beside what
+        lies in the cart, what that will be is not known the night before either: the expected lift, against that for anybody,
+        which the target's own rate already has in it.
+
+        Args:
+            scenario: broadcasts against [G, R].
+            categories: of targets, with those above [G, R, N].
+            shares: of these categories [G, R, N].
+        """
+        answered = functional.pad(self.off_topic[scenario], (0, 1), value=1.0)
+        # A category that has moved in the tree may be asked for more often than the one above it is now
+        lifts, anybodys = self.beside[scenario], torch.stack(self.prior(categories), dim=-1).cummin(dim=-1).values
+        return _expected(answered, shares) * _expected(lifts, shares) / _expected(lifts, anybodys)
+
+
+def _expected(by_nearness: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Return the mean [...] of values by nearness, from unrelated to the same category [..., N + 1].
+
+    That a topic shares level k of the tree has the chance of the category there, `shares` [..., N].
+    """
+    return by_nearness[..., 0] + (by_nearness.diff(dim=-1) * shares).sum(-1)

@@ -213,7 +213,8 @@ class RankingModel(nn.Module):
     def outcomes_of_requests(self, users: UserSide, targets: TargetSide) -> torch.Tensor:
         """Return each task's probability or expected value [G, R, T] in a next request of which nothing is known yet."""
         logits, shares = self.pair_logits(users, targets)
-        return self.log_outcomes(logits).exp() * self.topics(targets.scenario, shares).unsqueeze(-1)
+        asked = self.topics(targets.scenario, targets.match[..., self.levels], shares)
+        return self.log_outcomes(logits).exp() * asked.unsqueeze(-1)
 
     def one_hot(self, scenario: torch.Tensor) -> torch.Tensor:
         """Return scenarios [...] as rows of zeros with a one [..., scenarios + 1]: layers of them cost less than look-ups."""

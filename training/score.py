@@ -4,6 +4,7 @@ An item's part of the first layer is computed once a scenario, a user's part onc
 the attention, the history match and the experts. It is the same code that training runs.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,12 @@ class Ranker:
     def tasks(self) -> list[str]:
         """Return the names of the tasks."""
         return [task.name for task in self.spec.tasks]
+
+    def stand_beside(self, lifts: Mapping[str, Sequence[float]]) -> None:
+        """Learn of some scenarios how much more often items are acted on beside what is near to them: NextTopic.beside."""
+        for name, of_scenario in lifts.items():
+            if place := self.spec.scenario_index(name):
+                self.model.topics.beside[place] = torch.tensor(of_scenario).to(self.model.topics.beside)
 
     @torch.inference_mode()
     def encode(self, features: ShelfFeatures, user_rows: torch.Tensor) -> "EncodedUsers":

@@ -8,10 +8,10 @@ In a scenario that answers a request (a query, an item's page) the log shows wha
 what is clicked among it. A shelf made the night before must also know what will be asked for. The chance of a click on item i
 in tomorrow's request is
 
-    p(click | shown on topic) · (ρ + (1 - ρ) · P(topic of i | user)),
+    p(click | shown on topic) · Σ_n P(the topic shares n levels of the tree with i | user) · ρ_n,
 
-where ρ is how much less often impressions off their request's topic are clicked. Where a shop's logs show no request, the
-outcomes are the topics: what a user turned to.
+where ρ_n is how much less often impressions are clicked that share n levels with their request's topic; 1 where they share all.
+Where a shop's logs show no request, the outcomes are the topics: what a user turned to.
 """
 
 import numpy as np
@@ -23,17 +23,20 @@ from training.ranking_model import RankingModel
 
 _MOST_REQUESTS = 50_000
 _BLOCK = 4096
+_SMOOTHING = 100.0  # rows before a level's own rate says as much as that of all levels
 
 
 @torch.no_grad()
-def fit_topics(model: RankingModel, examples: Examples, rows: np.ndarray, scenarios: list[str]) -> dict[str, float]:
+def fit_topics(
+    model: RankingModel, examples: Examples, rows: np.ndarray, scenarios: list[str]
+) -> dict[str, list[float]]:
     """Fit model.topics from `rows` of the examples: from their requests in these scenarios, or else from their outcomes.
 
     Scenarios without a request of two known categories or without a click keep ρ = 1: there, the next topic does not scale
     what is predicted. Where there is neither request nor outcome, all shares stay 0.
 
     Returns:
-        scenario → ρ.
+        scenario → ρ by the levels that are shared, from none on.
     """
     topics, names = model.topics, list(model.spec.item_fields)
     tree = examples.catalogue[:, [names.index(name) for name in LEVELS]].astype(np.int64)
@@ -45,10 +48,10 @@ def fit_topics(model: RankingModel, examples: Examples, rows: np.ndarray, scenar
     if asked.any():
         rows, shown = rows[asked], shown[asked]
         request, first, topic = request_topics(examples.request[rows], shown)
-        on_topic, clicked = shown == topic[request], examples.labels[rows, 0] > 0
+        shared, clicked = _shared_levels(tree, shown, topic[request]), examples.labels[rows, 0] > 0
         for place in places:
             here = examples.scenario[rows] == place
-            topics.off_topic[place] = _relative_rate(clicked[here & ~on_topic], clicked[here & on_topic])
+            topics.off_topic[place] = torch.from_numpy(_relative_rates(shared[here], clicked[here]))
     else:
         first = np.flatnonzero(examples.labels[rows, 0] > 0)
         topic = shown[first]
@@ -58,7 +61,7 @@ def fit_topics(model: RankingModel, examples: Examples, rows: np.ndarray, scenar
         wanted = topics.lineage(torch.from_numpy(topic[chosen]))
         mine, total = _counts(model, examples, tree[:, -1], examples.history[rows[first[chosen]]], wanted)
         topics.set_worth(_most_likely(mine, total, [prior.double() for prior in topics.prior(wanted)]))
-    return {name: float(topics.off_topic[place]) for name, place in zip(scenarios, places, strict=True)}
+    return {name: topics.off_topic[place].tolist() for name, place in zip(scenarios, places, strict=True)}
 
 
 def request_topics(request: np.ndarray, category: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,10 +76,25 @@ def request_topics(request: np.ndarray, category: np.ndarray) -> tuple[np.ndarra
     return number, first, pairs[1][order][starts]
 
 
-def _relative_rate(off: np.ndarray, on: np.ndarray) -> float:
-    if not len(off) or not on.any():
-        return 1.0
-    return float(min(1.0, off.mean() / on.mean()))
+def _shared_levels(tree: np.ndarray, leaves: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return how many levels of the tree [n, N] third-level categories share with others, both [m]: 0 … N."""
+    above = np.zeros((int(tree[:, -1].max(initial=0)) + 1, tree.shape[1]), tree.dtype)
+    above[tree[:, -1]] = tree
+    return np.cumprod((above[leaves] == above[others]) & (above[leaves] > 0), axis=1).sum(1)
+
+
+def _relative_rates(shared: np.ndarray, clicked: np.ndarray) -> np.ndarray:
+    """Return how often rows [m] that share 0 … N - 1 levels are clicked, against those that share all N: at most 1.
+
+    Levels of few rows tend to the rate of all that do not share all.
+    """
+    levels = len(LEVELS)
+    is_on = shared == levels
+    if is_on.all() or not clicked[is_on].any():
+        return np.ones(levels)
+    count, hits = (np.bincount(shared, weights, levels + 1)[:levels] for weights in (None, clicked))
+    rates = (hits + _SMOOTHING * clicked[~is_on].mean()) / (count + _SMOOTHING)
+    return np.asarray(np.minimum(1.0, rates / clicked[is_on].mean()))
 
 
 def _counts(

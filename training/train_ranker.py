@@ -181,7 +181,8 @@ def begin(
     if not report.warm_started:
         start_at_base_rates(model, train)
     asked = fit_topics(model, examples, np.flatnonzero(examples.is_train), request_scenarios(shop))
-    log.info("off the request's topic a click is that much rarer: %s", asked)
+    told = {name: [round(rate, 3) for rate in rates] for name, rates in asked.items()}
+    log.info("off the request's topic, from unrelated to all but the leaf shared, a click is that much rarer: %s", told)
     if spec.recipe.embedding_table == "sharded":
         model.fields.shard(device, spec.recipe.l2_embedding)
     return Course(model.to(device), scales.to(device), report)

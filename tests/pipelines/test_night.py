@@ -21,7 +21,7 @@ from nightshelf.exports import ParquetDrop
 from nightshelf.generators import Candidates
 from nightshelf.lineage import MADE, RAW
 from nightshelf.paths import artifact_dir, report_file, shelf_parts_dir, tracking_uri, truth_dir, views_file
-from pipelines.anchor_lifts import read_shown
+from pipelines.anchor_lifts import nearness_lifts, read_shown
 from pipelines.models import registered_name
 from pipelines.night import run_night
 from pipelines.publish import content_hash
@@ -287,6 +287,20 @@ def test_what_was_shown_beside_an_anchor_agrees_with_pandas(shop: Shop, scenario
     assert sums["is_later"].nunique() == 2
     for column in sums.columns:
         np.testing.assert_allclose(getattr(found, column).astype(float), sums[column].astype(float), atol=1e-5)
+    beside = nearness_lifts(Night(shop, NIGHT, warehouse, "a-test"), scenario)
+    catalogue = warehouse.read("items", [NIGHT]).sort_by("item_id")
+    levels = catalogue.select(["category_1", "category_2", "category_3"]).to_pandas().to_numpy()
+    pairs = sums[(sums["anchor"] >= 0) & (sums["anchor"] != sums["item"])]
+    of_item = sums.groupby("item")[["shown", "outcomes"]].sum()
+    rate = of_item["outcomes"].sum() / of_item["shown"].sum()
+    rates = (of_item["outcomes"] + 50 * rate) / (of_item["shown"] + 50)
+    shared = levels[pairs["anchor"]] == levels[pairs["item"]]
+    near = np.cumprod(shared, axis=1).sum(axis=1)
+    expected = pairs["shown"].to_numpy() * rates.loc[pairs["item"]].to_numpy()
+    by_hand = [
+        (pairs["outcomes"].to_numpy()[near == n].sum() + 20) / (expected[near == n].sum() + 20) for n in range(4)
+    ]
+    assert beside == pytest.approx(by_hand, abs=1e-5)
 
 
 @pytest.mark.parametrize("stage", ["features", "retrieve", "recommend", "publish"])

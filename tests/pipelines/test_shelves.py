@@ -504,3 +504,37 @@ def test_an_item_counts_for_less_where_an_earlier_shelf_has_it() -> None:
     assert shelves.items.tolist() == [2, 0, 3, 1, 2, 3]  # .6, .5 = .5, … and .9, .6, .5: ties to the lower number
     assert shelves.scores[:3].tolist() == [0.6, 1.0, 0.5]  # the score is what it was
     assert shelves.rank_by_score[:3].tolist() == [3, 1, 4]
+
+
+def test_a_scenario_of_few_examples_leans_on_the_first_score() -> None:
+    """By the geometric mean of both utilities, with all of an item's predictions scaled alike, and no chance above 1."""
+    rows = [(user, "*", item, "related", 1.0) for user in USERS for item in ITEMS]
+    lists = pack_candidates([candidate_table(rows)], USERS, ITEMS)
+    rng, scenario = np.random.default_rng(3), Scenario(top_n=20, utility={"click": 1, "spend": 0.5})
+    click, spend, home = rng.uniform(0.01, 0.9, (7, 30)), rng.uniform(2, 50, (7, 30)), rng.uniform(0.01, 60, (7, 30))
+    worth = {"home": rng.uniform(0.5, 1, 30), "cart": rng.uniform(0.5, 1, 30)}
+    numbers = np.arange(6)[:, None]
+
+    def predict(items):  # type: ignore[no-untyped-def]
+        there = {"click": click[numbers, items], "spend": spend[numbers, items]}
+        return {task: np.where(items >= 0, values, np.nan) for task, values in there.items()}
+
+    def at_home(items):  # type: ignore[no-untyped-def]
+        return {"click": np.where(items >= 0, home[numbers, items], np.nan)}
+
+    own = click[:6] + 0.5 * spend[:6]
+    first = home[:6] * worth["cart"] / worth["home"]
+    scale = np.minimum((first / own) ** 0.75, 1 / click[:6])
+    for leaning, expected in (({"cart": 0.75}, own * scale), ({"other": 0.75}, own), ({}, own)):
+        room = stockroom(lists)
+        look = first_look(np.arange(6), Scenario(utility={"click": 1}), lists, at_home, worth, "home", leaning)
+        shelves = fill_shelves(np.arange(6), "cart", scenario, room, predict, look)
+        at = (shelves.users, shelves.items)
+        assert shelves.scores == pytest.approx(expected[at], abs=2e-6)
+        summed = shelves.predictions["click"] + 0.5 * shelves.predictions["spend"]
+        assert summed == pytest.approx(shelves.scores, abs=2e-6)
+        assert shelves.predictions["click"].max() <= 1
+        for user in range(6):
+            best = expected[user, shelves.items[shelves.users == user]]
+            assert (np.diff(best) <= 1e-6).all()
+    assert (scale < (first / own) ** 0.75).any()

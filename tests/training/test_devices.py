@@ -129,6 +129,8 @@ def test_columns_that_take_more_than_half_of_a_devices_memory_stay_in_main_memor
     monkeypatch.undo()
     monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: (7, 9))
     assert batches.free_on(torch.device("cuda", 0)) == 7
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: torch.zeros(1, device="nowhere"))
+    assert batches.free_on(torch.device("cuda", 0)) == 0  # torch's own RuntimeError
 
 
 def test_what_is_dropped_hangs_on_the_step_and_its_slice_alone(build, recipe, example_night):

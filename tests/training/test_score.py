@@ -128,6 +128,21 @@ def test_what_came_after_the_model_is_read_as_its_bucket_but_stays_itself(demo_s
     assert all(torch.isfinite(values).all() for values in scores.values())
 
 
+def test_beside_an_anchor_shelves_expect_what_the_user_is_likely_to_turn_to(shelf, trained):
+    """An unknown scenario changes nothing."""
+    plain, beside = (Ranker(load_model(trained.folder)) for _ in range(2))
+    beside.stand_beside({"cart": (0.2, 3.0, 2.0, 1.5), "nowhere": (5.0, 5.0, 5.0, 5.0)})
+    users, items = torch.arange(6), torch.arange(20).expand(6, -1)
+    for scenario in ("cart", "search"):
+        one, other = (ranker.score_users(shelf, scenario, users, items) for ranker in (plain, beside))
+        ratios = torch.stack([other[task] / one[task] for task in one])
+        if scenario == "search":
+            assert bool((ratios == 1).all())
+        else:
+            torch.testing.assert_close(ratios, ratios[:1].expand_as(ratios))  # all outcomes hang on the same
+            assert 0 < ratios[0].min() < 0.99 and ratios[0].max() > 1.01
+
+
 def test_what_the_night_lacks_is_told(demo_shop, night, shelf, ranker):
     with pytest.raises(InputError, match="'tv' is not in the shop file"):
         ranker.score_users(shelf, "tv", torch.tensor([0]), torch.tensor([[0]]))

@@ -11,7 +11,7 @@ from training.artifact import load_model
 from training.data import load_examples
 from training.matching import ExposureMatch, HistoryMatch
 from training.next_topic import NextTopic, nested_shares
-from training.topics import fit_topics, request_topics
+from training.topics import _relative_rates, _shared_levels, fit_topics, request_topics
 
 
 def test_scenarios_with_a_query_or_a_page_answer_requests(demo_shop):
@@ -57,9 +57,32 @@ def test_shares_by_hand():
 
 def test_only_where_a_request_is_answered_the_topic_scales_what_is_predicted():
     topics, shares = NextTopic([2, 2], 2, 1, 1), torch.tensor([[[0.9, 0.4], [0.9, 0.0]]])
-    topics.off_topic[1] = 0.25
-    assert torch.allclose(topics(torch.tensor([[1]]), shares), torch.tensor([[0.25 + 0.75 * 0.4, 0.25]]))
-    assert torch.equal(topics(torch.tensor([[2]]), shares), torch.ones(1, 2))
+    categories = torch.zeros(1, 2, 2, dtype=torch.int64)
+    topics.off_topic[1] = torch.tensor([0.25, 0.5])  # unrelated; what shares the first level alone
+    expected = torch.tensor([[0.1 * 0.25 + 0.5 * 0.5 + 0.4, 0.1 * 0.25 + 0.9 * 0.5]])
+    assert torch.allclose(topics(torch.tensor([[1]]), categories, shares), expected)
+    assert torch.equal(topics(torch.tensor([[2]]), categories, shares), torch.ones(1, 2))
+
+
+def test_beside_an_anchor_the_expected_lift_is_held_against_anybodys():
+    topics = NextTopic([3, 4], 1, 1, 1)
+    topics.reset(np.array([[1, 1], [1, 2], [2, 3]]))
+    topics.set_priors(torch.tensor([1, 1, 1, 2, 3, 3]))  # with half a request more each: 3.5, 1.5 and 2.5 of 7.5
+    every = topics.lineage(torch.tensor([[1, 2, 3]]))
+    usual = torch.stack(topics.prior(every), dim=-1)
+    shares = torch.tensor([[[0.8, 0.5], [0.8, 0.3], [0.2, 0.2]]])
+    topics.beside[1] = torch.tensor(
+        [0.5, 2.0, 1.0]
+    )  # what is wanted beside is of the same first level, but not the same
+
+    def lift(first, leaf):
+        return 0.5 * (1 - first) + 2.0 * (first - leaf) + 1.0 * leaf
+
+    found = topics(torch.tensor([[1]]), every, shares)
+    anybodys = [lift(5 / 7.5, 3.5 / 7.5), lift(5 / 7.5, 1.5 / 7.5), lift(2.5 / 7.5, 2.5 / 7.5)]
+    mine = [lift(0.8, 0.5), lift(0.8, 0.3), lift(0.2, 0.2)]
+    torch.testing.assert_close(found, torch.tensor([mine]) / torch.tensor([anybodys]))
+    assert torch.allclose(topics(torch.tensor([[1]]), every, usual), torch.ones(1, 3))  # of whom nothing is known
 
 
 @given(st.integers(0, 10**6))
@@ -89,6 +112,19 @@ def test_a_new_category_has_no_share_and_is_seen_where_it_was_met():
     assert torch.isfinite(topics.describe(torch.tensor([[[1, 7]]]), torch.tensor([[[0.5, 0.1]]]))).all()
 
 
+def test_the_less_of_the_tree_is_shared_the_rarer_is_a_click():
+    tree = np.array([[0, 0, 0], [1, 1, 1], [1, 1, 2], [1, 2, 3], [2, 3, 4]])
+    leaves, topic = np.repeat([1, 2, 3, 4], 10_000), np.ones(40_000, np.int64)
+    shared = _shared_levels(tree, leaves, topic)
+    assert shared[::10_000].tolist() == [3, 2, 1, 0]
+    clicked = np.random.default_rng(0).random(40_000) < np.repeat([0.4, 0.3, 0.2, 0.1], 10_000)
+    assert _relative_rates(shared, clicked) == pytest.approx([0.25, 0.5, 0.75], abs=0.05)
+    few = np.r_[np.flatnonzero(shared == 3), np.flatnonzero(shared == 1), np.flatnonzero(shared == 0)[:3]]
+    found = _relative_rates(shared[few], clicked[few])
+    assert found[0] == pytest.approx(found[1], abs=0.03)  # three rows say next to nothing
+    assert _relative_rates(shared[:10_000], clicked[:10_000]).tolist() == [1.0, 1.0, 1.0]
+
+
 @pytest.fixture(scope="module")
 def asked(demo_shop, night, trained):
     """Examples in which each request of the search shows one category, that of the user's own history, or 8."""
@@ -113,7 +149,7 @@ def test_the_fit_learns_that_requests_follow_histories(asked):
     model, examples, category = asked
     rows = np.flatnonzero(examples.scenario == 2)
     found = fit_topics(model, examples, rows, ["search"])
-    assert found["search"] == pytest.approx(0.5, abs=0.12)
+    assert found["search"] == pytest.approx([0.5, 0.5, 0.5], abs=0.15)
     model.eval()
     stored, topics = examples.histories, model.topics
     at = examples.history[rows[stored.items[examples.history[rows], -1] > 0]]
@@ -139,8 +175,8 @@ def test_without_requests_outcomes_are_the_topics_and_scale_nothing(asked):
 
 def test_without_requests_or_clicks_topics_change_nothing(asked):
     model, examples, _ = asked
-    assert fit_topics(model, examples, np.arange(0), ["search"]) == {"search": 1.0}
+    assert fit_topics(model, examples, np.arange(0), ["search"]) == {"search": [1.0, 1.0, 1.0]}
     assert float(model.topics.priors.abs().max()) == 0
     nothing = dataclasses.replace(examples, labels=np.zeros_like(examples.labels))
-    assert fit_topics(model, nothing, np.arange(len(examples)), ["search"]) == {"search": 1.0}
+    assert fit_topics(model, nothing, np.arange(len(examples)), ["search"]) == {"search": [1.0, 1.0, 1.0]}
     assert bool((model.topics.off_topic == 1).all())
