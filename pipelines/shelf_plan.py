@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import dataset
 
 from nightshelf.blocked import blocked_items
@@ -29,6 +28,7 @@ from pipelines.example_days import example_window_of
 from pipelines.models import champion_of, registered_name
 from pipelines.stage import Night
 from pipelines.user_shards import UserShard, user_shards
+from pipelines.validate import connect
 
 POPULARITY = "popularity"
 FEATURE_TABLES = ("user_features", "item_features", "item_scenario_features", "user_sequences", "vocabularies")
@@ -164,7 +164,7 @@ def _leaning(night: Night) -> dict[str, float]:
     if first in asked:
         return {}
     files = night.warehouse.files("training_examples", example_window_of(night).days)
-    scenarios = dataset.dataset(list(files)).to_table(columns=["scenario"])["scenario"]
-    counts = {row["values"]: row["counts"] for row in pc.value_counts(scenarios).to_pylist()}
+    query = "SELECT scenario, count(*) FROM read_parquet($files, union_by_name = true) GROUP BY scenario"
+    counts = dict(connect(night).execute(query, {"files": files}).fetchall())
     most = counts.get(first, 0)
     return {name: round(most / max(1, most + counts.get(name, 0)), 6) for name in others if name not in asked}
