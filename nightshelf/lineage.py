@@ -54,7 +54,7 @@ MADE = {
     "shelf_drafts": Made(
         "recommend",
         ("candidates", "retrieved_candidates", "candidate_quotas", "items", "users", "events", "user_features", "item_features",
-         "item_scenario_features", "user_sequences", "vocabularies"),
+         "item_scenario_features", "user_sequences", "vocabularies", "training_examples", "acts"),
     ),
     "anchor_lifts": Made("recommend", ("training_examples", "acts", "items", "item_graph")),
     "item_shelf_drafts": Made(

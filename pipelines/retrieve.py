@@ -82,7 +82,8 @@ def run(night: Night) -> StageResult:
             }
             writer.write_table(pa.table(columns).cast(schema))
     rows = night.warehouse.publish(TABLE, folder, [day], night.summary)
-    return StageResult(len(journeys), rows, inputs=["acts", "items", "events", *files], message=_checked(night))
+    by_acts = ["events"] if any(map(acted_on, common_rules(shop))) else []
+    return StageResult(len(journeys), rows, inputs=["acts", "items", *by_acts, *files], message=_checked(night))
 
 
 def _items_for_shelves(night: Night) -> pa.Array:
