@@ -155,16 +155,22 @@ def _beside(night: Night) -> dict[str, tuple[float, ...]]:
 def _leaning(night: Night) -> dict[str, float]:
     """Return how much of the first scenario's score, moved to another one, is in that one's own.
 
-    The model knows a user's taste in a scenario the worse, the fewer examples it has learnt from there; with n of the one and m
-    of the first, the share is m / (n + m). What a request is about the first scenario does not know: those that answer one go
-    by their own.
+    The model knows a user's taste in a scenario the worse, the fewer examples it has learnt from there; with n of the one, and m
+    of the first of users who came to both, the share is m / (n + m). What a request is about the first scenario does not know:
+    those that answer one go by their own.
     """
     first, *others = night.scenarios or tuple(night.shop.scenarios)
     asked = request_scenarios(night.shop)
     if first in asked:
         return {}
     files = night.warehouse.files("training_examples", example_window_of(night).days)
-    query = "SELECT scenario, count(*) FROM read_parquet($files, union_by_name = true) GROUP BY scenario"
-    counts = dict(connect(night).execute(query, {"files": files}).fetchall())
-    most = counts.get(first, 0)
-    return {name: round(most / max(1, most + counts.get(name, 0)), 6) for name in others if name not in asked}
+    query = """
+        WITH by_user AS (
+            SELECT scenario, user_key, count(*) AS rows FROM read_parquet($files, union_by_name = true) GROUP BY ALL
+        )
+        SELECT own.scenario, sum(own.rows), coalesce(sum(firsts.rows), 0)
+        FROM by_user own LEFT JOIN by_user firsts ON firsts.user_key = own.user_key AND firsts.scenario = $first
+        GROUP BY own.scenario"""
+    found = connect(night).execute(query, {"files": files, "first": first}).fetchall()
+    shares = {name: round(float(of_first / (own + of_first)), 6) for name, own, of_first in found}
+    return {name: shares[name] for name in others if name in shares and name not in asked}
