@@ -9,7 +9,7 @@ from nightshelf.paths import artifact_dir, tracking_uri
 from pipelines import train
 from pipelines.models import registered_name
 from pipelines.stage import Night
-from training import tracking, train_ranker
+from training import together, tracking
 from training.course import TrainingReport
 from training.failures import TrainingFailed
 from training.interruption import AskedToEnd
@@ -20,11 +20,11 @@ def ending(night: Night, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-un
     """Return ending(error): the stage runs, and its training ends with this error."""
 
     def run(error: EngineError) -> None:
-        def fail(*_: object) -> None:
+        def fail(**_: object) -> None:
             raise error
 
         monkeypatch.setattr(train, "training_inputs", lambda night: None)
-        monkeypatch.setattr(train_ranker, "train_ranker", fail)
+        monkeypatch.setattr(together, "train_ranker", fail)
         train.run(night)
 
     return run
