@@ -27,6 +27,11 @@ def training_device() -> torch.device:
     return torch.device(found.type, place)
 
 
+def accelerators() -> int:
+    """Return how many accelerators this machine trains with, 0 where it is the CPU."""
+    return 0 if _accelerator() is None else torch.accelerator.device_count()
+
+
 def ranking_device(place: int = 0) -> torch.device:
     """Return the accelerator for this one of the parts that are ranked side by side, or the CPU."""
     found = _accelerator()

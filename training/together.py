@@ -11,12 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from torch.multiprocessing.spawn import ProcessException, start_processes
 
-from nightshelf.errors import EngineError, NightshelfError
+from nightshelf.errors import EngineError, InputError, NightshelfError
 from nightshelf.logs import configure_logging, get_logger
 from training.course import TrainingReport
+from training.devices import accelerators
 from training.interruption import asked_to_end
 from training.ranks import joined_ranks, rank, ranks, ranks_here
 from training.train_ranker import train_ranker
@@ -33,12 +33,18 @@ def train_together(processes: int, training: Mapping[str, Any]) -> TrainingRepor
         EngineError: one of them ended, and with it all; or as train_ranker says.
         InputError: as train_ranker says, or there are fewer accelerators than processes.
     """
+    here = accelerators()
     if processes == 1 or ranks() > 1:
-        if (here := torch.accelerator.device_count()) > ranks_here():
+        if here > ranks_here():
             told = "%d accelerators are here, and %d trains; `training: {processes: %d}` in the shop file uses all"
             get_logger("train").info(told, here, ranks_here(), here)
         return train_ranker(**training)
-    with TemporaryDirectory() as told, asked_to_end() as asked, socket.socket() as free:
+    if 0 < here < processes:
+        raise InputError(
+            f"training.processes = {processes}: {here} accelerators are here, and each process needs one of its own; write "
+            f"{here}, or hide them to train on the CPU (CUDA_VISIBLE_DEVICES=)"
+        )
+    with TemporaryDirectory() as folder, asked_to_end() as asked, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         shared = {
             "MASTER_ADDR": "127.0.0.1",
@@ -47,7 +53,7 @@ def train_together(processes: int, training: Mapping[str, Any]) -> TrainingRepor
             "LOCAL_WORLD_SIZE": str(processes),
         }
         free.close()
-        outcome = Path(told) / "outcome"
+        outcome = Path(folder) / "outcome"
         started = start_processes(_train, (shared, outcome, training), processes, join=False)
         assert started is not None
         is_told = False

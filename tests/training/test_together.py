@@ -1,5 +1,6 @@
 """Processes that the one which asks for a training starts itself."""
 
+import logging
 import os
 import pickle
 import signal
@@ -42,6 +43,20 @@ def test_two_processes_give_the_report_and_the_weights_of_one(demo_shop, night, 
 def test_an_error_of_theirs_is_the_callers(demo_shop, night, recipe, tmp_path):
     with pytest.raises(InputError, match="embedding_table: sharded"):
         train_together(2, training_of(demo_shop, recipe(embedding_table="sharded", embedding_size=6), night, tmp_path))
+
+
+def test_more_processes_than_accelerators_are_refused_before_any_is_started(monkeypatch, caplog):
+    """Where there are accelerators; and who leaves some of them idle is told."""
+    monkeypatch.setattr(together, "accelerators", lambda: 2)
+    monkeypatch.setattr(together, "start_processes", None)
+    with pytest.raises(InputError, match=r"training.processes = 3: 2 accelerators are here.*; write 2, or hide them"):
+        train_together(3, {})
+    monkeypatch.setattr(together, "train_ranker", lambda **training: training)
+    logger = logging.getLogger("nightshelf.train")
+    monkeypatch.setattr(logger.parent, "propagate", True)
+    with caplog.at_level(logging.INFO, logger="nightshelf"):
+        assert train_together(1, {"seed": 1}) == {"seed": 1}
+    assert "2 accelerators are here, and 1 trains; `training: {processes: 2}`" in caplog.text
 
 
 def test_a_failure_keeps_its_report_on_the_way_between_processes():

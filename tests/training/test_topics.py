@@ -71,9 +71,8 @@ def test_beside_an_anchor_the_expected_lift_is_held_against_anybodys():
     every = topics.lineage(torch.tensor([[1, 2, 3]]))
     usual = torch.stack(topics.prior(every), dim=-1)
     shares = torch.tensor([[[0.8, 0.5], [0.8, 0.3], [0.2, 0.2]]])
-    topics.beside[1] = torch.tensor(
-        [0.5, 2.0, 1.0]
-    )  # what is wanted beside is of the same first level, but not the same
+    # What is wanted beside is of the same first level, but not the same
+    topics.beside[1] = torch.tensor([0.5, 2.0, 1.0])
 
     def lift(first, leaf):
         return 0.5 * (1 - first) + 2.0 * (first - leaf) + 1.0 * leaf
@@ -149,7 +148,8 @@ def test_the_fit_learns_that_requests_follow_histories(asked):
     model, examples, category = asked
     rows = np.flatnonzero(examples.scenario == 2)
     found = fit_topics(model, examples, rows, ["search"])
-    assert found["search"] == pytest.approx([0.5, 0.5, 0.5], abs=0.15)
+    assert np.mean(found["search"]) == pytest.approx(0.5, abs=0.12)
+    assert found["search"] == pytest.approx([0.5, 0.5, 0.5], abs=0.15)  # each of a third of the rows
     model.eval()
     stored, topics = examples.histories, model.topics
     at = examples.history[rows[stored.items[examples.history[rows], -1] > 0]]
