@@ -156,14 +156,14 @@ def _leaning(night: Night) -> dict[str, float]:
     """Return how much of the first scenario's score, moved to another one, is in that one's own.
 
     The model knows a user's taste in a scenario the worse, the fewer examples it has learnt from there; with n of the one, and m
-    of the first of users who came to both, the share is m / (n + m). What a request is about the first scenario does not know:
-    those that answer one go by their own.
+    of the first of users who came to both, the share is m / (n + m); all of it where nobody has come yet. What a request is about
+    the first scenario does not know: those that answer one go by their own.
     """
     first, *others = night.scenarios or tuple(night.shop.scenarios)
     asked = request_scenarios(night.shop)
-    if first in asked:
-        return {}
     files = night.warehouse.files("training_examples", example_window_of(night).days)
+    if first in asked or not files:
+        return {}
     query = """
         WITH by_user AS (
             SELECT scenario, user_key, count(*) AS rows FROM read_parquet($files, union_by_name = true) GROUP BY ALL
@@ -173,4 +173,4 @@ def _leaning(night: Night) -> dict[str, float]:
         GROUP BY own.scenario"""
     found = connect(night).execute(query, {"files": files, "first": first}).fetchall()
     shares = {name: round(float(of_first / (own + of_first)), 6) for name, own, of_first in found}
-    return {name: shares[name] for name in others if name in shares and name not in asked}
+    return {name: shares.get(name, 1.0) for name in others if name not in asked}

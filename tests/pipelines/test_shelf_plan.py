@@ -47,11 +47,19 @@ def shown(demo, publish):
 
 def test_the_fewer_examples_a_scenario_has_the_more_it_leans_on_the_first(shown: Night) -> None:
     """By what the first one knows of its users; not where a request is answered, which the first knows nothing of."""
-    assert _leaning(shown) == {"cart": pytest.approx(7 / 10, abs=1e-6), "campaign": 0.0}
+    found = _leaning(shown)
+    assert found == {"cart": pytest.approx(7 / 10, abs=1e-6), "campaign": 0.0, "checkout": 1.0}  # where nobody came yet
     object.__setattr__(shown, "scenarios", ("cart", "home_feed"))
     assert _leaning(shown) == {"home_feed": pytest.approx(3 / 13, abs=1e-6)}
     object.__setattr__(shown, "scenarios", ("search", "cart"))
     assert _leaning(shown) == {}
+
+
+def test_without_examples_nothing_leans_and_nothing_is_expected(demo: Night, publish) -> None:
+    publish(demo, "events", [{"event_id": "e", "event_date": DAY}])
+    publish(demo, "items", [{"item_id": "i"}])
+    assert _leaning(demo) == {}
+    assert _beside(demo) == dict.fromkeys(("cart", "checkout"), (1.0, 1.0, 1.0, 1.0))
 
 
 def test_only_scenarios_with_an_anchor_that_no_log_names_have_lifts(demo: Night, monkeypatch) -> None:
