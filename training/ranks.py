@@ -7,10 +7,10 @@ one process alone would. Without torchrun there is one rank.
 import importlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import distributed
@@ -19,6 +19,11 @@ from nightshelf.logs import get_logger
 from training.devices import training_device
 
 Gradient = tuple[torch.Tensor | None, ...]
+Result = TypeVar("Result")
+
+
+class NoRoomForAll(torch.OutOfMemoryError):
+    """Memory had no room for a rank's own work; all ranks have heard of it, and none has used what it computed."""
 
 
 @contextmanager
@@ -67,6 +72,23 @@ def any_rank(*asked: bool) -> list[bool]:
     answers = torch.tensor(asked, dtype=torch.uint8)
     distributed.all_reduce(answers, distributed.ReduceOp.MAX)
     return [bool(answer) for answer in answers]
+
+
+def where_all_have_room(work: Callable[[], Result]) -> Result:
+    """Return work(), in which no rank waits for another; where one finds no room in memory for its own, all fail.
+
+    Raises:
+        NoRoomForAll: that was so.
+    """
+    found: list[Result] = []
+    try:
+        found.append(work())
+        told = ""
+    except torch.OutOfMemoryError as error:  # the failed attempt's tensors go with it
+        told = str(error)
+    if any(any_rank(not found)):
+        raise NoRoomForAll(told or "another process has no room")
+    return found[0]
 
 
 def every_rank(text: str) -> list[str]:

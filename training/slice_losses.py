@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from training.ranks import Slice
+from training.ranks import Slice, where_all_have_room
 
 Answer = TypeVar("Answer")
 Losses = Callable[[Slice], torch.Tensor]  # of a slice, each task's [T]; the same each time it is asked
@@ -40,3 +40,21 @@ class InTurns:
     def ask(self, question: Callable[[torch.Tensor], Answer]) -> list[Answer]:
         """Ask one after another."""
         return [question(self._losses(part)) for part in self._slices]
+
+
+class HadByAll:
+    """Computed in every rank or in none: a rank whose memory is too small fails all of them.
+
+    Args:
+        make: makes this rank's.
+
+    Raises:
+        NoRoomForAll: memory was too small; `ask` raises it, too.
+    """
+
+    def __init__(self, make: Callable[[], SliceLosses]) -> None:
+        self._parts = where_all_have_room(make)
+
+    def ask(self, question: Callable[[torch.Tensor], Answer]) -> list[Answer]:
+        """Ask as these do."""
+        return where_all_have_room(lambda: self._parts.ask(question))

@@ -20,10 +20,10 @@ from training.batches import Batch, Dataset
 from training.objective import penalty_losses, training_losses
 from training.optimizers import TABLE, make_optimizers
 from training.ranking_model import RankingModel
-from training.ranks import Slice, Slices, cut, rank, ranks, ranks_here
+from training.ranks import NoRoomForAll, Slice, Slices, cut, rank, ranks, ranks_here
 from training.recipe import Recipe
 from training.sharded_table import ShardedTable
-from training.slice_losses import InTurns, SideBySide, SliceLosses
+from training.slice_losses import HadByAll, InTurns, SideBySide, SliceLosses
 from training.task_gradients import TaskGradients
 from training.workers import torch_workers
 
@@ -82,9 +82,10 @@ class Steps:
         while True:
             try:
                 return self._gradient(dataset, chunks, mean_weight)
-            except torch.OutOfMemoryError:
+            except torch.OutOfMemoryError as error:
                 self._forget_moments()
-            self._make_smaller(len(chunks))
+                all_know = ranks() == 1 or isinstance(error, NoRoomForAll)
+            self._make_smaller(len(chunks), all_know)
 
     def _gradient(self, dataset: Dataset, chunks: torch.Tensor, mean_weight: torch.Tensor) -> float:
         count = (dataset.chunks[chunks] >= 0).sum() * mean_weight
@@ -97,7 +98,12 @@ class Steps:
 
         slices = cut(chunks, self._slices * self._turns)
         own, at_once = slices.own, self._turns == 1
-        parts: SliceLosses = SideBySide(losses, own, self._pool) if at_once else InTurns(losses, own)
+
+        def make() -> SliceLosses:
+            return SideBySide(losses, own, self._pool) if at_once else InTurns(losses, own)
+
+        # Look-ups in a table of parts wait for other ranks, which nothing of what fails here would reach
+        parts = make() if self._sharded else HadByAll(make)
         # The balance is the CPU's: a few numbers a step.
         total = _add_up(parts, slices).cpu().requires_grad_()
         self._again = lambda: _add_up(SideBySide(torch.no_grad()(losses), own, self._pool), slices).cpu()
@@ -181,13 +187,13 @@ class Steps:
         self.balance.load_state_dict(state["balance"])
         self._epoch, self._made = list(state["losses"]), state["made"]
 
-    def _make_smaller(self, chunks: int) -> None:
+    def _make_smaller(self, chunks: int, all_know: bool) -> None:
         """Compute the batches to come in twice as many slices, one after another.
 
         Raises:
-            EngineError: slices cannot be smaller, or several processes would have to agree.
+            EngineError: slices cannot be smaller, or other processes do not know that they should be.
         """
-        if ranks() > 1 or self._slices * self._turns >= chunks:
+        if not all_know or self._slices * self._turns >= chunks:
             raise EngineError(
                 f"a batch in {self._slices * self._turns} slices does not fit into the memory of {self._scales.device}; give the "
                 "recipe a smaller batch_size, or narrower layers"

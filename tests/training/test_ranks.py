@@ -17,15 +17,23 @@ from training.ranks import cut
 from training.recipe import Balancing
 from training.train_ranker import train_ranker
 
-# Trains with each recipe; where one is to end, the last process is asked to in the middle of that step.
+# Trains with each recipe; where one is to end, the last process is asked to in the middle of that step. Where there is a
+# room, the last process has memory for so many impressions at once.
 PROCESS = """
 import os, pickle, signal, sys
 from pathlib import Path
 from nightshelf.errors import EngineError
+import torch
+from training import steps as steps_module
 from training.ranks import joined_ranks, rank
-from training.steps import Steps
+from training.steps import Steps, batch_losses
 from training.train_ranker import train_ranker
-trainings, end = pickle.loads(Path(sys.argv[1]).read_bytes())
+trainings, end, room = pickle.loads(Path(sys.argv[1]).read_bytes())
+def losses(model, batch, scales):
+    if rank() == 1 and int(batch.is_row.sum()) > room:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    return batch_losses(model, batch, scales)
+steps_module.batch_losses = losses
 move, steps = Steps.move, []
 def hit(self):
     steps.append(1)
@@ -46,11 +54,11 @@ assert not any("gloo" in name for name in threads), threads  # one that outlives
 
 @pytest.fixture
 def torchrun(tmp_path):
-    """Return torchrun(trainings, end): two processes train each, and are asked to end at a step; returns what they told."""
+    """Return torchrun(trainings, end, room): two processes train each, and are asked to end at a step; returns what they told."""
 
-    def run(trainings, end=0):
+    def run(trainings, end=0, room=10**9):
         (tmp_path / "process.py").write_text(PROCESS)
-        (tmp_path / "trainings").write_bytes(pickle.dumps((trainings, end)))
+        (tmp_path / "trainings").write_bytes(pickle.dumps((trainings, end, room)))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         done = subprocess.run(
             [*command, tmp_path / "process.py", tmp_path / "trainings"], capture_output=True, text=True, check=False
@@ -114,6 +122,28 @@ def test_two_processes_move_moments_and_counts_and_drop_units_as_one_does(
         assert difference(tmp_path / "one" / name, tmp_path / "two" / name) <= 1e-6, name
     assert weights(tmp_path / "one" / "adasparse")[0]["backbone.grown.steps"] > 0
     assert weights(tmp_path / "one" / "star")[0]["backbone.norm.moments.steps"].min() > 0
+
+
+@pytest.mark.parametrize("balancing", ["equal", "upgrad"])
+def test_where_one_process_has_no_room_both_compute_smaller_slices(
+    demo_shop, night, recipe, tmp_path, torchrun, balancing
+):
+    training = {"shop": demo_shop, "recipe": recipe(max_epochs=1, balancing=balancing), "inputs": night.inputs}
+    told = torchrun([{**training, "out": tmp_path / "two"}], room=30)
+    assert "batches are computed in 4 slices from now on" in told
+    assert "process" not in told
+    train_ranker(**training, out=tmp_path / "one")
+    assert 0 < difference(tmp_path / "two", tmp_path / "one") <= 1e-3
+
+
+def test_where_no_slice_is_small_enough_for_one_process_all_tell_the_remedy(
+    demo_shop, night, recipe, tmp_path, torchrun
+):
+    told = torchrun(
+        [{"shop": demo_shop, "recipe": recipe(max_epochs=1), "inputs": night.inputs, "out": tmp_path / "out"}], room=0
+    )
+    remedy = "does not fit into the memory of cpu; give the recipe a smaller batch_size"
+    assert all(any(f"rank {rank}:" in line and remedy in line for line in told.splitlines()) for rank in (0, 1))
 
 
 def test_where_one_process_is_asked_both_end_and_one_alone_goes_on(demo_shop, night, recipe, tmp_path, torchrun):
