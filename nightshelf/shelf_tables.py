@@ -147,7 +147,11 @@ def ledgers() -> list[TableSpec]:
                 Column("status", "string", "done or failed"),
                 Column("started_at", "timestamp", "UTC"),
                 Column("seconds", "float64", "wall time"),
-                Column("peak_memory_mb", "float64", "largest resident memory of the process and its children"),
+                Column(
+                    "peak_memory_mb",
+                    "float64",
+                    "largest memory of the process and its children; what they share counts once",
+                ),
                 Column("rows_in", "int64", "rows read"),
                 Column("rows_out", "int64", "rows written"),
                 Column("rows_quarantined", "int64", "rows set aside"),

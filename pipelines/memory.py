@@ -1,4 +1,7 @@
-"""The memory of a process and all that it started, JVM included: sampled, because children that live are in no rusage."""
+"""The memory of a process and all that it started, JVM included: sampled, because children that live are in no rusage.
+
+What processes share, as the pages of a library, counts once (Linux: proportional set size; elsewhere what is each one's own).
+"""
 
 import contextlib
 import threading
@@ -7,7 +10,7 @@ import psutil
 
 
 class PeakMemory:
-    """Sample the resident memory of a process tree until the block ends; `mb` is the largest sum seen, in MiB."""
+    """Sample the memory of a process tree until the block ends; `mb` is the largest sum seen, in MiB."""
 
     def __init__(self, pid: int | None = None, every_seconds: float = 0.5) -> None:
         self.mb = 0.0
@@ -36,5 +39,6 @@ class PeakMemory:
             tree += self._root.children(recursive=True)
         for process in tree:
             with contextlib.suppress(psutil.Error):  # it ended between the list and the look
-                total += process.memory_info().rss
+                found = process.memory_full_info()
+                total += getattr(found, "pss", found.uss)
         self.mb = max(self.mb, total / 2**20)
