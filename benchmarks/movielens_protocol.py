@@ -153,8 +153,11 @@ ENTRIES = {
 
 @dataclass
 class Found:
-    """What one training found on the test rows: AUC and log loss of all, AUC of each scenario; and how long it took."""
+    """What one training found: the AUC of the validation rows; AUC and log loss of the test rows, and the AUC of each scenario
+    there; and how long it took.
+    """
 
+    validation_auc: float
     auc: float
     logloss: float
     by_scenario: list[float]
@@ -255,7 +258,7 @@ def train(entry: Entry, columns: Columns, fields: dict[str, int], seed: int, mos
     assert test.scenario is not None
     groups: Iterable[np.ndarray] = ((test.scenario == place + 1).numpy() for place in range(SCENARIOS))
     each = [roc_auc_score(labels[group], found[group]) for group in groups]
-    return Found(roc_auc_score(labels, found), log_loss(labels, found), each, epoch)
+    return Found(best_auc, roc_auc_score(labels, found), log_loss(labels, found), each, epoch)
 
 
 def make_optimizer(model: TabularModel, course: Course) -> torch.optim.Adam:
