@@ -221,8 +221,13 @@ class RankingModel(nn.Module):
         return functional.one_hot(scenario, len(self.spec.scenarios) + 1).to(self.item_vector.weight.dtype)
 
     def by_scenario(self, values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-        """Pick the scenario `where` (one-hot) from values [..., (scenarios + 1) x O]: [..., O]."""
-        return (values.unflatten(-1, (-1, len(self.outputs))) * where.unsqueeze(-1)).sum(-2)
+        """Return what values [..., (scenarios + 1) x O] say of the scenario `where` (one-hot): [..., O].
+
+        The first of them count everywhere, and the scenario's own say how it differs: where examples are few, decay leaves them
+        small ("frustratingly easy" domain adaptation, Daumé III, ACL 2007).
+        """
+        each = values.unflatten(-1, (-1, len(self.outputs)))
+        return each[..., 0, :] + (each[..., 1:, :] * where[..., 1:].unsqueeze(-1)).sum(-2)
 
     def log_outcomes(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the log of each task's probability or expected value [..., T]."""

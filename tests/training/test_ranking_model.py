@@ -19,7 +19,7 @@ def test_what_was_done_with_a_category_speaks_for_an_item_as_much_as_the_item_sa
         model.pair_layer.weight.zero_()
         model.wide_pair.weight.zero_()
         without, _ = model(batch)
-        model.wide_pair.weight[:, place] = 1
+        model.wide_pair.weight[: len(model.outputs), place] = 1  # in all scenarios
         found = (model(batch)[0] - without).numpy()
         said = model.item_side(batch.item_fields).again.numpy()
     leaf = batch.item_fields[:, list(spec.item_fields).index(LEVELS[-1])].numpy()
