@@ -59,6 +59,30 @@ class CandidateLists:
         first = np.sort(np.unique(item, return_index=True)[1])
         return item[first], generator[first]
 
+    def of_block(self, users: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the candidates [B, K] within the quotas of some scenarios, who proposed them and because of what.
+
+        What everybody may be shown stands first, then the block's own, each item once a user; -1 is no item. A user's own end
+        in -1s, the shorter the list, the more: scoring leaves out what is empty for all of its users. Those of whom no more
+        than a segment is known (numbers below 0) have none of their own.
+
+        Args:
+            users: their numbers [B].
+            names: the scenarios.
+        """
+        shared_items, shared_generators = self.of_everybody(names)
+        unknown, row = users[:, None] < 0, users.clip(min=0)
+        own = np.where(unknown, -1, self.of_users(names, row))
+        place = np.full(max(own.max(initial=0), shared_items.max(initial=0)) + 2, len(shared_items))
+        place[shared_items] = np.arange(len(shared_items))  # that of -1 and of all others is one more
+        repeated = np.zeros((len(users), len(shared_items) + 1), bool)
+        repeated[np.arange(len(users))[:, None], place[own]] = True
+        rest = np.where(repeated[:, :-1], -1, shared_items[None, :])
+        items = np.concatenate([rest, own], axis=1)
+        generators = np.concatenate([np.broadcast_to(shared_generators, rest.shape), self.generators[row]], axis=1)
+        because = np.concatenate([np.zeros(rest.shape, np.int32), self.because[row]], axis=1)
+        return items, generators, because
+
 
 def pack_candidates(
     candidates: Iterable[pa.Table], user_keys: list[str], item_ids: list[str], quotas: Quotas | None = None

@@ -1,6 +1,7 @@
 """What the rules of `exclude` keep away from users, read from a night's files."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import duckdb
 import numpy as np
@@ -43,3 +44,29 @@ def acted_on_pairs(
     numbers = [pc.index_in(acted["user_key"], users), pc.index_in(acted["item_id"], items)]
     pairs = pa.table(numbers, names=["user", "item"]).drop_null()
     return np.unique(pairs["user"].to_numpy().astype(np.int64) * len(items) + pairs["item"].to_numpy())
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """What must not be shown: by rule items [items] or what a user acted on (sorted user × items + item), and what is blocked."""
+
+    of_items: dict[str, np.ndarray]
+    acted_on: dict[str, np.ndarray]
+    blocked: np.ndarray
+
+    def mask(self, rules: list[str], users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return True where the item [B, K] may be shown to the user [B]."""
+        allowed = (items >= 0) & ~self.blocked[items]
+        for kept_away in (self.of_items[rule] for rule in rules if rule in self.of_items):
+            allowed &= ~kept_away[items]
+        pair = users[:, None].astype(np.int64) * len(self.blocked) + items
+        for acted in (self.acted_on[rule] for rule in rules if rule in self.acted_on):
+            if len(acted):
+                place = np.searchsorted(acted, pair).clip(max=len(acted) - 1)
+                allowed &= (acted[place] != pair) | (users[:, None] < 0)
+        return allowed
+
+    def anybody(self, rules: list[str]) -> np.ndarray:
+        """Return True where an item may be shown to whoever comes [items]."""
+        every = np.arange(len(self.blocked))
+        return self.mask(rules, np.array([-1]), every[None])[0]

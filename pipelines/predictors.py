@@ -8,8 +8,8 @@ import numpy as np
 
 from nightshelf.config import Shop
 from nightshelf.features import attribute_columns
+from pipelines.first_look import Predict, PredictFor
 from pipelines.shelf_plan import FEATURE_TABLES, ShelfPlan
-from pipelines.shelves import Predict, PredictFor
 from pipelines.user_shards import UserShard
 
 if TYPE_CHECKING:

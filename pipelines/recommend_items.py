@@ -9,9 +9,9 @@ from pipelines.categories import Categories
 from pipelines.drafts import Drafts
 from pipelines.item_reasons import UNTIED, tie_reasons, tie_sources
 from pipelines.item_shelves import ItemShelves, fill_item_shelves
+from pipelines.kept_away import Exclusions
 from pipelines.rerank import Groups
 from pipelines.shelf_status import ITEM_TABLE
-from pipelines.shelves import Exclusions
 from pipelines.stage import Night
 from pipelines.warehouse import conform
 

@@ -13,8 +13,9 @@ from nightshelf.config import Scenario
 from nightshelf.logs import get_logger
 from nightshelf.parallel import cores, in_order
 from nightshelf.stopwatch import Stopwatch
+from pipelines.first_look import FirstLook, Predict, PredictFor, first_look
 from pipelines.shelf_rows import RowMaker
-from pipelines.shelves import FirstLook, Predict, PredictFor, Shelves, Stockroom, fill_shelves, first_look
+from pipelines.shelves import Shelves, Stockroom, fill_shelves
 
 BLOCK = 512
 _AHEAD = 2  # blocks a core that wait to be written, at most: what waits does not grow with the number of users

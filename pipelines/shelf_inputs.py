@@ -10,11 +10,10 @@ from pyarrow import dataset
 
 from nightshelf.exclusions import acted_on
 from pipelines.candidate_lists import CANDIDATE_COLUMNS, CANDIDATE_TABLES, EVERYBODY
-from pipelines.kept_away import acted_on_pairs, kept_away
+from pipelines.kept_away import Exclusions, acted_on_pairs, kept_away
 from pipelines.rerank import Groups
 from pipelines.shelf_plan import ShelfPlan
 from pipelines.shelf_rows import Catalogue
-from pipelines.shelves import Exclusions
 from pipelines.user_shards import UserShard
 
 _CANDIDATES_AT_ONCE = 1 << 20

@@ -20,6 +20,7 @@ import pyarrow as pa
 from nightshelf.logs import get_logger
 from pipelines.candidate_lists import pack_candidates
 from pipelines.drafts import ShelfFiles
+from pipelines.first_look import PredictFor, worth_to_anybody
 from pipelines.predictors import predictors
 from pipelines.rerank import chance_of
 from pipelines.segments import Segments
@@ -27,7 +28,7 @@ from pipelines.serve import serve, serve_strangers
 from pipelines.shelf_inputs import read_candidates, read_catalogue, read_exclusions
 from pipelines.shelf_plan import ShelfPlan
 from pipelines.shelf_rows import Catalogue, RowMaker
-from pipelines.shelves import PredictFor, Stockroom, worth_to_anybody
+from pipelines.shelves import Stockroom
 from pipelines.user_shards import UserShard
 
 TOLD = "told.json"

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from nightshelf.generators import GENERATOR_ORDER
+from pipelines.reasons import reason_texts
 from pipelines.rerank import PLACED_BY, Groups
 from pipelines.shelf_plan import ShelfPlan
-from pipelines.shelves import Shelves, reason_texts
+from pipelines.shelves import Shelves
 
 _USERS_AT_ONCE = 10_000
 

@@ -1,14 +1,14 @@
-"""From candidates and predictions to shelves: exclusions, utility, the order of places, and a true reason for each."""
+"""From candidates and predictions to shelves: exclusions, utility, and the order of places."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 
 from nightshelf.config import Scenario
 from nightshelf.generators import GENERATOR_ORDER
 from pipelines.candidate_lists import CandidateLists
+from pipelines.first_look import FirstLook, Predict, utility_of
+from pipelines.kept_away import Exclusions
 from pipelines.rerank import (
     EXPLORE,
     RULES,
@@ -23,41 +23,8 @@ from pipelines.rerank import (
     preferred,
 )
 
-# predict(item numbers [B, K]) → task → predictions [B, K] for the users of a block. Item number -1 is no item at all; what
-# cannot be scored is NaN.
-Predict = Callable[[np.ndarray], dict[str, np.ndarray]]
-# user numbers [B] → scenario → the predictions of this block. User number -1 is the unknown user.
-PredictFor = Callable[[np.ndarray], dict[str, Predict]]
-
 # How many candidates a place on the shelf gets the full look, and the least that any shelf chooses from.
 PRESELECTED, PRESELECTED_LEAST = 2, 40
-_ITEMS_AT_ONCE = 8192  # that a user of whom nothing is known is asked about
-
-
-@dataclass(frozen=True)
-class Exclusions:
-    """What must not be shown: by rule items [items] or what a user acted on (sorted user × items + item), and what is blocked."""
-
-    of_items: dict[str, np.ndarray]
-    acted_on: dict[str, np.ndarray]
-    blocked: np.ndarray
-
-    def mask(self, rules: list[str], users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Return True where the item [B, K] may be shown to the user [B]."""
-        allowed = (items >= 0) & ~self.blocked[items]
-        for kept_away in (self.of_items[rule] for rule in rules if rule in self.of_items):
-            allowed &= ~kept_away[items]
-        pair = users[:, None].astype(np.int64) * len(self.blocked) + items
-        for acted in (self.acted_on[rule] for rule in rules if rule in self.acted_on):
-            if len(acted):
-                place = np.searchsorted(acted, pair).clip(max=len(acted) - 1)
-                allowed &= (acted[place] != pair) | (users[:, None] < 0)
-        return allowed
-
-    def anybody(self, rules: list[str]) -> np.ndarray:
-        """Return True where an item may be shown to whoever comes [items]."""
-        every = np.arange(len(self.blocked))
-        return self.mask(rules, np.array([-1]), every[None])[0]
 
 
 @dataclass(frozen=True)
@@ -102,94 +69,6 @@ class Shelves:
         return shown
 
 
-@dataclass(frozen=True)
-class FirstLook:
-    """A cheap first score of all candidates of a block of users.
-
-    It is the utility in one scenario, moved to another by what each item is worth there to a user of whom nothing is known.
-    Scenarios with few examples lean on it in the end, too.
-    """
-
-    pairs: np.ndarray  # of user and item, `_pairs`, ascending [n]
-    utility: np.ndarray  # of each pair [n]
-    worth: dict[str, np.ndarray]  # scenario → [items]
-    pivot: str
-    leaning: Mapping[
-        str, float
-    ]  # scenario → share of the first score in the last one; those that are not named go by their own
-
-    def score(self, name: str, items: np.ndarray) -> np.ndarray:
-        """Return the first score of items [B, K] in a scenario, -inf where an item is no candidate; -1 is no item."""
-        moved = self.worth[name] / np.maximum(self.worth[self.pivot], 1e-12)
-        wanted = _pairs(items, len(moved))
-        place = np.searchsorted(self.pairs, wanted).clip(max=max(0, len(self.pairs) - 1))
-        utility = np.where(self.pairs[place] == wanted, self.utility[place], -np.inf)
-        return np.where(np.isfinite(utility), utility * moved[items], -np.inf)
-
-    def lean(
-        self, name: str, scenario: Scenario, items: np.ndarray, predictions: dict[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """Return a scenario's predictions, all of an item scaled alike, so that their utility leans on the first score.
-
-        It is the geometric mean of both, by the share of `leaning`: two estimates of one user's taste, of which the scenario's
-        own rests on fewer examples.
-        """
-        share = self.leaning.get(name, 0.0)
-        if not share:
-            return predictions
-        own, first = _utility(scenario, predictions), self.score(name, items)
-        both = np.isfinite(own) & np.isfinite(first) & (own > 0) & (first > 0)
-        scale = np.where(both, np.divide(first, own, out=np.ones_like(own), where=both), 1.0) ** share
-        # What is above 1 is money; a chance stays one
-        largest = np.max([np.where(values <= 1, values, 0.0) for values in predictions.values()], axis=0)
-        scale = np.minimum(scale, 1 / np.maximum(largest, 1e-12))
-        return {task: values * scale for task, values in predictions.items()}
-
-
-def _pairs(items: np.ndarray, count: int) -> np.ndarray:
-    """Return a number for each user of a block and each of its items [B, K] of `count`; those of -1 are no other pair's."""
-    return np.arange(len(items))[:, None] * np.int64(count + 1) + items
-
-
-def worth_to_anybody(
-    scenarios: dict[str, Scenario], predictors: dict[str, Predict], items: int
-) -> dict[str, np.ndarray]:
-    """Return each item's utility [items] to the unknown user, whose predictions by scenario these are; 0 where it has none."""
-    worth = {name: np.zeros(items) for name in predictors}
-    for name, predict in predictors.items():
-        for start in range(0, items, _ITEMS_AT_ONCE):
-            some = np.arange(start, min(start + _ITEMS_AT_ONCE, items))
-            utility = _utility(scenarios[name], predict(some[None]))[0]
-            worth[name][some] = np.where(np.isfinite(utility), utility, 0.0)
-    return worth
-
-
-def first_look(
-    users: np.ndarray,
-    scenario: Scenario,
-    lists: CandidateLists,
-    predict: Predict,
-    worth: dict[str, np.ndarray],
-    pivot: str,
-    leaning: Mapping[str, float] = MappingProxyType({}),
-) -> FirstLook:
-    """Score all candidates, of whatever scenario, of a block of users (numbers [B]) in the scenario `pivot`.
-
-    Args:
-        users: their numbers.
-        scenario, predict: those of `pivot`, of these users.
-        lists: the candidates.
-        worth: `worth_to_anybody`; its keys are the scenarios whose candidates, within their quotas, are looked at.
-        pivot: a scenario's name.
-        leaning: FirstLook's.
-    """
-    items = _candidates(users, list(worth), lists)[0]
-    utility = _utility(scenario, predict(items)).astype(np.float32)
-    by_item = np.argsort(items, axis=1)
-    pairs, utility = (np.take_along_axis(a, by_item, 1).ravel() for a in (_pairs(items, len(worth[pivot])), utility))
-    return FirstLook(pairs, utility, worth, pivot, leaning)
-
-
 def fill_shelves(
     users: np.ndarray,
     name: str,
@@ -213,7 +92,7 @@ def fill_shelves(
         look: the first look at the block; without one everything is scored and nothing explored.
         shown: item numbers [B, S] on the users' shelves of earlier scenarios, -1 where there is none.
     """
-    items, generators, because = _candidates(users, [name], room.lists)
+    items, generators, because = room.lists.of_block(users, [name])
     allowed = room.exclusions.mask(list(scenario.exclude), users, items)
     draws, length = None, scenario.top_n
     if look is not None:
@@ -229,7 +108,7 @@ def fill_shelves(
     predictions = predict(np.where(allowed, items, -1))
     if look is not None:
         predictions = look.lean(name, scenario, items, predictions)
-    score = _utility(scenario, predictions)
+    score = utility_of(scenario, predictions)
     allowed &= np.isfinite(score)
     score = np.where(allowed, np.round(score, 6), -np.inf)  # rounded: ties, not the last bit, decide between equals
     top, placed_by, propensity = _arranged(score, items, scenario, room, draws, shown)
@@ -300,59 +179,3 @@ def _arranged(
 def _places(score: np.ndarray, items: np.ndarray) -> np.ndarray:
     """Return the place of each column by its score alone [B, K], 1 = highest, ties by item number."""
     return np.argsort(np.lexsort((items, -score), axis=1), axis=1) + 1
-
-
-def _utility(scenario: Scenario, predictions: dict[str, np.ndarray]) -> np.ndarray:
-    return np.asarray(sum(weight * predictions[task].astype(np.float64) for task, weight in scenario.weights.items()))
-
-
-def _candidates(
-    users: np.ndarray, names: list[str], lists: CandidateLists
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the candidates within the quotas of some scenarios: for everybody, then the block's own, each item once a user.
-
-    A user's own end in -1s, the shorter the list, the more: scoring leaves out what is empty for all of its users.
-    """
-    shared_items, shared_generators = lists.of_everybody(names)
-    unknown, row = users[:, None] < 0, users.clip(min=0)  # segments, too, have no candidates of their own
-    own = np.where(unknown, -1, lists.of_users(names, row))
-    place = np.full(max(own.max(initial=0), shared_items.max(initial=0)) + 2, len(shared_items))
-    place[shared_items] = np.arange(len(shared_items))  # that of -1 and of all others is one more
-    repeated = np.zeros((len(users), len(shared_items) + 1), bool)
-    repeated[np.arange(len(users))[:, None], place[own]] = True
-    rest = np.where(repeated[:, :-1], -1, shared_items[None, :])
-    items = np.concatenate([rest, own], axis=1)
-    generators = np.concatenate([np.broadcast_to(shared_generators, rest.shape), lists.generators[row]], axis=1)
-    because = np.concatenate([np.zeros(rest.shape, np.int32), lists.because[row]], axis=1)
-    return items, generators, because
-
-
-def reason_texts(shelves: Shelves, scenario: str, texts: list[str | None], titles: dict[str, str]) -> np.ndarray:
-    """Return one sentence a row, true of that row: it names what the generator found, nothing else."""
-    pairs, place = np.unique(shelves.generators * np.int64(len(texts)) + shelves.because, return_inverse=True)
-    said = zip(*np.divmod(pairs, len(texts)), strict=True)
-    return np.array([_sentence(GENERATOR_ORDER[g], texts[b], scenario, titles) for g, b in said], dtype=object)[place]
-
-
-def _sentence(generator: str, because: str | None, scenario: str, titles: dict[str, str]) -> str:
-    because = because or ""
-    match generator:
-        case "own_history":
-            return "You showed interest in this before"
-        case "related":
-            return f"Goes with {titles.get(because, because)} from your history"
-        case "next_item":
-            return f"Others turned to this after {titles.get(because, because)}"
-        case "graph_walk":
-            return f"Near {titles.get(because, because)} from your history, by what goes with both"
-        case "affinity":
-            return f"You often choose {because.rsplit('/', 1)[-1]}"
-        case "brand":
-            return f"From {because}, a brand that you chose before"
-        case "two_tower":
-            return "Shoppers with a history like yours turn to this next"
-        case "fresh":
-            return "New in the shop"
-        case "popular":
-            return f"Popular in {scenario.replace('_', ' ')}"
-    raise KeyError(generator)

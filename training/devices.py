@@ -1,8 +1,9 @@
-"""Where a training or a ranking computes: the accelerator of its process, or the CPU; and what it does where memory is short."""
+"""Where a training or a ranking computes, with which bits: an accelerator or the CPU; and what it does where memory is short."""
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -68,6 +69,23 @@ def room_told(what: str) -> Iterator[None]:
             f"the accelerator's memory has no room for {what} ({str(error).partition(chr(10))[0]}); free it for this "
             "program, or use the CPU with CUDA_VISIBLE_DEVICES= before the command"
         ) from error
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Let torch use only operations that give the same bits each time, and restore its setting; an accelerator may differ."""
+    if device.type != "cpu":
+        yield
+        return
+    memory: Any = torch.utils.deterministic
+    before, fills = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False  # a tenth of the time, and nothing here reads what it did not write
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        memory.fill_uninitialized_memory = fills
 
 
 def _accelerator() -> torch.device | None:

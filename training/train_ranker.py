@@ -2,10 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +12,14 @@ from nightshelf.config import Shop
 from nightshelf.errors import EngineError, InputError
 from nightshelf.features import request_scenarios
 from nightshelf.logs import get_logger
-from training.artifact import SERVING, load_model, save_model
+from training.artifact import SERVING, save_model
 from training.averaging import WeightAverage
 from training.base_rates import regression_scales, start_at_base_rates
 from training.batches import Dataset
 from training.checkpoints import SECONDS_BETWEEN, resumable
 from training.course import Course, EpochPass, TrainingReport
 from training.data import Examples, TrainingInputs, load_examples
-from training.devices import training_device
+from training.devices import deterministic, training_device
 from training.event_file import Tell, event_file
 from training.failures import failures_told
 from training.kernels.memory import steady_memory
@@ -34,7 +32,7 @@ from training.sharded_table import check_sharding
 from training.spec import ModelSpec, dense_names, model_spec
 from training.stretches import warn_of_slow_reads
 from training.topics import fit_topics
-from training.transfer import copy_weights, why_incompatible
+from training.transfer import warm_start
 from training.validation import deciding_rows, validation_metrics, with_validation
 
 log = get_logger("train")
@@ -188,27 +186,6 @@ def begin(
     return Course(model.to(device), scales.to(device), report)
 
 
-def warm_start(model: RankingModel, parent: Path | None, examples: Examples) -> bool:
-    """Copy the parent's weights where the recipe asks for it and they fit; say which."""
-    if parent is None or not model.spec.recipe.warm_start:
-        return False
-    try:
-        ancestor = load_model(parent)
-    except EngineError as error:
-        log.warning("fresh start: %s", error)
-        return False
-    reason = why_incompatible(ancestor.spec, model.spec)
-    if reason:
-        log.warning("fresh start: the parent of %s does not fit: %s", ancestor.spec.as_of_date, reason)
-        return False
-    log.info(
-        "warm start from the model of %s, %d new embedding rows",
-        ancestor.spec.as_of_date,
-        copy_weights(ancestor, model, examples.vocabularies),
-    )
-    return True
-
-
 def train_epoch(course: Course, train: Dataset, later: int, pause: Callable[[], None], tell: Tell) -> dict[str, float]:
     """Pass once over the rows and leave the average of the steps' weights; stop at once when a loss is not finite.
 
@@ -310,20 +287,3 @@ def judge(course: Course, row: dict[str, float]) -> None:
     told = ", ".join(f"{name} {value:.5g}" for name, value in row.items() if name != "epoch")
     log.info("epoch %d: %s", course.epoch, told)
     course.epoch += 1
-
-
-@contextmanager
-def deterministic(device: torch.device) -> Iterator[None]:
-    """Let torch use only operations that give the same bits each time, and restore its setting; an accelerator may differ."""
-    if device.type != "cpu":
-        yield
-        return
-    memory: Any = torch.utils.deterministic
-    before, fills = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    memory.fill_uninitialized_memory = False  # a tenth of the time, and nothing here reads what it did not write
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        memory.fill_uninitialized_memory = fills

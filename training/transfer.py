@@ -5,14 +5,42 @@ model by its bucket alone, and if the id was another value's before, its row is 
 """
 
 import datetime as dt
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from nightshelf.errors import EngineError
+from nightshelf.logs import get_logger
+from training.artifact import load_model
+from training.data import Examples
 from training.outputs import outputs_of
 from training.ranking_model import RankingModel
 from training.spec import ModelSpec
 from training.vocabulary import Vocabulary
+
+log = get_logger("train")
+
+
+def warm_start(model: RankingModel, parent: Path | None, examples: Examples) -> bool:
+    """Copy the parent's weights where the recipe asks for it and they fit; say which."""
+    if parent is None or not model.spec.recipe.warm_start:
+        return False
+    try:
+        ancestor = load_model(parent)
+    except EngineError as error:
+        log.warning("fresh start: %s", error)
+        return False
+    reason = why_incompatible(ancestor.spec, model.spec)
+    if reason:
+        log.warning("fresh start: the parent of %s does not fit: %s", ancestor.spec.as_of_date, reason)
+        return False
+    log.info(
+        "warm start from the model of %s, %d new embedding rows",
+        ancestor.spec.as_of_date,
+        copy_weights(ancestor, model, examples.vocabularies),
+    )
+    return True
 
 
 def why_incompatible(parent: ModelSpec, child: ModelSpec) -> str:

@@ -13,9 +13,9 @@ from pipelines.anchor_lifts import Lifts, Shown, Ties, fit_lifts, ties_between
 from pipelines.categories import Categories
 from pipelines.item_reasons import UNTIED, tie_reasons, tie_sources
 from pipelines.item_shelves import ItemShelves, fill_item_shelves
+from pipelines.kept_away import Exclusions
 from pipelines.recommend_items import draft_item_shelves
 from pipelines.rerank import Groups
-from pipelines.shelves import Exclusions
 
 PATHS = [
     *[("a", "a/x", "a/x/1")] * 3, *[("a", "a/x", "a/x/2")] * 2, *[("a", "a/y", None)] * 2,

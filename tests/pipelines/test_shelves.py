@@ -11,9 +11,12 @@ from nightshelf.config import Scenario
 from nightshelf.exclusions import item_condition
 from nightshelf.generators import GENERATOR_ORDER
 from pipelines.candidate_lists import pack_candidates
+from pipelines.first_look import first_look, worth_to_anybody
+from pipelines.kept_away import Exclusions
+from pipelines.reasons import reason_texts
 from pipelines.rerank import PLACED_BY, Groups, chance_of
 from pipelines.serve import serve, serve_strangers
-from pipelines.shelves import Exclusions, Stockroom, fill_shelves, first_look, reason_texts, worth_to_anybody
+from pipelines.shelves import Stockroom, fill_shelves
 
 USERS, ITEMS = [f"u{n}" for n in range(6)], [f"i{n:02}" for n in range(30)]
 
