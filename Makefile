@@ -3,7 +3,7 @@ SHELL := /bin/sh
 JOBS := .venv/jobs/bin
 AIRFLOW := .venv/airflow/bin
 .DEFAULT_GOAL := help
-.PHONY: help env lock night up down doctor test test-cluster test-engines test-stack test-peers test-torchrec coverage lint format bench-night bench-truth bench-dirt bench-features bench-gpu bench-readers bench-recipes bench-movielens bench-training bench-shelves bench-peers chaos docs
+.PHONY: help env lock night up down doctor test test-cluster test-engines test-stack test-peers test-readers test-torchrec coverage lint format bench-night bench-truth bench-dirt bench-features bench-gpu bench-readers bench-recipes bench-movielens bench-training bench-shelves bench-peers chaos docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-stack: env ## exports to real servers of PostgreSQL and Redis, which it sta
 test-peers: .venv/deepctr/ready .venv/rechub/ready ## our backbones beside those of other libraries, with the same weights
 	.venv/deepctr/bin/python -m pytest tests/peers -m peers -k deepctr
 	.venv/rechub/bin/python -m pytest tests/peers -m peers -k rechub
+
+test-readers: .venv/iceberg/ready ## the tables read by Spark with Iceberg's own runtime and by DuckDB's extension; minutes
+	.venv/iceberg/bin/python -m pytest tests/readers -m readers
 
 test-torchrec: .venv/torchrec/ready ## the embedding table sharded by TorchRec over two and three processes, beside the whole one; minutes
 	.venv/torchrec/bin/python -m pytest tests/training/sharded -m sharded
