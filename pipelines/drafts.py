@@ -14,7 +14,7 @@ from nightshelf.tables import table_specs
 from pipelines.stage import Night
 from pipelines.warehouse import DAY_FOLDER, arrow_schema
 
-_GROUP_ROWS = 200_000
+_GROUP_ROWS = 1 << 16  # more of them wait in memory as texts, six scenarios of each process that makes a part
 
 
 class ShelfFiles:
