@@ -1,4 +1,4 @@
-"""make bench-recipes: backbones, balances and sequence encoders on one night of a shop, beside models that share nothing.
+"""make bench-recipes: backbones, balances, sequence encoders and task relations on one night, beside models that share nothing.
 
 Trains the shop's recipe on the night's features (run the stages until `features` before), each time with one part exchanged.
 A model is measured by its GAUC on the test days, the mean over scenario x task (of 30 users and more), and in the smallest
@@ -57,6 +57,7 @@ BACKBONES = (
     "m3oe",
 )
 BALANCES = ("equal", "uncertainty", "dwa", "gradnorm", "famo", "pcgrad", "mgda", "cagrad", "upgrad")
+RELATIONS = ("independent", "aitm", "escm2_ipw", "escm2_dr", "dcmt")
 ENCODERS = ("mean_pooling", "target_attention", "din", "gru", "convolution", "transformer", "hstu")
 REPLICATES = 500
 LEAST_USERS = 30
@@ -105,12 +106,13 @@ def main() -> None:
 
 
 def variants(recipe: Recipe) -> dict[str, Recipe]:
-    """Return the recipe with each backbone, with a tower for each scenario, with each balance and each sequence encoder."""
+    """Return the recipe with each backbone, with a tower for each scenario, with each balance, sequence encoder and relation."""
     plain = recipe.model_dump() | {"warm_start": False}
     changes: dict[str, dict[str, object]] = {name: {"backbone": {"kind": name}} for name in BACKBONES}
     changes["ple, towers by scenario"] = {"backbone": {"kind": "ple"}, "towers": "scenario"}
     changes |= {f"ple, {name}": {"backbone": {"kind": "ple"}, "balancing": name} for name in BALANCES}
     changes |= {f"ple, {name}": {"backbone": {"kind": "ple"}, "sequence_encoder": {"kind": name}} for name in ENCODERS}
+    changes |= {f"ple, {name}": {"backbone": {"kind": "ple"}, "task_relation": name} for name in RELATIONS}
     return {name: Recipe.model_validate(plain | change) for name, change in changes.items()}
 
 

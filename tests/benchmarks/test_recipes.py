@@ -7,12 +7,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import recipes
-from benchmarks.recipes import BACKBONES, BALANCES, ENCODERS, Trained, _losses, _smallest, measured_cells, variants
+from benchmarks.recipes import (
+    BACKBONES,
+    BALANCES,
+    ENCODERS,
+    RELATIONS,
+    Trained,
+    _losses,
+    _smallest,
+    measured_cells,
+    variants,
+)
 from nightshelf.config import load_shop
 from nightshelf.errors import InputError
 from training.bootstrap import user_draws
 from training.data import TrainingInputs
-from training.recipe import EncoderSizes, load_recipe
+from training.recipe import EncoderSizes, TaskRelation, load_recipe
 
 CELLS = [("home", "click"), ("cart", "click")]
 
@@ -26,9 +36,9 @@ def drawn(gain=0.0, seed=0, users=400):
     return {CELLS[0]: (first + gain, weight), CELLS[1]: (second, weight)}
 
 
-def test_every_backbone_balance_and_encoder_is_a_recipe_of_its_own():
+def test_every_backbone_balance_encoder_and_relation_is_a_recipe_of_its_own():
     made = variants(load_recipe(Path("conf/models/ple.yaml")))
-    assert len(made) == len(BACKBONES) + 1 + len(BALANCES) + len(ENCODERS)
+    assert len(made) == len(BACKBONES) + 1 + len(BALANCES) + len(ENCODERS) + len(RELATIONS)
     assert {recipe.backbone.kind for recipe in made.values()} == set(BACKBONES)
     assert {recipe.balancing for recipe in made.values()} == set(BALANCES)
     kinds = {
@@ -37,6 +47,7 @@ def test_every_backbone_balance_and_encoder_is_a_recipe_of_its_own():
         for kind in get_args(sizes.model_fields["kind"].annotation)
     }
     assert {recipe.sequence_encoder.kind for recipe in made.values()} == kinds == set(ENCODERS)
+    assert {recipe.task_relation for recipe in made.values()} == {"esmm", *RELATIONS} == set(get_args(TaskRelation))
     assert not any(recipe.warm_start for recipe in made.values())
 
 
