@@ -80,6 +80,8 @@ def training_origin(model: RankingModel, examples: Examples) -> dict[str, str]:
     e = examples
     rows = [e.user, e.day, e.request, e.history, e.item, e.scenario, e.position, e.labels, e.masks, e.weight]
     rows += [] if e.inverse_propensity is None else [e.inverse_propensity]
+    columns = [e.user_fields, e.user_dense, e.target_dense, e.catalogue]
+    columns += [column for column in vars(e.histories).values() if isinstance(column, np.ndarray)]
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py"))]
     weights = _hash(*(tensor.cpu().contiguous().numpy() for tensor in model.state_dict().values()))
     parts = every_rank(weights) if _has_part(model) else [weights]
@@ -88,6 +90,7 @@ def training_origin(model: RankingModel, examples: Examples) -> dict[str, str]:
         "model": _hash(model.spec.model_dump_json(exclude={"recipe"}).encode()),
         "first weights": _hash(*(part.encode() for part in parts)),
         "examples": _hash(*map(np.ascontiguousarray, [*rows, e.is_train, e.is_validation])),
+        "features": _hash(*map(np.ascontiguousarray, columns)),
         "code": _hash(torch.__version__.encode(), *code),
         "processes": str(len(parts)),  # those that have a part each
     }

@@ -33,7 +33,7 @@ from training.spec import ModelSpec, dense_names, model_spec
 from training.stretches import warn_of_slow_reads
 from training.topics import fit_topics
 from training.transfer import warm_start
-from training.validation import deciding_rows, validation_metrics, with_validation
+from training.validation import deciding_rows, validation_metrics, warn_of_silent_tasks, with_validation
 
 log = get_logger("train")
 
@@ -113,6 +113,7 @@ def learn(
     dataset = dataset.to(device)
     learnt, validation = dataset.by_propensity(), dataset.subset(deciding_rows(examples, recipe.seed))
     train = learnt.subset(examples.is_train)
+    warn_of_silent_tasks(validation, spec)
     if report.warm_started:
         inherited = validation_metrics(course.model, validation)["validation_loss"]
         report.best_validation_loss = inherited if math.isfinite(inherited) else math.inf

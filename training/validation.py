@@ -14,6 +14,7 @@ from training.losses import task_losses
 from training.metrics import auc
 from training.predict import predict
 from training.ranking_model import RankingModel
+from training.spec import ModelSpec
 
 log = get_logger("train")
 
@@ -53,36 +54,53 @@ def deciding_rows(examples: Examples, seed: int) -> np.ndarray:
 
 
 def validation_metrics(model: RankingModel, validation: Dataset) -> dict[str, float]:
-    """Return validation_loss, the mean over tasks of loss ÷ loss of the base rate, and auc_<task> with position removed.
+    """Return validation_loss and auc_<task> with position removed.
 
-    Binary tasks decide alone where there are any: the few rows with a value make a regression's loss too noisy.
+    The loss is the mean over tasks of loss ÷ loss of the base rate. Binary tasks decide alone where there are any: the few rows
+    with a value make a regression's loss too noisy. A task that is not trained (`fixed`, weight 0) has no part in it, nor has one
+    whose labels are all alike, for its base rate has no loss; where that is all that there is, it is the mean loss itself.
 
     Raises:
         InputError: no task has a mature label.
     """
-    predictions, tasks = predict(model, validation), model.spec.tasks
+    predictions, recipe = predict(model, validation), model.spec.recipe
     rows = validation.chunks[validation.chunks >= 0]
-    ratios, row = {}, {}
-    for place, task in enumerate(tasks):
+    found, row = [], {}
+    for place, task in enumerate(model.spec.tasks):
         weights, labels = (column[rows, place : place + 1].cpu() for column in (validation.weights, validation.labels))
         total = weights.sum()
         if total == 0:
             continue
-        mean = ((labels * weights).sum() / total).clamp(min=1e-7)
-        scale = mean.reshape(1) if task.kind == "regression" else torch.ones(1)
-        base = mean.log().expand_as(labels)
-        losses = [
-            task_losses(logs, labels, weights, [task.measured()], scale).double()
-            for logs in (predictions.log_at_position[rows, place : place + 1], base)
-        ]
-        ratios[task.name] = float(losses[0] / losses[1])
         if task.kind == "binary":
             counted = (weights[:, 0] > 0).numpy()
             value = auc(labels[:, 0].numpy()[counted], predictions.at_first[rows, place].numpy()[counted])
             row[f"auc_{task.name}"] = math.nan if value is None else value
-    deciding = [ratios[t.name] for t in tasks if t.name in ratios and t.kind == "binary"] or list(ratios.values())
-    if not deciding:
-        raise InputError(
-            "validation rows: no task has a mature label; give the night more days of logs, or shorten label_window"
-        )
-    return {"validation_loss": sum(deciding) / len(deciding), **row}
+        if recipe.balancing == "fixed" and recipe.task_weights.get(task.name) == 0:
+            continue
+        mean = ((labels * weights).sum() / total).clamp(min=1e-7)
+        scale = mean.reshape(1) if task.kind == "regression" else torch.ones(1)
+        logs = (predictions.log_at_position[rows, place : place + 1], mean.log().expand_as(labels))
+        own, of_base = (float(task_losses(log, labels, weights, [task.measured()], scale).double()) for log in logs)
+        is_told = bool((labels[weights > 0] != labels[weights > 0][0]).any())
+        found.append((task.kind, is_told, own / of_base if is_told else own / float(total)))
+    for deciding in (("binary", True), ("regression", True), ("binary", False), ("regression", False)):
+        losses = [loss for *what, loss in found if tuple(what) == deciding]
+        if losses:
+            return {"validation_loss": sum(losses) / len(losses), **row}
+    raise InputError(
+        "validation rows: no task has a mature label; give the night more days of logs, or shorten label_window"
+    )
+
+
+def warn_of_silent_tasks(validation: Dataset, spec: ModelSpec) -> None:
+    """Warn of tasks whose mature labels are all alike on the validation rows: they do not choose the epoch."""
+    rows = validation.chunks[validation.chunks >= 0]
+    for place, task in enumerate(spec.tasks):
+        labels = validation.labels[rows, place][validation.weights[rows, place] > 0]
+        if len(labels) and bool((labels == labels[0]).all()):
+            log.warning(
+                "%s: all %d labels of the validation rows are %g, so it has no say in which epoch was the best",
+                task.name,
+                len(labels),
+                float(labels[0]),
+            )

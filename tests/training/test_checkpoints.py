@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import os
@@ -7,6 +8,8 @@ import subprocess
 import sys
 import threading
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -167,7 +170,9 @@ def test_a_checkpoint_of_the_same_training_is_taken_up(interrupted, caplog):
     assert "is taken up at epoch 1, batch 10" in caplog.text
 
 
-@pytest.mark.parametrize("other", ["recipe, first weights", "first weights", "model, first weights, examples", "code"])
+@pytest.mark.parametrize(
+    "other", ["recipe, first weights", "first weights", "model, first weights, examples, features", "features", "code"]
+)
 def test_a_checkpoint_of_another_training_is_left_aside(
     interrupted, recipe, trained, make_night, tmp_path, caplog, other
 ):
@@ -176,8 +181,12 @@ def test_a_checkpoint_of_another_training_is_left_aside(
             interrupted["recipe"] = recipe(max_epochs=1, seed=2)
         case "first weights":
             interrupted["parent"] = trained.folder
-        case "model, first weights, examples":
+        case "model, first weights, examples, features":
             interrupted["inputs"] = make_night(tmp_path / "night", seed=5).inputs
+        case "features":
+            interrupted["inputs"] = dataclasses.replace(
+                interrupted["inputs"], item_features=[with_another_brand(interrupted["inputs"], tmp_path)]
+            )
         case "code":
             manifest = interrupted["checkpoints"] / MANIFEST
             content = json.loads(manifest.read_text())
@@ -186,6 +195,19 @@ def test_a_checkpoint_of_another_training_is_left_aside(
     with pytest.raises(EngineError, match="goes on at epoch 1, batch 2"):
         train_ranker(**interrupted)
     assert f"is left aside, training starts afresh: other {other}\n" in caplog.text
+
+
+def with_another_brand(inputs, folder):
+    """Write the items anew, one of them with the brand of another, and return the file."""
+    items = pq.read_table(inputs.item_features)
+    brands = items["brand_index"].to_pylist()
+    place = next(place for place, brand in enumerate(brands) if brand != brands[0])
+    brands[place] = brands[0]
+    column = pa.array(brands, items["brand_index"].type)
+    pq.write_table(
+        items.set_column(items.schema.get_field_index("brand_index"), "brand_index", column), folder / "items"
+    )
+    return folder / "items"
 
 
 @pytest.mark.parametrize("harm", ["truncated", "changed", "lost", "half a manifest", "a manifest of something else"])

@@ -22,7 +22,7 @@ from training.ranking_model import RankingModel
 from training.steps import Steps, batch_losses
 from training.train_ranker import train_ranker
 from training.transfer import copy_weights, read_night
-from training.validation import deciding_rows, validation_metrics, with_validation
+from training.validation import deciding_rows, validation_metrics, warn_of_silent_tasks, with_validation
 from training.vocabulary import Vocabulary
 
 
@@ -408,6 +408,41 @@ def test_a_worse_last_epoch_is_not_the_one_that_is_kept(demo_shop, night, exampl
     validation = Dataset(example_night, model.spec).subset(example_night.is_validation)
     assert (report.best_epoch, report.best_validation_loss) == (1, losses[0])
     assert validation_metrics(model, validation)["validation_loss"] == pytest.approx(losses[0], rel=1e-6)
+
+
+def test_tasks_without_contrast_or_weight_have_no_say_in_the_epoch(
+    demo_shop, night, example_night, recipe, trained, caplog
+):
+    model = load_model(trained.folder)
+    names = [task.name for task in model.spec.tasks]
+    silent = names.index("purchase")
+    alone = {
+        name: _validation_loss(
+            model, example_night, balancing="fixed", task_weights={n: float(n == name) for n in names}
+        )
+        for name in ("click", "cart", "purchase")
+    }
+    assert _validation_loss(model, example_night) == pytest.approx(sum(alone.values()) / 3)
+    labels = example_night.labels.copy()
+    labels[:, silent] = 0
+    without = dataclasses.replace(example_night, labels=labels)
+    assert _validation_loss(model, without) == pytest.approx((alone["click"] + alone["cart"]) / 2)
+    validation = Dataset(without, model.spec).subset(without.is_validation)
+    with caplog.at_level("WARNING", "nightshelf"):
+        warn_of_silent_tasks(validation, model.spec)
+    assert [record.args[0] for record in caplog.records] == ["purchase"]
+    labels[:] = 0
+    nothing = _validation_loss(model, dataclasses.replace(example_night, labels=labels))
+    assert 0 < nothing < 1  # the mean cross-entropy of tasks that nobody answered
+
+
+def _validation_loss(model, examples, **recipe):
+    spec = model.spec.model_copy(update={"recipe": model.spec.recipe.model_copy(update=recipe)})
+    kept, model.spec = model.spec, spec
+    try:
+        return validation_metrics(model, Dataset(examples, spec).subset(examples.is_validation))["validation_loss"]
+    finally:
+        model.spec = kept
 
 
 def test_where_no_epoch_beats_the_parent_its_weights_are_kept(
