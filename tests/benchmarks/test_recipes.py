@@ -13,6 +13,7 @@ from benchmarks.recipes import (
     ENCODERS,
     RELATIONS,
     Trained,
+    _bounds,
     _losses,
     _smallest,
     measured_cells,
@@ -62,6 +63,19 @@ def test_the_mean_counts_cells_alike_and_users_by_weight():
             expected.append(np.average(value[kept], weights=weight[kept]))
     assert found[0] == pytest.approx(np.mean(expected))
     assert 0 < found[1:].std() < 0.01
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_bounds_know_what_chance_did_in_the_trainings(seeds):
+    rng, covered = np.random.default_rng(3), []
+    for _ in range(200):
+        models = [Trained([drawn(rng.normal(0, 0.01)) for _ in range(seeds)], 1.0) for _ in range(2)]
+        draws = user_draws(400, 0, 200)
+        one, other = (model.replicates(CELLS[:1], draws) for model in models)
+        low, high = _bounds(one - other)
+        covered.append(low <= 0 <= high)
+    # The two are equal but for chance: bounds by users alone would all be narrower than any difference.
+    assert 0.8 < np.mean(covered) <= 1
 
 
 def test_a_model_that_is_worse_somewhere_is_told_with_its_bounds():
