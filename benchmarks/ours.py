@@ -1,4 +1,7 @@
-"""nightshelf's MMoE on the plain table: the ranker's own parts and optimizers, columns that stay in memory."""
+"""nightshelf's MMoE on the plain table: the ranker's own parts and optimizers, columns that stay in memory.
+
+A step does what the other libraries' do; benchmarks/ours_averaged.py also clips gradients and averages weights, as the ranker.
+"""
 
 from collections.abc import Iterator
 
@@ -9,6 +12,7 @@ from torch import nn
 from benchmarks.plain_table import DENSE, EMBEDDING, EXPERT_SIZES, EXPERTS, FIELDS, LABELS, TOWER_SIZES
 from benchmarks.tabular import Columns, TabularModel, predict, shuffled_batches, train_epoch
 from benchmarks.trial import Task, run_trial
+from training.averaging import WeightAverage
 from training.backbone_sizes import MMoESizes
 from training.backbones import make_backbone
 from training.columns import read_columns, stack
@@ -20,6 +24,8 @@ from training.spec import TaskSpec
 
 class Ours:
     """The recipe's default learning rates; products in bfloat16 where the processor has instructions for them."""
+
+    average = 0.0
 
     def __init__(self, task: Task) -> None:
         torch.manual_seed(task.seed)
@@ -44,7 +50,8 @@ class Ours:
     def train(self) -> None:
         """Train one epoch."""
         with steady_memory():
-            train_epoch(self.model, self.train_rows, self.optimizers, self.task.batch_size, self.task.seed, 0)
+            average = WeightAverage(self.model, self.average) if self.average else None
+            train_epoch(self.model, self.train_rows, self.optimizers, self.task.batch_size, self.task.seed, 0, average)
 
     def predict(self) -> np.ndarray:
         """Predict."""

@@ -13,10 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from training.averaging import WeightAverage
 from training.backbones import Backbone
 from training.encoders import FieldEmbedding
 from training.heads import OutcomeChain
 from training.losses import binary_loss
+from training.optimizers import CLIP_NORM, TABLE
 from training.towers import ScenarioTowers, Towers
 
 if TYPE_CHECKING:
@@ -126,9 +128,10 @@ class TabularModel(nn.Module):
 
 
 def shuffled_batches(columns: Columns, batch_size: int, seed: int, epoch: int) -> Iterator[Columns]:
-    """Give all rows once, in batches and an order that (seed, epoch) decides."""
-    generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
-    order = torch.randperm(len(columns), generator=generator).to(columns.labels.device)
+    """Give all rows once, in batches and an order that (seed, epoch) and the device decide, for it is drawn there."""
+    device = columns.labels.device
+    generator = torch.Generator(device).manual_seed(seed * 100_003 + epoch)
+    order = torch.randperm(len(columns), generator=generator, device=device)
     for rows in order.split(batch_size):
         yield columns.take(rows)
 
@@ -140,6 +143,7 @@ def train_epoch(
     batch_size: int,
     seed: int,
     epoch: int,
+    average: WeightAverage | None = None,
 ) -> float:
     """Pass once over the rows, in an order that (seed, epoch) decides; return the mean loss of a row.
 
@@ -149,18 +153,27 @@ def train_epoch(
         optimizers: those of training.optimizers.make_optimizers.
         batch_size: rows a step.
         seed, epoch: they decide the order, and dropout's draws too.
+        average: with it a step is the ranker's: gradients are clipped, and the model has the average of its weights in the end.
     """
     model.train()
     torch.manual_seed(seed * 100_003 + epoch)  # dropout's draws
     total, weights = torch.zeros((), device=columns.labels.device), list(model.parameters())
+    dense = [weight for name, weight in model.named_parameters() if name != TABLE]
     for batch in shuffled_batches(columns, batch_size, seed, epoch):
         loss = batch_loss(model, batch)
         # As the ranker's steps do: `backward` would copy the table's gradient.
         for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
             weight.grad = gradient
+        if average:
+            torch.nn.utils.clip_grad_norm_(dense, CLIP_NORM)
+            average.before_step()
         for optimizer in optimizers:
             optimizer.step()
+        if average:
+            average.update()
         total += loss.detach() * len(batch)
+    if average:
+        average.apply()
     return float(total) / len(columns)
 
 

@@ -33,16 +33,18 @@ class WeightAverage:
             for name, weight in self._weights.items()
             if weight in sparse
         }
-        self._before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}  # the rows that move, and what they were
+        self._moving: dict[
+            str, torch.Tensor
+        ] = {}  # rows of sparse tables that the step moves, some of them more than once
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Note the rows of sparse tables that the step will move by the gradients that are there."""
-        for name in self._since:
+        """Bring the rows of sparse tables up to date that the step will move by the gradients that are there."""
+        for name, since in self._since.items():
             weight = self._weights[name]
             assert weight.grad is not None
-            rows = weight.grad._indices()[0].unique()
-            self._before[name] = rows, weight.index_select(0, rows)
+            self._moving[name] = rows = weight.grad._indices()[0]
+            _catch_up(self._mean[name], weight, since, rows, self._log_kept)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -51,23 +53,19 @@ class WeightAverage:
             return
         self._steps += 1
         share = max(1 - self._decay, 1 / (1 + self._steps / 2))  # the first steps soon count less than the later ones
-        for name, mean in self._mean.items():
-            if name in self._since:
-                rows, before = self._before[name]
-                old = before.lerp_(mean.index_select(0, rows), self._left(self._since[name].index_select(0, rows)))
-                mean.index_copy_(0, rows, old.lerp_(self._weights[name].index_select(0, rows), share))
-            else:
-                mean.lerp_(self._weights[name], share)
         self._log_kept += math.log1p(-share)
-        for name, (rows, _) in self._before.items():
-            self._since[name].index_fill_(0, rows, self._log_kept)
+        dense = [name for name in self._mean if name not in self._since]
+        if dense:
+            torch._foreach_lerp_([self._mean[name] for name in dense], [self._weights[name] for name in dense], share)
+        for name, rows in self._moving.items():
+            _take_in(self._mean[name], self._weights[name], self._since[name], rows, share, self._log_kept)
 
     @torch.no_grad()
     def apply(self) -> None:
         """Put the average into the module."""
         for name, weight in self._weights.items():
             if name in self._since:
-                weight.lerp_(self._mean[name], self._left(self._since[name]))
+                weight.lerp_(self._mean[name], _left(self._since[name], self._log_kept))
             else:
                 weight.copy_(self._mean[name])
 
@@ -83,6 +81,34 @@ class WeightAverage:
         for name, since in state["since"].items():
             self._since[name].copy_(since)
 
-    def _left(self, since: torch.Tensor) -> torch.Tensor:
-        """Return how much [n, 1] is left of the way from rows, which stayed as they were `since` [n], to their averages."""
-        return (self._log_kept - since).exp_().float().unsqueeze(1)
+
+def _catch_up(
+    mean: torch.Tensor, weight: torch.Tensor, since: torch.Tensor, rows: torch.Tensor, log_kept: float
+) -> None:
+    """Let the averages of rows [n] of a table [R, D] go on to where they are now, since [R] when they had been left alone."""
+    if mean.device.type == "cpu":
+        from training.kernels.table import catch_up
+
+        catch_up(mean, weight, since, rows, log_kept)
+        return
+    left = _left(since.index_select(0, rows), log_kept)
+    mean.index_copy_(0, rows, weight.index_select(0, rows).lerp_(mean.index_select(0, rows), left))
+    since.index_fill_(0, rows, log_kept)
+
+
+def _take_in(
+    mean: torch.Tensor, weight: torch.Tensor, since: torch.Tensor, rows: torch.Tensor, share: float, log_kept: float
+) -> None:
+    """Take a share of what rows [n] of a table [R, D] are now into their averages."""
+    if mean.device.type == "cpu":
+        from training.kernels.table import take_in
+
+        take_in(mean, weight, since, rows, share, log_kept)
+        return
+    mean.index_copy_(0, rows, mean.index_select(0, rows).lerp_(weight.index_select(0, rows), share))
+    since.index_fill_(0, rows, log_kept)
+
+
+def _left(since: torch.Tensor, log_kept: float) -> torch.Tensor:
+    """Return how much [n, 1] is left of the way from rows, which stayed as they were `since` [n], to their averages."""
+    return (log_kept - since).exp_().float().unsqueeze(1)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 TABLE = "fields.table.weight"
+CLIP_NORM = 5.0  # how long the dense weights' gradient is at most
 
 
 class RowwiseAdagrad(torch.optim.Optimizer):

@@ -18,7 +18,7 @@ from training.backbones.penalties import collect_penalties
 from training.balancing import make_balance
 from training.batches import Batch, Dataset
 from training.objective import penalty_losses, training_losses
-from training.optimizers import TABLE, make_optimizers
+from training.optimizers import CLIP_NORM, TABLE, make_optimizers
 from training.ranking_model import RankingModel
 from training.ranks import NoRoomForAll, Slice, Slices, cut, rank, ranks, ranks_here
 from training.recipe import Recipe
@@ -30,7 +30,6 @@ from training.workers import torch_workers
 log = get_logger("train")
 
 SLICES = 2
-_CLIP_NORM = 5.0
 
 
 class Steps:
@@ -154,7 +153,7 @@ class Steps:
 
     def move(self) -> None:
         """Move the weights by the gradients."""
-        torch.nn.utils.clip_grad_norm_(self._dense, _CLIP_NORM)
+        torch.nn.utils.clip_grad_norm_(self._dense, CLIP_NORM)
         for optimizer in self._optimizers:
             optimizer.step()
         for moments in self._moments:

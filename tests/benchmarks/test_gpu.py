@@ -19,7 +19,7 @@ runpy.run_module("benchmarks.gpu", run_name="__main__")
 
 
 def test_a_machine_with_torch_alone_measures_both_models():
-    command = [sys.executable, "-c", BARE, "--device", "cpu", "--rows", "3000", "--batch-sizes", "512", "1024"]
+    command = [sys.executable, "-c", BARE, "--device", "cpu", "--rows", "1500", "--batch-sizes", "512", "1024"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     line = json.loads(done.stdout.splitlines()[-1])

@@ -102,6 +102,21 @@ def move_rows(
     _adagrad(*map(array, (table, sums, rows, gradient)), np.float32(rate), np.float32(l2))
 
 
+def catch_up(mean: torch.Tensor, table: torch.Tensor, since: torch.Tensor, rows: torch.Tensor, log_kept: float) -> None:
+    """Let rows of a table's average [R, D] go on towards the table's, in place: e^(log_kept - since) of the way back is left.
+
+    `since` [R] is `log_kept` for them afterwards, so that a row that comes again stays.
+    """
+    _catch_up(*map(array, (mean, table, since, rows)), log_kept)
+
+
+def take_in(
+    mean: torch.Tensor, table: torch.Tensor, since: torch.Tensor, rows: torch.Tensor, share: float, log_kept: float
+) -> None:
+    """Let rows of a table's average [R, D] go a share of the way to the table's, in place, each once; `since` as above."""
+    _take_in(*map(array, (mean, table, since, rows)), np.float32(share), log_kept)
+
+
 @intrinsic
 def _prefetch(context, array, row):
     def generate(context, builder, signature, given):
@@ -195,3 +210,34 @@ def _adagrad(table, sums, rows, gradient, rate, l2):
         stride = rate / (np.sqrt(sums[row]) + _EPSILON)
         for j in range(width):
             table[row, j] -= stride * (gradient[place, j] + l2 * table[row, j])
+
+
+@kernel_of_sums
+def _catch_up(mean, table, since, rows, log_kept):
+    for place in range(len(rows)):
+        if place + _AHEAD < len(rows):
+            later = np.uint64(rows[place + _AHEAD])
+            _ask_for(mean, later)
+            _ask_for(table, later)
+            _ask_for(since, later)
+        row = np.uint64(rows[place])
+        if since[row] != log_kept:
+            left = np.float32(np.exp(log_kept - since[row]))
+            for j in range(mean.shape[1]):
+                mean[row, j] = table[row, j] + left * (mean[row, j] - table[row, j])
+            since[row] = log_kept
+
+
+@kernel_of_sums
+def _take_in(mean, table, since, rows, share, log_kept):
+    for place in range(len(rows)):
+        if place + _AHEAD < len(rows):
+            later = np.uint64(rows[place + _AHEAD])
+            _ask_for(mean, later)
+            _ask_for(table, later)
+            _ask_for(since, later)
+        row = np.uint64(rows[place])
+        if since[row] != log_kept:
+            for j in range(mean.shape[1]):
+                mean[row, j] += share * (table[row, j] - mean[row, j])
+            since[row] = log_kept
