@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from nightshelf.dates import parse_duration
 from nightshelf.errors import InputError
 from nightshelf.exclusions import acted_on, highest_price
-from nightshelf.exports import Export
+from nightshelf.exports import Export, check_folders
 from nightshelf.generators import Candidates
 from nightshelf.raw_logs import Dimension, Duration, Graph, Source
 from nightshelf.yamlfile import Name, Strict, load_model
@@ -499,10 +499,12 @@ def load_shop(path: Path | str) -> Shop:
     nightshelf's own folder, so that a shop file may lie anywhere.
 
     Raises:
-        InputError: the file is missing or a key in it is unknown, missing or wrong, or the master has no Spark to override.
+        InputError: the file is missing or a key in it is unknown, missing or wrong, the master has no Spark to override, or an
+            export has no folder of its own below that home.
     """
     shop = load_model(Path(path), Shop)
     home = Path(os.environ.get("NIGHTSHELF_HOME") or shop.home).expanduser().absolute()
+    check_folders(shop.exports, home, path)
     model, retrieval = _found(shop.model), shop.retrieval and _found(shop.retrieval)
     spark = _with_master(shop.spark, os.environ.get("NIGHTSHELF_SPARK_MASTER"), path)
     return shop.model_copy(update={"home": home, "model": model, "retrieval": retrieval, "spark": spark})

@@ -1,13 +1,21 @@
 """Where a night's shelves go beside the warehouse: the part `exports` of a shop file."""
 
 import re
+from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from nightshelf.errors import InputError
 from nightshelf.yamlfile import Strict
 
+# What nightshelf keeps below a shop's home.
+OWN_FOLDERS = (
+    "checkpoints", "data_docs", "download", "keys", "logs", "mlflow", "models", "raw", "reports", "shelf_parts", "tmp", "truth",
+    "warehouse",
+)  # fmt: skip
 _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -27,6 +35,10 @@ class ParquetDrop(_Shelves):
     def place(self) -> str:
         """Return what no other export may write to."""
         return f"folder {self.folder}"
+
+    def below(self, home: Path) -> Path:
+        """Return the folder: a relative one starts at the shop's home."""
+        return home / self.folder
 
 
 class PostgresView(_Shelves):
@@ -64,3 +76,34 @@ class RedisKeys(_Shelves):
 
 
 Export = Annotated[ParquetDrop | PostgresView | RedisKeys, Field(discriminator="to")]
+
+
+def check_folders(exports: Iterable[Export], home: Path, shop_file: Path | str) -> None:
+    """See to it that each folder of exports is its own: what lies in one is taken for its versions, and swept.
+
+    Raises:
+        InputError: one is the shop's home, holds it, or lies where nightshelf keeps its own; or two are one, or one in the other.
+    """
+    drops = [(export.place, export.below(home).resolve()) for export in exports if isinstance(export, ParquetDrop)]
+    for place, drop in drops:
+        taken = _taken(drop, home.resolve())
+        if taken is not None:
+            raise InputError(
+                f"{shop_file}: exports: {place} is not its own: {taken} is nightshelf's; name one apart from it, e.g. drop"
+            )
+    for (one, drop), (other, second) in combinations(drops, 2):
+        if _overlap(drop, second):
+            raise InputError(
+                f"{shop_file}: exports: {one} and {other} are one, or one lies in the other; give each its own, side by side"
+            )
+
+
+def _taken(drop: Path, home: Path) -> Path | None:
+    if home.is_relative_to(drop):
+        return home
+    own = [(home / name).resolve() for name in OWN_FOLDERS]
+    return next((folder for folder in own if _overlap(drop, folder)), None)
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)

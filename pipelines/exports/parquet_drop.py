@@ -1,11 +1,12 @@
 """A folder of Parquet files: a version is copied into a folder of its own, then one rename moves the link `current` to it."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
 from nightshelf.exports import ParquetDrop
-from pipelines.exports.version import Version
+from pipelines.exports.version import NAME, Version
 
 LINK = "current"
 # The version before stays for who is reading it.
@@ -17,7 +18,7 @@ def export(target: ParquetDrop, version: Version, home: Path) -> str:
 
     A folder that a killed run left has no link to it, and goes with the next version but one.
     """
-    drop = target.folder if target.folder.is_absolute() else home / target.folder
+    drop = target.below(home)
     folder = drop / version.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -50,7 +51,9 @@ def _sync(folder: Path) -> None:
 
 
 def _sweep(drop: Path, newest: Path) -> None:
-    others = [folder for folder in drop.iterdir() if folder.is_dir() and not folder.is_symlink() and folder != newest]
+    """Delete the versions but the newest and the one before; whatever else lies there is somebody else's."""
+    folders = [folder for folder in drop.iterdir() if folder.is_dir() and not folder.is_symlink()]
+    others = [folder for folder in folders if re.fullmatch(NAME, folder.name) and folder != newest]
     others.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
     for folder in others[_KEPT - 1 :]:
         shutil.rmtree(folder)

@@ -14,7 +14,7 @@ from psycopg import errors, sql
 from nightshelf.errors import EngineError
 from nightshelf.exports import PostgresView
 from nightshelf.logs import get_logger
-from pipelines.exports.version import Version, address, without_password
+from pipelines.exports.version import NAME, Version, address, without_password
 
 _TYPES = {
     pa.date32(): "date", pa.string(): "text", pa.int32(): "integer", pa.int64(): "bigint",
@@ -83,7 +83,7 @@ def _sweep(connection: psycopg.Connection, view: str) -> None:
     rows = connection.execute(
         "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace ORDER BY oid"
     )
-    versions = [name for (name,) in rows if re.fullmatch(rf"{view}_\d{{8}}_[0-9a-f]{{8}}", name)]
+    versions = [name for (name,) in rows if re.fullmatch(rf"{view}_{NAME}", name)]
     for name in versions[:-_KEPT]:
         try:
             with connection.transaction():

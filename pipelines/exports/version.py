@@ -9,10 +9,13 @@ import pyarrow.parquet as pq
 
 from nightshelf.errors import InputError
 
+# What versions are called: night and run, e.g. 20260214_3f2a9c01. Only what bears such a name is ever swept.
+NAME = r"\d{8}_[0-9a-f]{8}"
+
 
 @dataclass(frozen=True)
 class Version:
-    """The files of a night's shelves. name: night and run, e.g. 20260214_3f2a9c01, so that versions sort by night."""
+    """The files of a night's shelves. name: as NAME says, so that versions sort by night."""
 
     name: str
     files: list[str]

@@ -86,6 +86,25 @@ def test_what_a_killed_run_left_does_not_show(exporting):
     assert not half.exists()
 
 
+def test_what_else_lies_in_the_folder_stays(exporting):
+    run(exporting(1.0, "00000001", to="parquet", folder="drop"))
+    drop = exporting().shop.home / "drop"
+    strangers = [
+        "keys",
+        "20260204",
+        "20260204_0000000",
+        "20260204_0000000g",
+        "x20260204_00000000",
+        "20260204_000000001",
+    ]
+    for name in strangers:
+        (drop / name).mkdir()
+    for number in (2, 3):
+        run(exporting(2.0, f"0000000{number}", to="parquet", folder="drop"))
+    versions = ["20260205_00000002", "20260205_00000003"]
+    assert sorted(path.name for path in drop.iterdir()) == sorted([*strangers, *versions, "current"])
+
+
 def test_a_shop_without_exports_exports_nothing(exporting):
     assert "no `exports`" in run(exporting()).message
 
