@@ -300,8 +300,9 @@ _DROPPABLE = (
 class Keep(Strict):
     """How long `nightshelf maintain` keeps what is old, in days.
 
-    snapshot_days: earlier states of the tables, for rollback and `--as-of`. partition_days: table → its partitions; those that
-    are not named, and the tables that nights read back, stay for ever.
+    snapshot_days: earlier states of the tables, for rollback and `--as-of`. partition_days: table → its partitions, by how much
+    older they are than its newest, which always stays; those that are not named, and the tables that nights read back, stay for
+    ever.
     """
 
     snapshot_days: int = Field(30, ge=1)

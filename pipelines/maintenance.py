@@ -66,7 +66,7 @@ def maintain(shop: Shop, now: dt.datetime, dry_run: bool = False) -> list[Kept]:
 
     Args:
         shop: its `keep` says how long states and partitions are kept.
-        now: the moment from which their age is counted.
+        now: the moment from which the age of states is counted; that of partitions is counted from the newest of their table.
         dry_run: only tell which states and files would go of those that are there; nothing is merged or dropped.
 
     Raises:
@@ -85,7 +85,7 @@ def maintain(shop: Shop, now: dt.datetime, dry_run: bool = False) -> list[Kept]:
                     kept.merged = _merge(warehouse, name)
                 elif name in warehouse.specs:
                     kept.merged = _merge_small(warehouse, name, table)
-                kept.dropped = _drop_partitions(warehouse, name, now)
+                kept.dropped = _drop_partitions(warehouse, name)
                 table.refresh()
             left = _states_left(table, now - dt.timedelta(days=shop.keep.snapshot_days))
             kept.states, kept.states_left = len(table.snapshots()), len(left)
@@ -116,12 +116,17 @@ def _merge(warehouse: Warehouse, name: str) -> int:
     return len(many)
 
 
-def _drop_partitions(warehouse: Warehouse, name: str, now: dt.datetime) -> int:
-    """Drop the partitions that are older than the shop file wants to keep; their files go with the states that have them."""
+def _drop_partitions(warehouse: Warehouse, name: str) -> int:
+    """Drop the partitions that are older than the shop file wants to keep; their files go with the states that have them.
+
+    Their age is counted from the table's newest one, whatever the clock says: the shelves that are served stay, also those of a
+    shop whose nights stopped, or of long past, or that was rolled back.
+    """
     most = warehouse.shop.keep.partition_days.get(name)
-    if most is None:
+    days = warehouse.partitions(name)
+    if most is None or not days:
         return 0
-    old = [day for day in warehouse.partitions(name) if day < now.date() - dt.timedelta(days=most)]
+    old = [day for day in days if day < days[-1] - dt.timedelta(days=most)]
     if old:
         _write_anew(warehouse, name, old, arrow_schema(warehouse.specs[name]).empty_table())
     return len(old)

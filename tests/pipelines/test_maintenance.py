@@ -172,15 +172,40 @@ def test_tags_go_with_their_states_and_rollback_says_so(night, publish):
         rollback(night.shop, str(EVE))
 
 
+def keeping(shop, **partition_days):
+    """Return the shop as one that keeps partitions of these tables for so many days."""
+    return shop.model_copy(update={"keep": shop.keep.model_copy(update={"partition_days": partition_days})})
+
+
 def test_partitions_are_dropped_only_where_the_shop_says_so(night, publish):
+    edge = DAY - dt.timedelta(days=20)
     for table in ("candidates", "items"):
-        for day in (EVE, DAY):
+        for day in (edge - dt.timedelta(days=1), edge, DAY):
             publish(night, table, [{"item_id": "i1"}], day)
-    keep = night.shop.keep.model_copy(update={"partition_days": {"candidates": 20}})
-    at = dt.datetime.combine(DAY + dt.timedelta(days=20), dt.time(), dt.UTC)
-    maintain(night.shop.model_copy(update={"keep": keep}), at)
-    assert night.warehouse.partitions("candidates") == [DAY]
-    assert night.warehouse.partitions("items") == [EVE, DAY]
+    maintain(keeping(night.shop, candidates=20), NOW)
+    assert night.warehouse.partitions("candidates") == [edge, DAY]
+    assert len(night.warehouse.partitions("items")) == 3
+
+
+@pytest.mark.parametrize("at", [NOW, NOW + dt.timedelta(days=4000)])
+def test_what_is_served_stays_however_long_ago_its_night_was(night, publish, at):
+    tables = ("recommendations", "item_recommendations", "candidates")
+    long_ago, last = dt.date(2014, 3, 1), dt.date(2014, 4, 1)
+    for table, newest in zip(tables, (last, last - dt.timedelta(days=1), DAY), strict=True):
+        for day in (long_ago, newest):
+            publish(night, table, [{"item_id": "i1"}], day)
+    maintain(keeping(night.shop, **dict.fromkeys(tables, 14)), at)
+    assert [night.warehouse.partitions(table) for table in tables] == [[last], [last - dt.timedelta(days=1)], [DAY]]
+
+
+def test_the_shelves_of_a_shop_that_was_rolled_back_far_stay(night, publish):
+    for table in ("recommendations", "candidates"):
+        for day in (EVE, DAY, DAY + dt.timedelta(days=29)):
+            publish(night, table, [{"item_id": "i1"}], day)
+    rollback(night.shop, str(DAY))
+    maintain(keeping(night.shop, recommendations=14, candidates=14), NOW)
+    assert night.warehouse.partitions("recommendations") == [EVE, DAY]
+    assert night.warehouse.partitions("candidates") == [DAY + dt.timedelta(days=29)]
 
 
 def test_a_table_that_nights_read_back_cannot_be_dropped(tiny_shop):
