@@ -1,7 +1,8 @@
 """### Keeps a shop's tables small, every Sunday at 06:00 in the shop's time zone.
 
 Merges the many little files of the ledgers, forgets states of the tables that are older than `keep` in the shop file says, and
-deletes the files that nobody can read any more. What the tables hold does not change, and readers notice nothing.
+deletes the files that nobody can read any more, with parts of shelves that killed nights left. What the tables hold does not
+change, and readers notice nothing.
 The task is one command, `nightshelf maintain --shop F`; with `--dry-run` it only tells what it would delete.
 
 - `maintain`: Merges, forgets and deletes, under the same lock as a night. *Red:* exit code 4: a night was running; it is

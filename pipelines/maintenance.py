@@ -3,9 +3,12 @@
 A partition that is written anew leaves its old files behind, for those who look at earlier states; so does an attempt that
 was killed. Expiring (PyIceberg's expire_snapshots) takes old states out of a table's metadata; the sweep then deletes what no
 state that is left refers to, as Iceberg's `remove_orphan_files` does. The shop's lease keeps every writer away meanwhile.
+Beside the tables, parts of shelves that no night will take over go.
 """
 
 import datetime as dt
+import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -20,9 +23,10 @@ from pyiceberg.table.snapshots import Snapshot
 from nightshelf.config import Shop
 from nightshelf.errors import EngineError
 from nightshelf.logs import get_logger
-from nightshelf.paths import warehouse_dir
+from nightshelf.paths import shelf_parts_dir, warehouse_dir
 from nightshelf.shelf_tables import ledgers
 from pipelines.publish import content_hash
+from pipelines.shelf_status import TABLE
 from pipelines.sql import write_views
 from pipelines.stage import lease
 from pipelines.warehouse import DAY_FOLDER, EPOCH, Warehouse, arrow_schema, conform, write_days
@@ -37,7 +41,7 @@ _GRACE_SECONDS = 3600.0
 
 @dataclass
 class Kept:
-    """What was done to one table: states and files before and after, bytes freed, partitions merged or dropped."""
+    """What was done to a table, or to shelf_parts: states and files before and after, bytes freed, partitions merged, dropped."""
 
     table: str
     states: int = 0
@@ -62,7 +66,7 @@ class Kept:
 
 
 def maintain(shop: Shop, now: dt.datetime, dry_run: bool = False) -> list[Kept]:
-    """Merge, expire and sweep every table of a shop.
+    """Merge, expire and sweep every table of a shop, and sweep the parts of shelves of nights that are over.
 
     Args:
         shop: its `keep` says how long states and partitions are kept.
@@ -73,8 +77,7 @@ def maintain(shop: Shop, now: dt.datetime, dry_run: bool = False) -> list[Kept]:
         EngineError: another run holds the shop, or merged files have other rows; nothing reads them then.
     """
     with lease(shop):
-        warehouse, log = Warehouse(shop), get_logger("maintain")
-        done = []
+        warehouse, done = Warehouse(shop), []
         for name in warehouse.tables():
             table = warehouse.load(name)
             if table is None:
@@ -91,10 +94,11 @@ def maintain(shop: Shop, now: dt.datetime, dry_run: bool = False) -> list[Kept]:
             kept.states, kept.states_left = len(table.snapshots()), len(left)
             _sweep(warehouse, table, left, kept, dry_run)
             done.append(kept)
-            if kept.is_changed:
-                log.info("%s", kept)
+            _log(kept)
         if not dry_run and done:
             write_views(warehouse)
+        done.append(_sweep_parts(warehouse, dry_run))
+        _log(done[-1])
     return done
 
 
@@ -102,10 +106,13 @@ def told(done: list[Kept], dry_run: bool) -> str:
     """Return what was done, a line a table where something was, and a line for all."""
     lines = [str(kept) for kept in done if kept.is_changed]
     files, size = sum(kept.files_deleted for kept in done), sum(kept.bytes_freed for kept in done)
-    lines.append(
-        f"{len(done)} tables: {files} files, {size / 1e6:.1f} MB {'would be deleted' if dry_run else 'deleted'}"
-    )
+    lines.append(f"in all: {files} files, {size / 1e6:.1f} MB {'would be deleted' if dry_run else 'deleted'}")
     return "\n".join(lines)
+
+
+def _log(kept: Kept) -> None:
+    if kept.is_changed:
+        get_logger("maintain").info("%s", kept)
 
 
 def _merge(warehouse: Warehouse, name: str) -> int:
@@ -178,6 +185,29 @@ def _begin(warehouse: Warehouse, name: str) -> tuple[Path, dict[str, str]]:
     run_id = f"{newest}-maintain-{uuid.uuid4().hex[:12]}"
     run = (state.summary["run_id"] if state and state.summary else None) or run_id
     return warehouse.new_run_dir(name, run_id), {"run_id": run, "as_of_date": str(newest)}
+
+
+def _sweep_parts(warehouse: Warehouse, dry_run: bool) -> Kept:
+    """Delete the parts of shelves of nights before the newest published one; a run of that one or a later takes its own over.
+
+    `recommend` clears its night's as it ends. Whoever makes parts holds no lease: a folder that was touched just now stays.
+    """
+    kept, published = Kept("shelf_parts"), warehouse.partitions(TABLE)
+    youngest = time.time() - _GRACE_SECONDS
+    for folder in sorted(shelf_parts_dir(warehouse.shop).glob("*")):
+        named = re.fullmatch(r"(\d{4}-\d{2}-\d{2})-[0-9a-f]{16}", folder.name)
+        if named is None or not published or named[1] >= str(published[-1]):
+            continue
+        inner = list(folder.rglob("*"))
+        files = [path.stat() for path in inner if path.is_file()]
+        kept.files += len(files)
+        if any(path.stat().st_mtime > youngest for path in (folder, *inner)):
+            continue
+        kept.files_deleted += len(files)
+        kept.bytes_freed += sum(file.st_size for file in files if file.st_nlink == 1)
+        if not dry_run:
+            shutil.rmtree(folder)
+    return kept
 
 
 def _states_left(table: Table, before: dt.datetime) -> list[Snapshot]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from nightshelf.errors import InputError
-from nightshelf.paths import views_file
+from nightshelf.paths import shelf_parts_dir, views_file
 from pipelines.maintenance import maintain, told
 from pipelines.publish import content_hash
 from pipelines.rollback import rollback
@@ -213,7 +213,45 @@ def test_a_table_that_nights_read_back_cannot_be_dropped(tiny_shop):
         tiny_shop(days=0, keep={"partition_days": {"events": 30}})
 
 
+@pytest.fixture
+def parts(night):
+    """Return parts(day, age=7200): a folder with a finished part of that night's shelves, touched so many seconds ago."""
+
+    def make(day, age=7200):
+        folder = shelf_parts_dir(night.shop) / f"{day}-{uuid.uuid4().hex[:16]}"
+        (folder / "00000").mkdir(parents=True)
+        (folder / "00000" / "search.parquet").write_bytes(b"x" * 1000)
+        for path in (*folder.rglob("*"), folder):
+            os.utime(path, (time.time() - age,) * 2)
+        return folder
+
+    return make
+
+
+def test_parts_of_nights_that_are_over_go_and_those_that_a_run_takes_over_stay(night, publish, parts):
+    publish(night, "recommendations", [{"item_id": "i1"}], DAY)
+    stay = [parts(DAY), parts(DAY + dt.timedelta(days=1)), parts(EVE, age=60)]
+    begun = parts(EVE)
+    (begun / ".00001-fresh").mkdir()  # somebody makes another part right now
+    strange = shelf_parts_dir(night.shop) / "2026-02-01-notes"
+    strange.mkdir()
+    over = [parts(EVE), parts(dt.date(2025, 12, 31))]
+    done = maintain(night.shop, NOW, dry_run=True)[-1]
+    assert (done.table, done.files_deleted, done.bytes_freed) == ("shelf_parts", 2, 2000)
+    assert all(folder.exists() for folder in over)
+    done = maintain(night.shop, NOW)
+    assert (done[-1].files, done[-1].files_deleted, done[-1].bytes_freed) == (4, 2, 2000)
+    assert "shelf_parts: 2 of 4 files" in told(done, dry_run=False)
+    assert sorted(shelf_parts_dir(night.shop).iterdir()) == sorted([*stay, begun, strange])
+
+
+def test_without_a_published_night_all_parts_stay(night, parts):
+    folder = parts(EVE)
+    maintain(night.shop, NOW)
+    assert folder.exists()
+
+
 def test_an_empty_home_has_nothing_to_do(tiny_shop):
     shop = tiny_shop(days=0)
-    assert told(maintain(shop, NOW), dry_run=False) == "0 tables: 0 files, 0.0 MB deleted"
+    assert told(maintain(shop, NOW), dry_run=False) == "in all: 0 files, 0.0 MB deleted"
     assert Path(shop.home / "warehouse").exists()
