@@ -36,7 +36,7 @@ stages of a night are in `nightshelf sql "select * from stage_runs"`. More in do
 - `publish`: Audits the shelves and moves `recommendations` to them in one commit. *Red:* the audit said no: the old
   shelves stay up; `data_checks` says which rule.
 - `export`: Copies the shelves to where the shop file's `exports` name: PostgreSQL, Redis, a folder. *Red:* a server is away; its
-  readers have the version before. Clear the task when it is back.
+  readers have the version before, those of the others the new one. Clear the task when it is back.
 - `report`: Writes the night's HTML report. *Red:* the shelves are out already: read the log, clear the task.
 """
 

@@ -1,6 +1,6 @@
 """Stage `export`: copies of the published shelves for storefronts, as the shop file asks for them."""
 
-from nightshelf.errors import InputError
+from nightshelf.errors import EngineError, InputError, NightshelfError
 from nightshelf.exports import Export, ParquetDrop, PostgresView
 from nightshelf.logs import get_logger
 from pipelines.exports.version import Version
@@ -9,27 +9,51 @@ from pipelines.warehouse import arrow_schema
 
 
 def run(night: Night) -> StageResult:
-    """Write the night's shelves to every place that `exports` names, one after the other.
+    """Write the night's shelves to every place that `exports` names, one after the other, whatever becomes of the others.
 
     Raises:
-        InputError: nothing of this night is published, or a server's address is missing.
-        EngineError: a server is away; the others have what they have, and the stage may be run again.
+        InputError: nothing of this night is published that these places show, or a server's address is missing, or the like.
+        EngineError: a server is away, or a disk is full; the stage may be run again.
     """
-    if not night.shop.exports:
+    targets = night.shop.exports
+    if not targets:
         return StageResult(message="the shop file has no `exports`")
-    name = f"{night.as_of_date:%Y%m%d}_{night.run_id[-8:]}"
-    versions = {}
-    for table in dict.fromkeys(target.table for target in night.shop.exports):
-        files = night.warehouse.files(table, [night.as_of_date])
-        if not files:
-            raise InputError(f"no {table} of {night.as_of_date} are published; run `nightshelf stage publish` first")
-        versions[table] = Version(name, files, arrow_schema(night.warehouse.specs[table]))
-    told = [_export(night, target, versions[target.table]) for target in night.shop.exports]
-    for line in told:
-        get_logger("export").info("%s", line)
-    written = sum(versions[target.table].rows for target in night.shop.exports)
+    versions: dict[str, Version] = {}
+    told, failed, written = [], {}, 0
+    for target in targets:
+        try:
+            version = versions[target.table] = _version(night, target.table)
+            told.append(_export(night, target, version))
+            written += version.rows
+            get_logger("export").info("%s", told[-1])
+        except Exception as error:
+            failed[target.place] = error
+            is_strange = not isinstance(error, NightshelfError)
+            get_logger("export").error("%s: %s", target.place, error, exc_info=is_strange)
+    if failed:
+        raise _failure(failed, len(targets))
     read = sum(version.rows for version in versions.values())
     return StageResult(read, written, inputs=list(versions), message="; ".join(told))
+
+
+def _version(night: Night, table: str) -> Version:
+    files = night.warehouse.files(table, [night.as_of_date])
+    if not files:
+        raise InputError(f"no {table} of {night.as_of_date} are published; run `nightshelf stage publish` first")
+    return Version(f"{night.as_of_date:%Y%m%d}_{night.run_id[-8:]}", files, arrow_schema(night.warehouse.specs[table]))
+
+
+def _failure(failed: dict[str, Exception], count: int) -> NightshelfError:
+    """Return what names each place that failed, and why: an InputError where no retry can help any of them."""
+    reasons = "; ".join(f"{place}: {_reason(error)}" for place, error in failed.items())
+    kind = InputError if all(isinstance(error, InputError) for error in failed.values()) else EngineError
+    return kind(f"exports: {len(failed)} of {count} failed: {reasons}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, NightshelfError):
+        return str(error)
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _export(night: Night, target: Export, version: Version) -> str:

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+from nightshelf.errors import EngineError
 from nightshelf.exports import ParquetDrop
 from pipelines.exports.version import NAME, Version
 
@@ -17,21 +18,37 @@ def export(target: ParquetDrop, version: Version, home: Path) -> str:
     """Replace the version that `current` names; return where it is.
 
     A folder that a killed run left has no link to it, and goes with the next version but one.
+
+    Raises:
+        EngineError: the disk is full, or the folder cannot be written.
     """
     drop = target.below(home)
-    folder = drop / version.name
+    try:
+        _write(version, drop / version.name)
+        _move(drop, version.name)
+        _sweep(drop, drop / version.name)
+    except OSError as error:
+        raise EngineError(
+            f"{error}; mend that and run the stage again: what {drop / LINK} names is whole meanwhile"
+        ) from error
+    return str(drop / LINK)
+
+
+def _write(version: Version, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for number, file in enumerate(version.files):
         _copy(Path(file), folder / f"part-{number:04d}.parquet")
     _sync(folder)
-    fresh = drop / f".{LINK}-{version.name}"
+
+
+def _move(drop: Path, name: str) -> None:
+    """Let the link name a version."""
+    fresh = drop / f".{LINK}-{name}"
     fresh.unlink(missing_ok=True)
-    fresh.symlink_to(folder.name)
+    fresh.symlink_to(name)
     fresh.replace(drop / LINK)
     _sync(drop)
-    _sweep(drop, folder)
-    return str(drop / LINK)
 
 
 def _copy(file: Path, target: Path) -> None:

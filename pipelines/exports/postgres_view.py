@@ -42,9 +42,7 @@ def export(target: PostgresView, version: Version) -> str:
             _sweep(connection, target.view)
     except psycopg.Error as error:
         reason = str(error).strip().splitlines()[0]
-        raise EngineError(
-            f"exports: PostgreSQL at {without_password(url)}: {reason}; its view shows what it did"
-        ) from None
+        raise EngineError(f"PostgreSQL at {without_password(url)}: {reason}; its view shows what it did") from None
     return f"view {target.view} shows table {table}"
 
 

@@ -31,7 +31,7 @@ def export(target: RedisKeys, version: Version) -> str:
     unknown = [name for name in target.columns if name not in version.schema.names]
     if unknown:
         known = ", ".join(version.schema.names)
-        raise InputError(f"exports: {target.table} have no column {unknown[0]!r}; known: {known}")
+        raise InputError(f"{target.table} have no column {unknown[0]!r}; known: {known}")
     url = address(target.url_env)
     pointer = f"{target.prefix}:current"
     try:
@@ -40,12 +40,12 @@ def export(target: RedisKeys, version: Version) -> str:
             found = sum(1 for _ in server.scan_iter(f"{target.prefix}:{version.name}:*", count=_AT_ONCE))
             if found != written:
                 raise EngineError(
-                    f"exports: Redis at {without_password(url)} holds {found} of {written} shelves; is its memory full?"
+                    f"Redis at {without_password(url)} holds {found} of {written} shelves; is its memory full?"
                 )
             server.set(pointer, version.name)
             _forget_others(server, target.prefix, version.name, pointer)
     except redis.RedisError as error:
-        raise EngineError(f"exports: Redis at {without_password(url)}: {error}; {pointer} names what it did") from None
+        raise EngineError(f"Redis at {without_password(url)}: {error}; {pointer} names what it did") from None
     return f"{pointer} names {version.name}, {written} shelves"
 
 

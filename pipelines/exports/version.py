@@ -46,7 +46,7 @@ def address(url_env: str) -> str:
     """
     url = os.environ.get(url_env, "")
     if not url:
-        raise InputError(f"exports: ${url_env} is not set; give it the server's address, e.g. {_EXAMPLE}")
+        raise InputError(f"${url_env} is not set; give it the server's address, e.g. {_EXAMPLE}")
     return url
 
 

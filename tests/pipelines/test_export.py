@@ -8,9 +8,10 @@ import duckdb
 import pytest
 
 from nightshelf.config import Shop
-from nightshelf.errors import InputError
+from nightshelf.errors import EngineError, InputError
 from nightshelf.exports import ParquetDrop, RedisKeys
 from pipelines.export import run
+from pipelines.exports import parquet_drop
 
 
 def place(user, rank, score=1.0):
@@ -109,23 +110,76 @@ def test_a_shop_without_exports_exports_nothing(exporting):
     assert "no `exports`" in run(exporting()).message
 
 
-def test_shelves_of_items_go_to_a_place_of_their_own(exporting, publish):
-    night = exporting(to="parquet", folder="drop")
+@pytest.fixture
+def with_items(exporting):
+    """Return with_items(*exports): a night with shelves of users alone, of a shop whose items have shelves too."""
+
+    def make(*exports):
+        night = exporting()
+        scenarios = {name: s.model_copy(update={"anchor": "click"}) for name, s in night.shop.scenarios.items()}
+        asked = {**night.shop.model_dump(), "scenarios": scenarios, "exports": exports}
+        return replace(night, shop=Shop.model_validate(asked))
+
+    return make
+
+
+USERS = {"to": "parquet", "folder": "drop"}
+ITEMS = {"to": "parquet", "folder": "items", "table": "item_recommendations"}
+
+
+def test_shelves_of_items_go_to_a_place_of_their_own(exporting, with_items, publish):
+    night = with_items(USERS, ITEMS)
     rows = [{**place("", rank), "anchor_item_id": f"a{n}", "lift": 2.0} for n in (1, 2) for rank in (1, 2, 3)]
     publish(night, "item_recommendations", rows)
-    scenarios = {name: s.model_copy(update={"anchor": "click"}) for name, s in night.shop.scenarios.items()}
-    users = {"to": "parquet", "folder": "drop"}
-    items = {"to": "parquet", "folder": "items", "table": "item_recommendations"}
-    asked = {**night.shop.model_dump(), "scenarios": scenarios}
-    result = run(replace(night, shop=Shop.model_validate({**asked, "exports": [users, items]})))
+    result = run(night)
     assert (result.rows_in, result.rows_out, result.inputs) == (12, 12, ["recommendations", "item_recommendations"])
     files = f"read_parquet('{night.shop.home}/items/current/*.parquet')"
     found = duckdb.sql(f"SELECT anchor_item_id, rank, item_id FROM {files} ORDER BY ALL").fetchall()
     assert found == [(f"a{n}", rank, f"i{rank}") for n in (1, 2) for rank in (1, 2, 3)]
     with pytest.raises(ValueError, match="two write to folder drop; give each its own"):
-        Shop.model_validate({**asked, "exports": [users, {**items, "folder": "drop"}]})
+        with_items(USERS, {**ITEMS, "folder": "drop"})
     with pytest.raises(ValueError, match="there are no item_recommendations; give a scenario an `anchor`"):
-        Shop.model_validate({**night.shop.model_dump(), "exports": [items]})
+        exporting(**ITEMS)
+
+
+def test_a_place_that_fails_does_not_keep_the_later_ones_from_the_night(with_items, monkeypatch):
+    monkeypatch.delenv("SHELVES_URL", raising=False)
+    away = {"to": "postgres", "url_env": "SHELVES_URL"}
+    told = (
+        r"^exports: 2 of 3 failed: folder items: no item_recommendations of 2026-02-05 are published; [^;]*; "
+        r"view recommendations of \$SHELVES_URL: \$SHELVES_URL is not set; .*$"
+    )
+    night = with_items(ITEMS, away, USERS)
+    with pytest.raises(InputError, match=told):
+        run(night)
+    assert len(read(night.shop.home)) == 6
+
+
+@pytest.mark.parametrize("strange", [True, False])
+def test_a_full_disk_and_what_nobody_foresaw_are_told_in_a_line_and_may_be_tried_again(
+    with_items, monkeypatch, caplog, strange
+):
+    night = with_items(ITEMS, {**USERS, "folder": "full"}, USERS)
+    if strange:
+        write_whole = parquet_drop.export
+
+        def export(target, version, home):
+            if target.folder.name == "full":
+                raise ZeroDivisionError("by nothing\nand more")
+            return write_whole(target, version, home)
+
+        monkeypatch.setattr(parquet_drop, "export", export)
+    else:
+        (night.shop.home / "full").write_text("a file where the folder should be")
+    told = (
+        "ZeroDivisionError: by nothing"
+        if strange
+        else ".*run the stage again: what .*full/current names is whole meanwhile"
+    )
+    with pytest.raises(EngineError, match=rf"exports: 2 of 3 failed: folder items: .*; folder full: {told}$"):
+        run(night)
+    assert ("Traceback" in caplog.text) == strange
+    assert len(read(night.shop.home)) == 6
 
 
 def test_a_night_that_is_not_published_is_told(night):
