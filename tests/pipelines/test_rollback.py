@@ -10,7 +10,10 @@ import pytest
 from nightshelf.errors import EngineError, GateError, InputError
 from nightshelf.exports import ParquetDrop, RedisKeys
 from nightshelf.paths import views_file
+from pipelines.exports import parquet_drop
 from pipelines.rollback import rollback
+from pipelines.shelf_status import tell_status
+from pipelines.sql import write_views
 from pipelines.stage import lease, run_stage
 from pipelines.warehouse import Warehouse
 
@@ -239,6 +242,93 @@ def test_shelves_of_items_are_rolled_back_with_those_of_users(with_anchor, publi
     assert (served(shop), beside(shop)) == ((D1, 0.55), [0.55])
     rollback(shop, str(newest))
     assert (served(shop), beside(shop)) == ((D2, 0.6), [0.55, 0.6])
+
+
+def failing(call, table=None, is_after=False):
+    """Return a step of a rollback that breaks, for one table or for all: before it does anything, or after."""
+
+    def step(first, *rest):
+        is_meant = table is None or rest[0] == table
+        result = None if is_meant and not is_after else call(first, *rest)
+        if is_meant:
+            raise OSError("the disk is full\nand more")
+        return result
+
+    return step
+
+
+RESTORE, TELL, VIEWS = (
+    "pipelines.warehouse.Warehouse.restore",
+    "pipelines.rollback.tell_status",
+    "pipelines.rollback.write_views",
+)
+BREAKS = {
+    "users": (RESTORE, failing(Warehouse.restore, "recommendations")),
+    "after_users": (RESTORE, failing(Warehouse.restore, "recommendations", is_after=True)),
+    "items": (RESTORE, failing(Warehouse.restore, "item_recommendations")),
+    "after_items": (RESTORE, failing(Warehouse.restore, "item_recommendations", is_after=True)),
+    "status": (TELL, failing(tell_status)),
+    "after_status": (TELL, failing(tell_status, is_after=True)),
+    "views": (VIEWS, failing(write_views)),
+    "export": ("pipelines.exports.parquet_drop.export", failing(parquet_drop.export)),
+}
+
+
+@pytest.mark.parametrize("step", BREAKS)
+def test_a_rollback_that_stopped_half_way_is_finished_by_the_next(with_anchor, publish_both, monkeypatch, step):
+    shop = exporting(with_anchor.shop)
+    for day, score in ((D1, 0.5), (D2, 0.6)):
+        publish_both(with_anchor, day, score)
+    half_way = (
+        r"--to 2026-02-05: the rollback stopped half-way \(OSError: the disk is full\); run the same command again"
+    )
+    said = "not every export followed.*the disk is full" if step == "export" else half_way
+    with monkeypatch.context() as patch:
+        patch.setattr(*BREAKS[step])
+        with pytest.raises(EngineError, match=said):
+            rollback(shop, "2026-02-05", "prices were wrong")
+    rollback(shop, "2026-02-05", "prices were wrong")
+    assert (served(shop), beside(shop)) == ((D1, 0.5), [0.5])
+    assert told(shop)[-1] == (5, "rolled_back", 5)
+    with duckdb.connect(str(views_file(shop)), read_only=True) as file:
+        shown = file.execute(
+            "SELECT max(score) FROM recommendations UNION ALL SELECT max(score) FROM item_recommendations"
+        )
+        assert shown.fetchall() == [(0.5,), (0.5,)]
+        assert file.execute("SELECT arg_max(status, told_at) FROM shelf_status").fetchall() == [("rolled_back",)]
+    exported = duckdb.sql(f"SELECT max(score) FROM '{shop.home}/drop/current/*.parquet'")
+    assert exported.fetchall() == [(0.5,)]
+
+
+def test_a_kill_between_the_tables_is_mended_from_either_side(with_anchor, publish_both):
+    for day, score in ((D1, 0.5), (D2, 0.6)):
+        publish_both(with_anchor, day, score)
+    shop, warehouse = with_anchor.shop, Warehouse(with_anchor.shop)
+    newest = warehouse.snapshot_id("recommendations")
+    first = warehouse.load("recommendations").snapshots()[0].snapshot_id
+    warehouse.restore("recommendations", first)
+    assert (served(shop), beside(shop)) == ((D1, 0.5), [0.5, 0.6])
+    rollback(shop, "2026-02-05")
+    assert (served(shop), beside(shop)) == ((D1, 0.5), [0.5])
+    warehouse.restore("recommendations", newest)
+    rollback(shop, "2026-02-06")
+    assert (served(shop), beside(shop)) == ((D2, 0.6), [0.5, 0.6])
+
+
+@pytest.mark.parametrize("table", ["recommendations", "item_recommendations"])
+def test_where_a_file_of_either_kind_is_gone_nothing_is_changed(with_anchor, publish_both, table):
+    shop = with_anchor.shop
+    publish_both(with_anchor, D1, 0.5)
+    (file,) = Warehouse(shop).files(table)
+    for score in (0.6, 0.7):
+        publish_both(with_anchor, D1, score)
+    publish_both(with_anchor, D2, 0.8)
+    state = Warehouse(shop).load("recommendations").snapshots()[0]
+    Path(file).unlink()
+    before = told(shop)
+    with pytest.raises(InputError, match=f"{file} and with it that state is gone; give a later night"):
+        rollback(shop, str(state.snapshot_id))
+    assert (served(shop), beside(shop), told(shop)) == ((D2, 0.8), [0.7, 0.8], before)
 
 
 def test_the_states_of_both_kinds_bear_their_night_and_a_later_attempt_takes_the_name(with_anchor, publish_both):
