@@ -47,7 +47,7 @@ class UserBatch:
 
 @dataclass(frozen=True)
 class Batch:
-    """Up to G x R impressions; padding has weight 0."""
+    """Impressions in G x R slots; a slot without one repeats its chunk's first, with weight 0, and has no part in anything."""
 
     users: UserBatch
     item_fields: torch.Tensor  # int64 [N, item fields] of the distinct items of this batch
@@ -59,6 +59,7 @@ class Batch:
     weights: torch.Tensor  # float32 [G, R, tasks]: sample weight x mask, 0 for padding
     request: torch.Tensor  # int64 [G, R], code of the request, -1 = none
     rows: torch.Tensor  # int64 [G, R], rows of the examples, -1 = padding
+    slots: torch.Tensor  # int64 [impressions], their places among the G x R
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
@@ -181,12 +182,13 @@ class Dataset:
         history = self.history[rows[:, 0]]
         items, events, scenarios, ages = gather_newest(self.histories, history, self.lengths)
         shown = gather_newest(self.exposure, history, self.shown_lengths)
+        slots = (rows.flatten() >= 0).nonzero().squeeze(1)
         rows = rows.to(self.labels.device)
-        slots = rows.clamp(min=0)
-        first = slots[:, 0]
+        first = rows[:, 0]
+        read = torch.where(rows >= 0, rows, first.unsqueeze(1))
         seen = items.long().clamp(max=len(self.catalogue) - 1)
-        distinct, place = torch.unique(torch.cat([seen.reshape(-1), self.item[slots].reshape(-1)]), return_inverse=True)
-        history_places, target_places = place[: seen.numel()].view_as(seen), place[seen.numel() :].view_as(slots)
+        distinct, place = torch.unique(torch.cat([seen.reshape(-1), self.item[read].reshape(-1)]), return_inverse=True)
+        history_places, target_places = place[: seen.numel()].view_as(seen), place[seen.numel() :].view_as(read)
         users = UserBatch(
             self.user_fields[first].long(),
             self.user_dense[first],
@@ -200,13 +202,14 @@ class Dataset:
             users=users,
             item_fields=self.catalogue[distinct].long(),
             items=target_places,
-            dense=self.target_dense[slots],
-            scenario=self.scenario[slots],
-            position=self.position[slots],
-            labels=self.labels[slots],
-            weights=self.weights[slots] * (rows >= 0).unsqueeze(-1),
-            request=self.request[slots],
+            dense=self.target_dense[read],
+            scenario=self.scenario[read],
+            position=self.position[read],
+            labels=self.labels[read],
+            weights=self.weights[read] * (rows >= 0).unsqueeze(-1),
+            request=self.request[read],
             rows=rows,
+            slots=slots.to(rows.device),
         )
         return batch if self.labels.device == self.device else batch.to(self.device)
 

@@ -39,15 +39,15 @@ def training_losses(model: RankingModel, logits: torch.Tensor, batch: Batch, sca
     return torch.stack(losses)
 
 
-def penalty_losses(penalties: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
-    """Return what the penalties of rows, [G x R] each, come to in each task [T]: shared out among all, they count once.
+def penalty_losses(penalties: list[torch.Tensor], batch: Batch) -> torch.Tensor:
+    """Return what the penalties of a batch's impressions come to in each task [T]: shared out among all, they count once.
 
     Args:
-        penalties: what parts of the model add to the loss of a row.
-        weights: of the rows in each task [G, R, T].
+        penalties: what parts of the model add to the losses of the impressions [impressions].
+        batch: the weights of the impressions.
     """
-    of_row = torch.stack(penalties).sum(0).view(weights.shape[:2])
-    return (of_row.unsqueeze(-1) * weights).sum((0, 1)) / weights.shape[-1]
+    weights = batch.weights.flatten(0, 1)[batch.slots]
+    return (torch.stack(penalties).sum(0).unsqueeze(-1) * weights).sum(0) / weights.shape[1]
 
 
 def _risks(

@@ -77,6 +77,7 @@ class TargetSide:
     again: torch.Tensor  # [G, R, events x memories]
     wide: torch.Tensor  # [G, R, O], the dense features' linear part in the scenario
     scenario: torch.Tensor  # int64 [G, R] or [1, 1]
+    slots: torch.Tensor | None = None  # int64, places of the G x R that hold a target; None = all
 
 
 class RankingModel(nn.Module):
@@ -177,6 +178,7 @@ class RankingModel(nn.Module):
             again=items.again.index_select(0, flat).view(shape),
             wide=self.by_scenario(self.wide_dense(batch.dense), self.one_hot(batch.scenario)),
             scenario=batch.scenario,
+            slots=batch.slots if len(batch.slots) < batch.rows.numel() else None,
         )
 
     def pair_logits(self, users: UserSide, targets: TargetSide) -> tuple[torch.Tensor, torch.Tensor]:
@@ -201,14 +203,34 @@ class RankingModel(nn.Module):
             -1,
         )
         pair = torch.cat([explicit, answers, queries * answers], dim=-1)
-        known = (targets.hidden + (users.hidden.unsqueeze(1) + self.scenario_layer(where))).flatten(0, 1)
-        first = torch.addmm(known, pair.flatten(0, 1), self.pair_layer.weight.t()).view_as(targets.hidden)
+        known = targets.hidden + (users.hidden.unsqueeze(1) + self.scenario_layer(where))
+        deep = self.deep_logits(known, pair, where, targets.slots)
+        wide = targets.wide + self.by_scenario(self.wide_pair(explicit), where)
+        return deep + wide + self.task_bias(where), shares
+
+    def deep_logits(
+        self, known: torch.Tensor, pair: torch.Tensor, where: torch.Tensor, slots: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return what the network adds to the logits [G, R, O]; nothing in slots that hold no target, which it does not compute.
+
+        Args:
+            known: what user, target and scenario bring into the first layer [G, R, H].
+            pair: what it reads of the pair [G, R, P].
+            where: the scenario, one-hot [G, R, S + 1] or [1, 1, S + 1].
+            slots: places of the G x R that hold a target; None = all.
+        """
+        shape = known.shape[:2]
+        known, pair, where = (part.flatten(0, 1) for part in (known, pair, where))
+        if slots is not None:
+            known, pair, where = (part.index_select(0, slots) for part in (known, pair, where))
+        first = torch.addmm(known, pair, self.pair_layer.weight.t())
         hidden, gates = first.split([self.backbone.hidden_width, self.backbone.gate_width], dim=-1)
         hidden = (hidden if self.backbone.reads_vectors else functional.relu(hidden)) * (1 + self.scenario_scale(where))
-        each = where.expand(*hidden.shape[:2], -1).flatten(0, 1)
-        mixed = self.backbone(hidden.flatten(0, 1), gates.flatten(0, 1), each)
-        wide = targets.wide + self.by_scenario(self.wide_pair(explicit), where)
-        return self.towers(self.tower_inputs(mixed), each).view_as(wide) + wide + self.task_bias(where), shares
+        where = where.expand(len(hidden), -1)
+        deep = self.towers(self.tower_inputs(self.backbone(hidden, gates, where)), where)
+        if slots is not None:
+            deep = deep.new_zeros(shape.numel(), deep.shape[1]).index_copy(0, slots, deep)
+        return deep.unflatten(0, shape)
 
     def outcomes_of_requests(self, users: UserSide, targets: TargetSide) -> torch.Tensor:
         """Return each task's probability or expected value [G, R, T] in a next request of which nothing is known yet."""

@@ -234,7 +234,7 @@ def batch_losses(model: RankingModel, batch: Batch, scales: torch.Tensor) -> tor
     with _precision(model.spec.recipe, scales.device), collect_penalties() as penalties:
         logits, position_bias = model(batch)
     losses = training_losses(model, logits.float() + position_bias, batch, scales)
-    return losses + penalty_losses(penalties, batch.weights) if penalties else losses
+    return losses + penalty_losses(penalties, batch) if penalties else losses
 
 
 @contextmanager
