@@ -97,12 +97,25 @@ class LazyAdam(torch.optim.Optimizer):
                 table.index_add_(0, rows, mean / (square.sqrt() + self._EPSILON), alpha=-stride)
 
 
+def decays(model: nn.Module, name: str) -> bool:
+    """Tell whether a parameter of a model is pulled to 0: a matrix is, unless it is a bias, or its module calls it `undecayed`.
+
+    A module has that name for those of its parameters whose neutral value is not 0, as that of a factor is 1, and for biases
+    called otherwise.
+    """
+    owner, _, own = name.rpartition(".")
+    if isinstance(model.get_submodule(owner), nn.ParameterList):
+        owner, _, own = owner.rpartition(".")
+    is_named = own in getattr(model.get_submodule(owner), "undecayed", ())
+    return model.get_parameter(name).ndim > 1 and "bias" not in name and not is_named
+
+
 def make_optimizers(model: nn.Module, balance: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Return the optimizers of a ranker and its balance, first the dense weights', then the table's; biases do not decay."""
-    named = dict([*model.named_parameters(), *balance.named_parameters()])
+    """Return the optimizers of a ranker and its balance, first the dense weights', then the table's."""
+    named = dict(model.named_parameters())
     table = named.pop(TABLE)
-    decayed = [p for name, p in named.items() if p.ndim > 1 and "bias" not in name]
-    free = [p for name, p in named.items() if p.ndim <= 1 or "bias" in name]
+    decayed = [p for name, p in named.items() if decays(model, name)]
+    free = [*(p for name, p in named.items() if not decays(model, name)), *balance.parameters()]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
     rates = recipe.learning_rate
     dense = torch.optim.AdamW(groups, lr=rates.dense, fused=True)

@@ -56,6 +56,8 @@ class ActivationUnit(nn.Module):
     PReLU.
     """
 
+    undecayed = ("slope",)
+
     def __init__(self, width: int, units: int) -> None:
         super().__init__()
         self.query, self.key = nn.Linear(width, units), nn.Linear(width, units, bias=False)
@@ -188,6 +190,8 @@ class HSTUBlock(nn.Module):
 
     Scores have a bias for the time between two events; what is summed up is divided by the number of events seen.
     """
+
+    undecayed = ("apart",)
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

@@ -1,9 +1,11 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from training.optimizers import LazyAdam, RowwiseAdagrad, sum_rows
+from training.optimizers import LazyAdam, RowwiseAdagrad, make_optimizers, sum_rows
 
 OURS = {"rowwise_adagrad": RowwiseAdagrad, "lazy_adam": LazyAdam}
 
@@ -113,3 +115,70 @@ def test_adagrad_moves_the_rows_of_its_batches_and_no_others():
     pull = torch.tensor([1.0, 0.0]) + 0.5 * after
     total += float(pull.square().mean())
     torch.testing.assert_close(table[4].detach(), after - 0.1 * pull / total**0.5)
+
+
+def names_of(model, recipe, group):
+    """Return the names of the dense parameters in a group of AdamW, those of one list of modules as one name."""
+    names = {id(p): re.sub(r"\.\d+(?=\.|$)", "", name) for name, p in model.named_parameters()}
+    dense, _ = make_optimizers(model, nn.Module(), recipe)
+    assert [of["weight_decay"] for of in dense.param_groups] == [0.3, 0]
+    return {names[id(p)] for p in dense.param_groups[group]["params"]}
+
+
+DECAYED = {
+    "ple": "entrances.weight levels.deeper.layers.weight shared_gates.weight task_gates.weight",
+    "mmoe": "deeper.layers.weight",
+    "shared_bottom": "deeper.layers.weight",
+    "single_task": "deeper.layers.weight",
+    "cross_stitch": "layers.weight",
+    "single_scenario": "layers.weight",
+    "star": "auxiliary.weight layers.weight",
+    "adl": "layers.weight",
+    "sar_net": "gate.weight own_layers.weight shared_layers.weight",
+    "adasparse": "layers.weight pruners.weight scenario.weight",
+    "epnet": "layers.weight scenario.weight vector_gate.first.weight vector_gate.last.weight",
+    "ppnet": "layers.weight scenario.weight unit_gates.first.weight unit_gates.last.weight",
+    "pepnet": "layers.weight scenario.weight unit_gates.first.weight unit_gates.last.weight vector_gate.first.weight "
+    "vector_gate.last.weight",
+    "m2m": "attention.weight.weight deeper.layers.weight scenario task tower.weight.weight",
+    "hinet": "attention deeper.layers.weight entrance.weight task_deeper.layers.weight task_gate.weight",
+    "hamur": "adapters.weights hyper.weight layers.weight",
+    "m3oe": "around.weight behind.weight deeper.layers.weight entrance.weight gate.weight star.weight",
+}
+DECAYED_ENCODER = {
+    "target_attention": "key.weight",
+    "din": "key.weight unit.key.weight unit.product.weight unit.query.weight unit.score.weight",
+    "mean_pooling": "",
+    "gru": "sequence.cells.weight_hh_l0 sequence.cells.weight_ih_l0",
+    "convolution": "sequence.filters.weight sequence.merge.weight",
+    "transformer": "sequence.blocks.feed.weight sequence.blocks.merge.weight sequence.blocks.project.weight",
+    "hstu": "sequence.blocks.merge.weight sequence.blocks.project.weight",
+}
+OF_ALL_ENCODERS = "age.weight event.weight query.weight scenario.weight target_scenario.weight value.weight"
+OF_ALL = (
+    "again.weight dense_layer.weight item_layer.weight item_vector.weight pair_layer.weight scenario_layer.weight "
+    "scenario_scale.weight taste.weight tower_inputs.transfers.key.weight tower_inputs.transfers.query.weight "
+    "tower_inputs.transfers.tell.weight tower_inputs.transfers.value.weight towers.layers.weight user_layer.weight "
+    "wide_dense.weight wide_pair.weight"
+)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "encoder"),
+    [(kind, "target_attention") for kind in DECAYED] + [("ple", kind) for kind in DECAYED_ENCODER],
+)
+def test_matrices_decay_whose_neutral_value_is_0(build, recipe, backbone, encoder):
+    """A factor stays near 1, a slope near .25, a matrix of stitches near the identity; and biases are free."""
+    asked = recipe(
+        backbone={"kind": backbone, **({"levels": 3} if backbone == "ple" else {})},
+        sequence_encoder={"kind": encoder},
+        task_relation="aitm",
+        towers="scenario",
+        weight_decay=0.3,
+    )
+    model, _ = build(asked)
+    encoders = [*OF_ALL_ENCODERS.split(), *DECAYED_ENCODER[encoder].split()]
+    expected = {f"history.{name}" for name in encoders} | {f"backbone.{name}" for name in DECAYED[backbone].split()}
+    assert names_of(model, asked, 0) == expected | set(OF_ALL.split())
+    every = {re.sub(r"\.\d+(?=\.|$)", "", name) for name, _ in model.named_parameters()} - {"fields.table.weight"}
+    assert names_of(model, asked, 1) == every - names_of(model, asked, 0)

@@ -75,6 +75,7 @@ class CrossStitch(nn.Module):
     """
 
     reads_vectors = False
+    undecayed = ("stitches",)
 
     def __init__(self, tasks: int, sizes: list[int], dropout: float) -> None:
         super().__init__()

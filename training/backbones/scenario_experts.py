@@ -57,6 +57,7 @@ class SARNet(nn.Module):
     """
 
     reads_vectors = True
+    undecayed = ("scale", "shift")
 
     def __init__(self, tasks: int, scenarios: int, sizes: SARNetSizes, dropout: float) -> None:
         super().__init__()

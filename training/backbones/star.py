@@ -30,6 +30,8 @@ class PartitionedNorm(nn.Module):
     Sheng et al., CIKM 2021, section 3.3. Rows come and go in the scenarios' order.
     """
 
+    undecayed = ("own_gain", "own_shift")
+
     def __init__(self, scenarios: int, width: int) -> None:
         super().__init__()
         self.gain, self.shift = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
@@ -56,6 +58,8 @@ class PartitionedNorm(nn.Module):
 
 class StarLayer(nn.Module):
     """A linear layer of each group: the shared weights times its own, the shared bias plus its own [N, in] → [N, out]."""
+
+    undecayed = ("own_weight",)
 
     def __init__(self, groups: int, fan_in: int, fan_out: int) -> None:
         super().__init__()
