@@ -25,9 +25,10 @@ _LEAST_ROWS = 16
 
 
 class PartitionedNorm(nn.Module):
-    """Normalises each scenario's rows by its own moments: the batch's while training, the moving ones when scoring.
+    """Normalises each scenario's rows by its own moments: those of the rows while training, the moving ones when scoring.
 
-    Sheng et al., CIKM 2021, section 3.3. Rows come and go in the scenarios' order.
+    Sheng et al., CIKM 2021, section 3.3. Rows come and go in the scenarios' order; while training they are a slice of a batch,
+    and where that has few of a scenario, the moving moments stand in.
     """
 
     undecayed = ("own_gain", "own_shift")
