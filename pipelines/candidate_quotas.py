@@ -67,8 +67,8 @@ def candidate_quotas(night: Night) -> list[Row]:
 
 
 def quotas_of(night: Night) -> dict[str, dict[str, int]]:
-    """Return scenario → generator → quota of all scenarios that the night makes; generators that are not cut are left out."""
-    found: dict[str, dict[str, int]] = {name: {} for name in night.scenarios or night.shop.scenarios}
+    """Return scenario → generator → quota of all scenarios; generators that are not cut are left out."""
+    found: dict[str, dict[str, int]] = {name: {} for name in night.shop.scenarios}
     if night.as_of_date in night.warehouse.partitions(TABLE):
         for row in night.warehouse.read(TABLE, [night.as_of_date], ("scenario", "generator", "quota")).to_pylist():
             if row["quota"] is not None and row["generator"] != ALL and row["scenario"] in found:

@@ -53,11 +53,11 @@ def predictors(
         columns = [f"user_{name}_index" for name in attribute_columns(plan.shop)]
         features = features.with_strangers(dict(zip(columns, segments.T, strict=True)))
     if plan.model is None:
-        by_rate = {name: popularity_predictor(plan.shop, features, item_ids, name) for name in plan.scenarios}
+        by_rate = {name: popularity_predictor(plan.shop, features, item_ids, name) for name in plan.ranked}
         return Predictors(features.user_keys, lambda users: by_rate)
     ranker = Ranker.load(plan.model, ranking_device(place))
     ranker.stand_beside(plan.beside)
-    return Predictors(features.user_keys, model_predictors(ranker, features, item_ids, plan.scenarios))
+    return Predictors(features.user_keys, model_predictors(ranker, features, item_ids, plan.ranked))
 
 
 def model_predictors(

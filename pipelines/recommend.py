@@ -26,7 +26,7 @@ _UNKNOWN_USER = -1
 
 
 def run(night: Night) -> StageResult:
-    """Write the night's shelf drafts: all scenarios, or those of the night and the published rows of the others."""
+    """Write the night's shelf drafts: all scenarios, or those that are asked for and the published rows of the others."""
     plan = plan_shelves(night)
     catalogue = read_catalogue(plan)
     _check_blocked(plan, catalogue)
@@ -48,7 +48,7 @@ def run(night: Night) -> StageResult:
     written = ["shelf_drafts"]
     if night.shop.anchors:
         written += ["item_shelf_drafts", "anchor_lifts"]
-        exclusions, worth = strangers.room.exclusions, strangers.worth
+        exclusions, worth = strangers.room.exclusions, {name: strangers.worth[name] for name in plan.scenarios}
         rows += draft_item_shelves(night, catalogue.items, worth, exclusions, catalogue.groups, plan.model_version)
     return StageResult(
         row_count(file for table in CANDIDATE_TABLES for file in plan.files[table]),

@@ -36,7 +36,7 @@ TOLD = "told.json"
 
 @dataclass(frozen=True)
 class Service:
-    """Who is served, and with what; `worth` is by scenario what each item is worth to anybody [items]."""
+    """Who is served, and with what; `worth` is by scenario that is ranked what each item is worth to anybody [items]."""
 
     plan: ShelfPlan
     user_keys: list[str]
@@ -66,14 +66,17 @@ class Service:
         return cls(plan, users, found.of, worth, room, maker)
 
     def shelves(self, whose: str, workers: int = 0) -> Iterator[tuple[str, pa.Table]]:
-        """Yield scenario and rows of the users, whom the log calls `whose`, served by so many threads (0: one a core)."""
+        """Yield wanted scenario and rows of the users, whom the log calls `whose`, served by so many threads (0: one a core)."""
         users, plan = len(self.user_keys), self.plan
         with_what = (plan.shop.scenarios, self.predict_for, self.worth, self.room, self.maker)
-        return serve(users, *with_what, whose, workers, plan.leaning)
+        every = serve(users, *with_what, whose, workers, plan.leaning)
+        return ((name, rows) for name, rows in every if name in plan.scenarios)
 
     def of_strangers(self, numbers: Iterable[int]) -> Iterator[tuple[str, int, pa.Table]]:
-        """Yield scenario, user number and rows of those of whom no more than a segment is known."""
-        return serve_strangers(numbers, self.plan.shop.scenarios, self.predict_for, self.worth, self.room, self.maker)
+        """Yield wanted scenario, user number and rows of those of whom no more than a segment is known."""
+        scenarios = self.plan.shop.scenarios
+        every = serve_strangers(numbers, scenarios, self.predict_for, self.worth, self.room, self.maker)
+        return ((name, number, rows) for name, number, rows in every if name in self.plan.scenarios)
 
 
 def make_part(plan: ShelfPlan, number: int, run_id: str, catalogue: Catalogue | None = None, workers: int = 0) -> int:

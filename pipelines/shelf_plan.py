@@ -38,12 +38,12 @@ FEATURE_TABLES = ("user_features", "item_features", "item_scenario_features", "u
 class ShelfPlan:
     """The shelves of users of one night.
 
-    scenarios: those whose shelves are made. version: the champion, None while there is none. model: its folder, wherever that
-    lies. files: table → the files of the night. acted: rule → event type, and the files of `events` that tell who did it.
-    blocked: items. beside: scenario with an anchor → lifts by nearness (pipelines/anchor_lifts.py). quotas: scenario →
-    generator → how many of its best proposals to a user are ranked, of those that are cut. leaning: scenario → share of the
-    first scenario's score in its own.
-    shards: of the users. code: the version of the code.
+    scenarios: those whose shelves are wanted, in the order of the shop file. version: the champion, None while there is none.
+    model: its folder, wherever that lies. files: table → the files of the night. acted: rule → event type, and the files of
+    `events` that tell who did it. blocked: items. beside: scenario with an anchor → lifts by nearness
+    (pipelines/anchor_lifts.py). quotas: scenario → generator → how many of its best proposals to a user are ranked, of those
+    that are cut. leaning: scenario → share of the first scenario's score in its own. The last three are of all scenarios,
+    whatever is wanted: one shelf is the same alone and among all. shards: of the users. code: the version of the code.
     """
 
     shop: Shop
@@ -82,6 +82,19 @@ class ShelfPlan:
         ]
         name = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
         return shelf_parts_dir(self.shop) / f"{self.as_of_date}-{name}"
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """Return the scenarios that the wanted shelves hang on, in the order of the shop file.
+
+        Those are their own; the first, in which the first look is taken; and all before one whose `repeats` counts their shelves.
+        """
+        names, wanted = list(self.shop.scenarios), self.scenarios
+        counting = [
+            place for place, name in enumerate(names) if name in wanted and self.shop.scenarios[name].rerank.repeats
+        ]
+        before = names[: max([1, *counting])]
+        return tuple(name for name in names if name in before or name in wanted)
 
     @property
     def model_version(self) -> str:
@@ -130,7 +143,7 @@ def plan_shelves(night: Night) -> ShelfPlan:
     return ShelfPlan(
         shop=shop,
         as_of_date=day,
-        scenarios=night.scenarios or tuple(shop.scenarios),
+        scenarios=tuple(name for name in shop.scenarios if name in (night.scenarios or shop.scenarios)),
         version=version,
         model=download(registered_name(night), version) / SERVING if version is not None else None,
         files=files,
@@ -159,7 +172,7 @@ def _leaning(night: Night) -> dict[str, float]:
     of the first of users who came to both, the share is m / (n + m); all of it where nobody has come yet. What a request is about
     the first scenario does not know: those that answer one go by their own.
     """
-    first, *others = night.scenarios or tuple(night.shop.scenarios)
+    first, *others = night.shop.scenarios
     asked = request_scenarios(night.shop)
     files = night.warehouse.files("training_examples", example_window_of(night).days)
     if first in asked or not files:

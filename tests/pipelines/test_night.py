@@ -478,6 +478,8 @@ def test_a_night_without_a_champion_shows_what_is_popular(shop: Shop) -> None:
 
 SHELVES = f"""SELECT scenario, user_key, rank, item_id, source, reason, placed_by, propensity, score FROM shelf_drafts
              WHERE as_of_date = DATE '{NIGHT}' ORDER BY scenario, user_key, rank"""
+SHELVES_OF_ITEMS = f"""SELECT scenario, anchor_item_id, rank, item_id, source, reason, lift, score FROM item_shelf_drafts
+             WHERE as_of_date = DATE '{NIGHT}' ORDER BY scenario, anchor_item_id, rank"""
 
 
 def serving(shop: Shop, explore: float = 0.2, **serving: object) -> Shop:
@@ -485,6 +487,25 @@ def serving(shop: Shop, explore: float = 0.2, **serving: object) -> Shop:
     rule = {"rerank": Rerank(explore=explore, diversity=0.1, repeats=0.2)}
     scenarios = {name: scenario.model_copy(update=rule) for name, scenario in shop.scenarios.items()}
     return shop.model_copy(update={"scenarios": scenarios, "serving": Serving(**serving)})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rules", ["as they are", "that count earlier shelves"])
+def test_the_shelves_of_some_scenarios_are_those_of_a_run_for_all(shop: Shop, rules: str) -> None:
+    """In whatever order they are asked for, and whichever of the others their rows hang on."""
+    if rules == "that count earlier shelves":
+        shop = serving(shop)
+    asked = ("cart", "product_page")
+
+    def drafts() -> list[list[tuple]]:  # type: ignore[type-arg]
+        return [[row for row in ask(shop, query) if row[0] in asked] for query in (SHELVES, SHELVES_OF_ITEMS)]
+
+    run_stage("recommend", shop, NIGHT)
+    whole = drafts()
+    run_stage("recommend", shop, NIGHT, scenarios=asked)
+    for found, expected in zip(drafts(), whole, strict=True):
+        assert {row[0] for row in found} == set(asked)
+        assert [row[:-1] for row in found] == [row[:-1] for row in expected]
+        assert np.allclose([row[-1] for row in found], [row[-1] for row in expected], rtol=5e-7, atol=1.1e-6)
 
 
 @pytest.mark.parametrize("engine", ["process", "spark"])

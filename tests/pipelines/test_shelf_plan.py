@@ -1,12 +1,13 @@
 """What a plan of shelves knows of its scenarios."""
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nightshelf.config import load_shop
-from pipelines.shelf_plan import _beside, _leaning
+from nightshelf.config import Rerank, load_shop
+from pipelines.shelf_plan import ShelfPlan, _beside, _leaning
 from pipelines.stage import Night
 
 DAY = dt.date(2026, 2, 5)
@@ -49,10 +50,34 @@ def test_the_fewer_examples_a_scenario_has_the_more_it_leans_on_the_first(shown:
     """By what the first one knows of its users; not where a request is answered, which the first knows nothing of."""
     found = _leaning(shown)
     assert found == {"cart": pytest.approx(7 / 10, abs=1e-6), "campaign": 0.0, "checkout": 1.0}  # where nobody came yet
-    object.__setattr__(shown, "scenarios", ("cart", "home_feed"))
-    assert _leaning(shown) == {"home_feed": pytest.approx(3 / 13, abs=1e-6)}
-    object.__setattr__(shown, "scenarios", ("search", "cart"))
-    assert _leaning(shown) == {}
+
+
+@pytest.mark.parametrize("asked", [("cart",), ("cart", "home_feed"), ("search", "cart")])
+def test_a_scenario_leans_on_the_first_of_the_shop_whichever_are_asked_for(
+    shown: Night, asked: tuple[str, ...]
+) -> None:
+    assert _leaning(replace(shown, scenarios=asked)) == _leaning(shown) != {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "counting", "ranked"),
+    [
+        (("cart",), (), ("home_feed", "cart")),
+        (("home_feed",), ("home_feed", "cart"), ("home_feed",)),
+        (("product_page",), ("product_page", "cart"), ("home_feed", "search", "product_page")),
+        (("product_page", "checkout"), ("search",), ("home_feed", "product_page", "checkout")),
+    ],
+)
+def test_with_what_is_asked_for_goes_what_its_shelves_hang_on(
+    demo: Night, asked: tuple[str, ...], counting: tuple[str, ...], ranked: tuple[str, ...]
+) -> None:
+    """The first scenario has the first look; where `repeats` counts earlier shelves, they have to be known."""
+    scenarios = {
+        name: scenario.model_copy(update={"rerank": Rerank(repeats=0.5 if name in counting else 0)})
+        for name, scenario in demo.shop.scenarios.items()
+    }
+    shop = demo.shop.model_copy(update={"scenarios": scenarios})
+    assert ShelfPlan(shop, DAY, asked, None, None, {}, {}, frozenset(), {}, {}, {}, ()).ranked == ranked
 
 
 def test_without_examples_nothing_leans_and_nothing_is_expected(demo: Night, publish) -> None:
