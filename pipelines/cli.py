@@ -178,12 +178,18 @@ def why(
     as_of_date: Annotated[
         str, typer.Option("--as-of-date", help="the night; by default the newest that was published")
     ] = "",
+    as_of: Annotated[
+        str, typer.Option("--as-of", help="a snapshot id, or a date: look for the night in the tables of then")
+    ] = "",
     against: Annotated[str, typer.Option("--against", help="another night, to see what differs and why")] = "",
+    against_as_of: Annotated[str, typer.Option("--against-as-of", help="… and for that other night")] = "",
     output: Annotated[str, typer.Option("--format", help="table or json")] = "table",
 ) -> None:
     """Show a shelf: who proposed each item, what it is worth, what was left out, and how another night's differs.
 
     Example: nightshelf why --user u0000042 --scenario search --against 2026-02-13 --shop conf/shops/demo.yaml
+
+    Example: nightshelf why --user u0000042 --scenario search --as-of 2026-02-14 (after a rollback to the night before)
 
     Example: nightshelf why --item S0000042 --scenario cart --shop conf/shops/demo.yaml
     """
@@ -192,12 +198,12 @@ def why(
 
     if bool(user) == bool(item):
         raise InputError("give --user or --item, one of them: whose shelf is it?")
-    if item and against:
+    if item and (against or against_as_of):
         raise InputError("--against compares shelves of users; give --user, or leave it out")
     if item:
-        print_why_item(explain_item(load_shop(shop), item, scenario, as_of_date), output)
+        print_why_item(explain_item(load_shop(shop), item, scenario, as_of_date, as_of), output)
         return
-    print_why(explain(load_shop(shop), user, scenario, as_of_date, against), output)
+    print_why(explain(load_shop(shop), user, scenario, as_of_date, against, as_of, against_as_of), output)
 
 
 @app.command()

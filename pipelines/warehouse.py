@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression, In, LessThanOrEqual
-from pyiceberg.table import Table
+from pyiceberg.table import FileScanTask, Table
 
 from nightshelf.config import Shop
 from nightshelf.errors import EngineError
@@ -85,26 +85,27 @@ class Warehouse:
         `as_of` is a snapshot id (a table without it shows what is there now), or a date: the nights up to it, as the last of
         them that ran left them; or empty: what is there now.
         """
-        found = self.load(table)
-        if found is None or not as_of:
-            return self.files(table), False
-        snapshots = found.snapshots()
-        rows: BooleanExpression = AlwaysTrue()
-        if as_of.isdigit():
-            wanted = [s for s in snapshots if str(s.snapshot_id) == as_of]
-            known = bool(wanted)
-        else:
-            dates = {s.snapshot_id: (s.summary["as_of_date"] if s.summary else None) or "9999" for s in snapshots}
-            wanted = [s for s in snapshots if dates[s.snapshot_id] <= as_of]
-            known = as_of in dates.values()
-            if not wanted or not _is_date(as_of):
-                return [], False
-            # A night that is run again later leaves its rows beside those of later nights
-            rows = LessThanOrEqual("as_of_date", as_of)  # type: ignore[call-arg, misc]
-        if not wanted:
-            return self.files(table), False
-        tasks = found.scan(row_filter=rows, snapshot_id=wanted[-1].snapshot_id).plan_files()
+        tasks, known = self._tasks_as_of(table, as_of)
         return sorted(task.file.file_path.removeprefix("file://") for task in tasks), known
+
+    def partitions_as_of(self, table: str, as_of: str) -> list[dt.date]:
+        """Return the partitions that hold rows in a past state, which `files_as_of` explains, oldest first."""
+        return sorted({_day_of(task) for task in self._tasks_as_of(table, as_of)[0]})
+
+    def _tasks_as_of(self, table: str, as_of: str) -> tuple[list[FileScanTask], bool]:
+        found = self.load(table)
+        if found is None:
+            return [], False
+        dates = {str(s.snapshot_id): (s.summary and s.summary["as_of_date"]) or "9999" for s in found.snapshots()}
+        if not as_of or as_of.isdigit():
+            known = as_of in dates
+            return list(found.scan(snapshot_id=int(as_of) if known else None).plan_files()), known
+        earlier = [snapshot for snapshot, date in dates.items() if date <= as_of]
+        if not earlier or not _is_date(as_of):
+            return [], False
+        # A night that is run again later leaves its rows beside those of later nights
+        rows = LessThanOrEqual("as_of_date", as_of)  # type: ignore[call-arg, misc]
+        return list(found.scan(rows, snapshot_id=int(earlier[-1])).plan_files()), as_of in dates.values()
 
     def partitions(self, table: str) -> list[dt.date]:
         """Return the partitions that hold rows, oldest first."""
@@ -125,7 +126,7 @@ class Warehouse:
         names = {field.field_id: field.name for field in found.schema().fields}
         days: dict[dt.date, tuple[int, dict[str, int]]] = {}
         for task in found.scan(row_filter=_in_dates(dates)).plan_files():
-            day = EPOCH + dt.timedelta(days=task.file.partition[0])
+            day = _day_of(task)
             nulls = {names[key]: count for key, count in (task.file.null_value_counts or {}).items() if key in names}
             if day in days:
                 rows, before = days[day]
@@ -278,6 +279,10 @@ def write_days(rows: pa.Table, folder: Path, days: list[dt.date]) -> None:
 def row_count(files: Iterable[str]) -> int:
     """Return the rows of Parquet files, read from their footers."""
     return sum(pq.read_metadata(file).num_rows for file in files)
+
+
+def _day_of(task: FileScanTask) -> dt.date:
+    return EPOCH + dt.timedelta(days=task.file.partition[0])
 
 
 def _is_date(text: str) -> bool:

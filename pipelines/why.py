@@ -8,23 +8,22 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import duckdb
 
-from nightshelf.blocked import blocked_items
 from nightshelf.config import Shop
 from nightshelf.dates import parse_as_of_date
 from nightshelf.errors import InputError
-from nightshelf.exclusions import OUT_OF_STOCK, acted_on, item_condition
 from nightshelf.identity import key_file, user_key
 from nightshelf.paths import warehouse_dir
-from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY
+from pipelines.candidate_lists import EVERYBODY
+from pipelines.shelf_look import Row, ShelfLook
+from pipelines.shelf_status import TABLE
 from pipelines.sql import connect
 from pipelines.warehouse import Warehouse
 
-Row = dict[str, Any]
 _KEY = re.compile(r"[0-9a-f]{32}|\*")
 _MOVED = "moved"
 
@@ -51,7 +50,15 @@ class Explanation:
     changes: list[Row]
 
 
-def explain(shop: Shop, user: str, scenario: str, as_of_date: str = "", against: str = "") -> Explanation:
+def explain(
+    shop: Shop,
+    user: str,
+    scenario: str,
+    as_of_date: str = "",
+    against: str = "",
+    as_of: str = "",
+    against_as_of: str = "",
+) -> Explanation:
     """Explain the shelf of one user in one scenario.
 
     Args:
@@ -59,23 +66,19 @@ def explain(shop: Shop, user: str, scenario: str, as_of_date: str = "", against:
         user: a user id as it stands in the logs, or a user_key of the tables; `*` is whoever is not known.
         scenario: one of the shop's.
         as_of_date: the night, YYYY-MM-DD; empty: the newest that was published.
-        against: another night, YYYY-MM-DD, whose shelf of the user is compared; empty: none.
+        against: another night, YYYY-MM-DD, whose shelf of the user is compared; empty: the newest of `against_as_of`, or none.
+        as_of: a snapshot id or a date, as `Warehouse.files_as_of` takes it: the state of the tables in which the night is looked
+            for, such as one before a rollback; empty: what is there now.
+        against_as_of: the same of the other night.
 
     Raises:
-        InputError: there is no such scenario, night or shelf.
+        InputError: there is no such scenario, state, night or shelf.
     """
-    if not (warehouse_dir(shop) / "catalog.db").exists():
-        raise InputError(f"{shop.home}: no night has been published there; run `nightshelf run --shop …` first")
     if scenario not in shop.scenarios:
         raise InputError(f"--scenario {scenario!r} is unknown; shop {shop.shop} has {', '.join(shop.scenarios)}")
-    warehouse = Warehouse(shop)
-    nights = warehouse.partitions("recommendations")
-    day, other = (
-        night_asked(text, nights, option) for text, option in ((as_of_date, "--as-of-date"), (against, "--against"))
-    )
-    look = _Look(connect(warehouse), shop, scenario, _key_of(shop, user))
-    day = day or nights[-1]
-    places = look.places(day)
+    tables, day = open_night(shop, TABLE, "--as-of-date", as_of_date, as_of)
+    look = ShelfLook(tables, shop, scenario, _key_of(shop, user), day)
+    places = look.places()
     if not places:
         instead = (
             "the night made none for whoever is not known"
@@ -83,21 +86,26 @@ def explain(shop: Shop, user: str, scenario: str, as_of_date: str = "", against:
             else "whoever is unknown is shown --user '*'"
         )
         raise InputError(f"--user {user}: no shelf in {scenario} on {day}; {instead}")
-    before = look.places(other) if other else []
+    then, places_then = None, []
+    if against or against_as_of:
+        tables_then, other = open_night(shop, TABLE, "--against", against, against_as_of)
+        then = replace(look, tables=tables_then, day=other)
+        places_then = then.places()
+    weights = shop.scenarios[scenario].weights
     return Explanation(
         shop.shop,
         scenario,
         look.user,
         day,
         places[0]["model_version"],
-        shop.scenarios[scenario].weights,
-        _adds_up(places, shop.scenarios[scenario].weights),
+        weights,
+        _adds_up(places, weights),
         places,
-        look.proposed(day),
-        look.excluded(day),
-        other,
-        before[0]["model_version"] if before else "",
-        _changes(look, day, other, places, before) if other else [],
+        look.proposed(),
+        look.excluded(),
+        then.day if then else None,
+        places_then[0]["model_version"] if places_then else "",
+        _changes(look, then, places, places_then) if then else [],
     )
 
 
@@ -107,17 +115,27 @@ def _adds_up(places: list[Row], weights: dict[str, float]) -> bool:
     return all(abs(row["score"] - sum(row[f"from_{task}"] for task in weights)) <= rounding for row in places)
 
 
-def night_asked(text: str, nights: list[dt.date], option: str) -> dt.date | None:
-    """Return the night that an option names, None if it names none.
+def open_night(
+    shop: Shop, table: str, option: str, night: str, as_of: str
+) -> tuple[duckdb.DuckDBPyConnection, dt.date]:
+    """Return the tables, as they are now or as `as_of` left them, and the night of a table of shelves that an option names.
 
     Raises:
-        InputError: it is not among the published nights, or there is none at all.
+        InputError: there is no such state, the night (empty: the newest) is not among its shelves, or there are none at all.
     """
-    day = parse_as_of_date(text) if text else None
-    if not nights or (day and day not in nights):
+    if not (warehouse_dir(shop) / "catalog.db").exists():
+        raise InputError(f"{shop.home}: no night has been published there; run `nightshelf run --shop …` first")
+    warehouse, asked = Warehouse(shop), parse_as_of_date(night) if night else None
+    tables, nights = connect(warehouse, as_of), warehouse.partitions_as_of(table, as_of)
+    if as_of.isdigit() and not warehouse.files_as_of(table, as_of)[1]:
+        raise InputError(f"--as-of {as_of}: that is no state of {table}; give a date, or a state's id of that table")
+    if not nights or (asked and asked not in nights):
         shown = ", ".join(map(str, nights[-5:])) or "none"
-        raise InputError(f"{option} {text}: no shelves of that night are published; the newest are of {shown}")
-    return day
+        raise InputError(
+            f"{option} {night}: no shelves of that night are published; the newest are of {shown}; "
+            "to look at what was rolled back, name a state from before with --as-of or --against-as-of"
+        )
+    return tables, asked or nights[-1]
 
 
 def _key_of(shop: Shop, user: str) -> str:
@@ -129,112 +147,16 @@ def _key_of(shop: Shop, user: str) -> str:
     return user_key(user, file.read_bytes())
 
 
-@dataclass(frozen=True)
-class _Look:
-    """Questions to the tables about one user in one scenario."""
-
-    tables: duckdb.DuckDBPyConnection
-    shop: Shop
-    scenario: str
-    user: str
-
-    def ask(self, query: str, **parameters: object) -> list[Row]:
-        cursor = self.tables.execute(query, parameters)
-        names = [column[0] for column in cursor.description or []]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
-    def places(self, day: dt.date) -> list[Row]:
-        """Return the places: item, predictions, what each adds to the score, who proposed it and who placed it, reason."""
-        weights = self.shop.scenarios[self.scenario].weights
-        predictions = ", ".join(f'p_{task} AS "{task}"' for task in self.shop.tasks)
-        parts = ", ".join(f'round({weight!r} * p_{task}, 6) AS "from_{task}"' for task, weight in weights.items())
-        return self.ask(
-            f"""
-            WITH proposals AS ({_PROPOSALS}), offers AS (
-                SELECT item_id, list(DISTINCT generator ORDER BY generator) AS generators FROM proposals GROUP BY item_id)
-            SELECT rank, item_id, title, score, {predictions}, {parts}, source,
-                list_filter(coalesce(generators, []), lambda name: name <> source) AS also_proposed_by, reason,
-                rank_by_score, placed_by, propensity, model_version
-            FROM recommendations LEFT JOIN offers USING (item_id)
-            LEFT JOIN (SELECT item_id, title FROM items WHERE as_of_date = $day) USING (item_id)
-            WHERE as_of_date = $day AND user_key = $user AND scenario = $scenario ORDER BY rank""",
-            day=day,
-            user=self.user,
-            scenario=self.scenario,
-        )
-
-    def proposed(self, day: dt.date) -> list[Row]:
-        """Return how many items each generator proposed, and how many of them nobody else did."""
-        return self.ask(
-            f"""
-            WITH proposals AS ({_PROPOSALS}), alone AS (
-                SELECT item_id, count(DISTINCT generator) = 1 AS is_alone FROM proposals GROUP BY item_id)
-            SELECT generator, count(DISTINCT item_id) AS items, count(DISTINCT item_id) FILTER (WHERE is_alone) AS alone
-            FROM proposals JOIN alone USING (item_id) GROUP BY generator ORDER BY items DESC, generator""",
-            day=day,
-            user=self.user,
-            scenario=self.scenario,
-        )
-
-    def excluded(self, day: dt.date) -> list[Row]:
-        """Return the proposed items that the scenario's rules left out, each with the rule."""
-        rules = self.rules_against(sorted(self.proposed_items(day)), day)
-        query = "SELECT item_id, title FROM items WHERE as_of_date = $day AND item_id IN (SELECT unnest($items))"
-        titles = {row["item_id"]: row["title"] for row in self.ask(query, day=day, items=list(rules))}
-        return [{"item_id": item, "title": titles.get(item), "rule": rule} for item, rule in rules.items()]
-
-    def rules_against(self, items: list[str], day: dt.date) -> dict[str, str]:
-        """Return which of these items a rule of the scenario kept off the shelf that night, and by which rule."""
-        rules = self.shop.scenarios[self.scenario].exclude
-        found: dict[str, str] = {}
-        for event, days in (acted for rule in rules if self.user != EVERYBODY and (acted := acted_on(rule))):
-            query = """
-                SELECT item_id, max(event_date) AS acted_on FROM events
-                WHERE user_key = $user AND event_type = $event AND item_id IN (SELECT unnest($items))
-                    AND as_of_date <= $day AND as_of_date > $day - $days::INT GROUP BY item_id"""
-            rows = self.ask(query, user=self.user, event=event, items=items, day=day, days=days)
-            said = "bought" if event == "purchase" else event
-            found |= {row["item_id"]: f"{said} on {row['acted_on']}" for row in rows}
-        for rule in (rule for rule in rules if not acted_on(rule)):
-            asked = "SELECT item_id, price FROM items WHERE as_of_date = $day AND item_id IN (SELECT unnest($items))"
-            for row in self.ask(f"{asked} AND {item_condition(rule)}", day=day, items=items):
-                price = "has no price" if row["price"] is None else f"costs {row['price']:g}"
-                found[row["item_id"]] = "out of stock" if rule == OUT_OF_STOCK else price
-        found |= dict.fromkeys(blocked_items(self.shop).intersection(items), "blocked")
-        return dict(sorted(found.items()))
-
-    def proposed_items(self, day: dt.date) -> set[str]:
-        """Return the items that any generator proposed."""
-        rows = self.ask(f"SELECT DISTINCT item_id FROM ({_PROPOSALS})", day=day, user=self.user, scenario=self.scenario)
-        return {row["item_id"] for row in rows}
-
-    def ranked_items(self, day: dt.date) -> set[str]:
-        """Return the items that any generator proposed within the scenario's quotas."""
-        query = f"""
-            WITH quotas AS (SELECT generator, quota FROM candidate_quotas WHERE as_of_date = $day AND scenario = $scenario)
-            SELECT DISTINCT item_id FROM ({_PROPOSALS}) LEFT JOIN quotas USING (generator)
-            WHERE quota IS NULL OR place <= quota"""
-        rows = self.ask(query, day=day, user=self.user, scenario=self.scenario)
-        return {row["item_id"] for row in rows}
-
-
-# A user without a history of their own is shown what everybody may be.
-_PROPOSALS = f"""SELECT item_id, generator, because,
-        row_number() OVER (PARTITION BY user_key, scenario, generator ORDER BY generator_score DESC, item_id) AS place
-    FROM ({" UNION ALL ".join(f"FROM {table}" for table in CANDIDATE_TABLES)})
-    WHERE as_of_date = $day AND user_key IN ($user, '{EVERYBODY}') AND scenario IN ($scenario, '{EVERYBODY}')"""
-
-
-def _changes(look: _Look, day: dt.date, other: dt.date, places: list[Row], before: list[Row]) -> list[Row]:
-    """Return what differs between the user's shelf of `day` and that of `other`, the items that came or went first."""
-    now, then = ({row["item_id"]: row for row in shelf} for shelf in (places, before))
+def _changes(look: ShelfLook, then: ShelfLook, places: list[Row], places_then: list[Row]) -> list[Row]:
+    """Return what differs between the user's shelves of two nights, the items that came or went first."""
+    of_now, of_then = ({row["item_id"]: row for row in shelf} for shelf in (places, places_then))
     why = {
-        **_why_absent(look, [item for item in then if item not in now], day),
-        **_why_absent(look, [item for item in now if item not in then], other),
+        **look.why_absent([item for item in of_then if item not in of_now]),
+        **then.why_absent([item for item in of_now if item not in of_then]),
     }
     changes = []
-    for item in [*now, *(item for item in then if item not in now)]:
-        row, row_then = now.get(item, {}), then.get(item, {})
+    for item in [*of_now, *(item for item in of_then if item not in of_now)]:
+        row, row_then = of_now.get(item, {}), of_then.get(item, {})
         if row.get("rank") != row_then.get("rank"):
             numbers = {"rank": row.get("rank"), "rank_then": row_then.get("rank")}
             numbers |= {"score": row.get("score"), "score_then": row_then.get("score")}
@@ -242,15 +164,6 @@ def _changes(look: _Look, day: dt.date, other: dt.date, places: list[Row], befor
                 {"item_id": item, "title": (row or row_then)["title"], **numbers, "why": why.get(item, _MOVED)}
             )
     return sorted(changes, key=lambda row: (row["why"] == _MOVED, row["rank"] is None, row["rank"] or row["rank_then"]))
-
-
-def _why_absent(look: _Look, items: list[str], day: dt.date) -> dict[str, str]:
-    """Say of each item why it was on no place of the shelf of `day`."""
-    proposed, ranked, rules = look.proposed_items(day), look.ranked_items(day), look.rules_against(items, day)
-    other = dict.fromkeys(items, "nobody proposed it")
-    other |= {item: "beyond the quota of whoever proposed it" for item in items if item in proposed}
-    other |= {item: "others ranked higher" for item in items if item in ranked}
-    return {item: f"not on {day}: {rules.get(item, other[item])}" for item in items}
 
 
 def print_why(explanation: Explanation, output: str) -> None:

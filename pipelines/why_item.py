@@ -2,16 +2,13 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Any
 
 from nightshelf.config import Shop
 from nightshelf.errors import InputError
-from nightshelf.paths import warehouse_dir
-from pipelines.sql import connect
-from pipelines.warehouse import Warehouse
-from pipelines.why import night_asked, print_as
+from pipelines.shelf_look import Row
+from pipelines.shelf_status import ITEM_TABLE
+from pipelines.why import open_night, print_as
 
-Row = dict[str, Any]
 _QUERY = """
     WITH known AS (
         SELECT item_id, title, coalesce(category_3, category_2, category_1) AS category FROM items WHERE as_of_date = $day
@@ -42,7 +39,7 @@ class ItemExplanation:
     places: list[Row]
 
 
-def explain_item(shop: Shop, item: str, scenario: str, as_of_date: str = "") -> ItemExplanation:
+def explain_item(shop: Shop, item: str, scenario: str, as_of_date: str = "", as_of: str = "") -> ItemExplanation:
     """Explain the shelf of one item in one scenario.
 
     Args:
@@ -50,19 +47,15 @@ def explain_item(shop: Shop, item: str, scenario: str, as_of_date: str = "") -> 
         item: an item id.
         scenario: one with an `anchor`.
         as_of_date: the night, YYYY-MM-DD; empty: the newest that was published.
+        as_of: the state of the tables, a snapshot id or a date; empty: what is there now.
 
     Raises:
-        InputError: there is no such scenario, night or shelf.
+        InputError: there is no such scenario, state, night or shelf.
     """
-    if not (warehouse_dir(shop) / "catalog.db").exists():
-        raise InputError(f"{shop.home}: no night has been published there; run `nightshelf run --shop …` first")
     if scenario not in shop.anchors:
         known = ", ".join(shop.anchors) or "none"
         raise InputError(f"--scenario {scenario!r} has no shelves of items; those with an `anchor`: {known}")
-    warehouse = Warehouse(shop)
-    nights = warehouse.partitions("item_recommendations")
-    day = night_asked(as_of_date, nights, "--as-of-date") or nights[-1]
-    tables = connect(warehouse)
+    tables, day = open_night(shop, ITEM_TABLE, "--as-of-date", as_of_date, as_of)
     cursor = tables.execute(_QUERY, {"day": day, "item": item, "scenario": scenario})
     names = [column[0] for column in cursor.description or []]
     places = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -7,6 +7,8 @@ import pytest
 
 from nightshelf.errors import InputError
 from nightshelf.identity import ensure_key, user_key
+from pipelines.rollback import rollback
+from pipelines.warehouse import Warehouse
 from pipelines.why import explain, print_why
 
 EVE, DAY = dt.date(2026, 2, 4), dt.date(2026, 2, 5)
@@ -118,6 +120,36 @@ def test_what_a_quota_left_unranked_is_told(shop, night, publish):
     publish(night, "candidate_quotas", [dict(zip(keys, row, strict=True)) for row in quotas[2:]], EVE)
     found = explain(shop, "u1", "home_feed", against="2026-02-04")
     assert {row["item_id"]: row["why"] for row in found.changes}["i6"] == "not on 2026-02-04: others ranked higher"
+
+
+def test_the_night_before_a_rollback_can_be_explained_and_compared(shop, night, publish):
+    """The bad night, against the one that is served again; that one against it; and the bad one against its second attempt."""
+    bad, bad_state = explain(shop, "u1", "home_feed", against=str(EVE)), Warehouse(shop).snapshot_id("recommendations")
+    rollback(shop, str(EVE))
+    assert explain(shop, "u1", "home_feed").as_of_date == EVE
+    with pytest.raises(InputError, match=r"--as-of-date 2026-02-05: no shelves .* what was rolled back, .* --as-of"):
+        explain(shop, "u1", "home_feed", str(DAY))
+    for state in (str(DAY), str(bad_state)):
+        assert explain(shop, "u1", "home_feed", against=str(EVE), as_of=state) == bad
+        served = explain(shop, "u1", "home_feed", against_as_of=state)
+        assert (served.as_of_date, served.against) == (EVE, DAY)
+        mirrored = {(row["item_id"], row["rank_then"], row["rank"], row["why"]) for row in served.changes}
+        assert mirrored == {(row["item_id"], row["rank"], row["rank_then"], row["why"]) for row in bad.changes}
+
+    again = [{"user_key": bad.user_key, "scenario": "home_feed", "p_click": 0.1, "p_purchase": 0.0, **bad.places[0]}]
+    publish(night, "recommendations", again, DAY)
+    assert len(explain(shop, "u1", "home_feed").places) == 1
+    both = explain(shop, "u1", "home_feed", as_of=str(bad_state), against=str(DAY))
+    assert (both.places, both.against) == (bad.places, DAY)
+    assert [row["item_id"] for row in both.changes] == ["i5", "i6", "i7"]
+
+
+def test_a_state_that_is_none_of_the_shelves_is_refused(shop):
+    other = Warehouse(shop).snapshot_id("candidates")
+    with pytest.raises(InputError, match=f"--as-of {other}: that is no state of recommendations"):
+        explain(shop, "u1", "home_feed", as_of=str(other))
+    with pytest.raises(InputError, match="--as-of '1999-01-01' is neither a snapshot id nor a night"):
+        explain(shop, "u1", "home_feed", against_as_of="1999-01-01")
 
 
 def test_a_blocked_item_is_told(shop):

@@ -1,5 +1,6 @@
 """What the explanation of an item's shelf says, over tables of one night written by hand."""
 
+import datetime as dt
 import json
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from nightshelf.errors import InputError
 from pipelines.stage import Night
 from pipelines.why_item import explain_item, print_why_item
+
+DAY = dt.date(2026, 2, 5)
 
 
 @pytest.fixture
@@ -44,6 +47,19 @@ def test_a_place_is_told_with_its_worth_its_lift_and_the_evidence(shop, capsys):
     assert "0.6000 │ 0.2000 │ 3.0000 │ 30.0     │ 10.0     │ co_click, goes_with │ Goes with item 1" in text
     print_why_item(found, "json")
     assert json.loads(capsys.readouterr().out)["places"][1]["item_id"] == "i3"
+
+
+def test_the_night_before_a_rollback_can_be_explained(shop, night, publish):
+    warehouse, eve = night.warehouse, DAY - dt.timedelta(days=1)
+    bad, bad_state = explain_item(shop, "i1", "search"), warehouse.snapshot_id("item_recommendations")
+    before = warehouse.read("item_recommendations", [DAY]).slice(0, 1).to_pylist()
+    publish(night, "item_recommendations", [], DAY)
+    publish(night, "item_recommendations", before, eve)
+    assert explain_item(shop, "i1", "search").as_of_date == str(eve)
+    assert explain_item(shop, "i1", "search", as_of=str(bad_state)) == bad
+    other = warehouse.snapshot_id("items")
+    with pytest.raises(InputError, match=f"--as-of {other}: that is no state of item_recommendations; give a date"):
+        explain_item(shop, "i1", "search", as_of=str(other))
 
 
 @pytest.mark.parametrize(
