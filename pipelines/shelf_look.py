@@ -108,13 +108,57 @@ class ShelfLook:
         rows = self.ask(query, **self.whose)
         return {row["item_id"] for row in rows}
 
-    def why_absent(self, items: list[str]) -> dict[str, str]:
-        """Say of each item why it was on no place of the shelf."""
+    def why_absent(self, items: list[str], places: list[Row]) -> dict[str, str]:
+        """Say of each item why it was on no place of the shelf, whose places these are."""
+        if not places:
+            return dict.fromkeys(items, f"not on {self.day}: there was no shelf")
         proposed, ranked, rules = self.proposed_items(), self.ranked_items(), self.rules_against(items)
         other = dict.fromkeys(items, "nobody proposed it")
         other |= {item: "beyond the quota of whoever proposed it" for item in items if item in proposed}
-        other |= {item: "others ranked higher" for item in items if item in ranked}
+        other |= self.why_outranked([item for item in items if item in ranked], places)
         return {item: f"not on {self.day}: {rules.get(item, other[item])}" for item in items}
+
+    def why_outranked(self, items: list[str], places: list[Row]) -> dict[str, str]:
+        """Say of items that were ranked why they have none of these places: for their scores, or for a rule that can have acted.
+
+        The tables keep no score of what has no place. But where the places hold the highest scores of all, no rule has left out
+        anything; and a cap that is reached leaves out the rest of its group, whatever the scores.
+        """
+        outscored = "others ranked higher"
+        if {row["rank_by_score"] for row in places} == set(range(1, len(places) + 1)):
+            return dict.fromkeys(items, outscored)
+        rules, repeated = self.shop.scenarios[self.scenario].rerank, self._repeated(items)
+        explored = any(row["placed_by"] == "explore" for row in places)
+        acting = [name for name in ("diversity", "least", "fresh") if getattr(rules, name)] + ["explore"] * explored
+        found = {}
+        for item in items:
+            told = [*(f"repeats (it is on {name})" for name in repeated.get(item, [])), *acting]
+            found[item] = f"{outscored}, or a rule left it out: {', '.join(told)}" if told else outscored
+        return found | self._full(items, places)
+
+    def _repeated(self, items: list[str]) -> dict[str, list[str]]:
+        """Return the scenarios before this one on whose shelves of the user each item is, if its rules count them."""
+        names = list(self.shop.scenarios)
+        earlier = names[: names.index(self.scenario)] if self.shop.scenarios[self.scenario].rerank.repeats else []
+        query = """
+            SELECT item_id, list(scenario ORDER BY scenario) AS earlier FROM recommendations
+            WHERE as_of_date = $day AND user_key = $user AND scenario IN (SELECT unnest($names))
+                AND item_id IN (SELECT unnest($items)) GROUP BY item_id"""
+        rows = self.ask(query, day=self.day, user=self.user, names=earlier, items=items) if earlier else []
+        return {row["item_id"]: row["earlier"] for row in rows}
+
+    def _full(self, items: list[str], places: list[Row]) -> dict[str, str]:
+        """Return of each item whose group has all places that a cap allows which cap that is; chance heeds none."""
+        placed = [row["item_id"] for row in places if row["placed_by"] != "explore"]
+        found = {}
+        for column, most in self.shop.scenarios[self.scenario].rerank.most_per.items():
+            query = f"""
+                WITH known AS (SELECT item_id, "{column}" AS member FROM items WHERE as_of_date = $day)
+                SELECT item_id, member FROM known WHERE item_id IN (SELECT unnest($items)) AND member IN (
+                    SELECT member FROM known WHERE item_id IN (SELECT unnest($placed)) GROUP BY member HAVING count(*) = $most)"""
+            for row in self.ask(query, day=self.day, items=items, placed=placed, most=most):
+                found[row["item_id"]] = f"most_per: the shelf has {most} of {column} {row['member']} already"
+        return found
 
 
 # A user without a history of their own is shown what everybody may be.

@@ -151,8 +151,8 @@ def _changes(look: ShelfLook, then: ShelfLook, places: list[Row], places_then: l
     """Return what differs between the user's shelves of two nights, the items that came or went first."""
     of_now, of_then = ({row["item_id"]: row for row in shelf} for shelf in (places, places_then))
     why = {
-        **look.why_absent([item for item in of_then if item not in of_now]),
-        **then.why_absent([item for item in of_now if item not in of_then]),
+        **look.why_absent([item for item in of_then if item not in of_now], places),
+        **then.why_absent([item for item in of_now if item not in of_then], places_then),
     }
     changes = []
     for item in [*of_now, *(item for item in of_then if item not in of_now)]:

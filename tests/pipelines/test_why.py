@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from nightshelf.config import Rerank
 from nightshelf.errors import InputError
 from nightshelf.identity import ensure_key, user_key
 from pipelines.rollback import rollback
@@ -150,6 +151,74 @@ def test_a_state_that_is_none_of_the_shelves_is_refused(shop):
         explain(shop, "u1", "home_feed", as_of=str(other))
     with pytest.raises(InputError, match="--as-of '1999-01-01' is neither a snapshot id nor a night"):
         explain(shop, "u1", "home_feed", against_as_of="1999-01-01")
+
+
+@pytest.fixture
+def reranked(shop, night, publish):
+    """Return reranked(by_score, placed_by, **rules): why i1, i4 and i8 were not on the newest shelf of i2, i5 and i6.
+
+    Everything was proposed; i1 and i5 share a brand, i8 stands on the user's shelf of home_feed, whose shelf i4 is on nowhere.
+    """
+    key = explain(shop, "u1", "home_feed").user_key
+
+    def find(by_score, placed_by="rules", **rules):
+        items = [{"item_id": f"i{n}", "brand": "acme" if n in (1, 5) else f"b{n}", "stock": 3} for n in range(1, 9)]
+        publish(night, "items", items, DAY)
+        proposals = [{"user_key": "*", "scenario": "*", **item, "generator": "popular"} for item in items]
+        publish(night, "candidates", proposals, DAY)
+        row = {
+            "user_key": key,
+            "scenario": "search",
+            "p_click": 0.5,
+            "score": 0.5,
+            "source": "popular",
+            "placed_by": placed_by,
+        }
+        places = [
+            {**row, "rank": rank, "item_id": item, "rank_by_score": place}
+            for rank, (item, place) in enumerate(zip(("i2", "i5", "i6"), by_score, strict=True), 1)
+        ]
+        places[0]["placed_by"] = "score"
+        before = [{**row, "rank": rank, "item_id": item} for rank, item in enumerate(("i1", "i4", "i8"), 1)]
+        publish(night, "recommendations", [*places, {**row, "scenario": "home_feed", "rank": 1, "item_id": "i8"}], DAY)
+        publish(night, "recommendations", before, EVE)
+        scenario = shop.scenarios["search"].model_copy(update={"rerank": Rerank(**rules)})
+        changed = shop.model_copy(update={"scenarios": {**shop.scenarios, "search": scenario}})
+        found = explain(changed, "u1", "search", against=str(EVE)).changes
+        return {row["item_id"]: row["why"].removeprefix("not on 2026-02-05: ") for row in found if row["rank"] is None}
+
+    return find
+
+
+OTHERS = "others ranked higher"
+
+
+def test_a_rule_that_can_have_left_an_item_out_is_named(reranked):
+    assert reranked((1, 2, 4), diversity=0.2) == dict.fromkeys(
+        ("i1", "i4", "i8"), f"{OTHERS}, or a rule left it out: diversity"
+    )
+    both = reranked((1, 2, 4), repeats=0.5, fresh={"days": 9, "boost": 0.1})
+    assert both["i4"] == f"{OTHERS}, or a rule left it out: fresh"
+    assert both["i8"] == f"{OTHERS}, or a rule left it out: repeats (it is on home_feed), fresh"
+    assert reranked((1, 2, 4), "explore", explore=0.5)["i1"] == f"{OTHERS}, or a rule left it out: explore"
+
+
+def test_a_cap_that_is_reached_is_named_for_its_group_alone(reranked):
+    found = reranked((1, 2, 4), most_per={"brand": 1})
+    assert found == {"i1": "most_per: the shelf has 1 of brand acme already", "i4": OTHERS, "i8": OTHERS}
+    assert reranked((1, 2, 4), most_per={"brand": 2})["i1"] == OTHERS
+    assert reranked((1, 2, 4), "explore", most_per={"brand": 1}, explore=0.5)["i1"].endswith("left it out: explore")
+
+
+def test_where_the_highest_scores_are_all_there_no_rule_is_blamed(reranked):
+    found = reranked((1, 3, 2), diversity=0.2, repeats=0.5, most_per={"brand": 1})
+    assert found == dict.fromkeys(("i1", "i4", "i8"), OTHERS)
+
+
+def test_a_night_without_a_shelf_for_the_user_is_told_as_such(shop, night, publish):
+    publish(night, "recommendations", [{"user_key": "*", "scenario": "home_feed", "rank": 1, "item_id": "i1"}], EVE)
+    found = explain(shop, "u1", "home_feed", against=str(EVE))
+    assert {row["why"] for row in found.changes} == {"not on 2026-02-04: there was no shelf"}
 
 
 def test_a_blocked_item_is_told(shop):
