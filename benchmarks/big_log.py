@@ -88,7 +88,8 @@ def _write_tables(db: duckdb.DuckDBPyConnection, raw: Path, users: int, items: i
         (raw / name).mkdir(parents=True, exist_ok=True)
     db.execute(
         f"""COPY (SELECT 'i' || n AS sku, 'thing ' || n AS title, 'c' || n % 12 || '/d' || n % 60 || '/e' || n % 240 AS category,
-            'b' || n % 200 AS brand, round(5 + 200 * chance(n, 1), 2) AS price, 'colour' || n % 9 AS colour
+            'b' || n % 200 AS brand, round(5 + 200 * chance(n, 1), 2) AS price, 'colour' || n % 9 AS colour,
+            DATE '{FIRST_DAY}' - (n % 365)::INT AS launched
         FROM range({items}) t(n)) TO '{raw}/items.csv'"""
     )
     db.execute(f"COPY (SELECT 'u' || n AS uid, 'a' || n % 6 AS age FROM range({users}) t(n)) TO '{raw}/users.csv'")

@@ -102,13 +102,13 @@ def _growth(served: Served, shop: Path, day: str) -> float:
 
 
 def _shop(home: Path, users: int, items: int) -> Path:
-    """Return the shop file of the logs, with six scenarios, exclusions and rules, on Sail."""
+    """Return the shop file of the logs, with six scenarios, exclusions and rules in each, on Sail."""
     file = write_big_log(home, users * _EVENTS_PER_USER, _DAYS, _DAYS, items=items)
     content = yaml.safe_load(file.read_text())
-    shelf = {**content["scenarios"]["cart"], "exclude": ["purchased_30d"]}
     rules = {"diversity": 0.2, "most_per": {"category_3": 4}, "repeats": 0.1, "explore": 0.05}
+    shelf = {**content["scenarios"]["cart"], "exclude": ["purchased_30d"], "rerank": rules}
     content["scenarios"] = dict.fromkeys((*content["scenarios"], *_MORE_SCENARIOS), shelf)
-    content["scenarios"]["home_feed"] = {**shelf, "rerank": rules}
+    content["items"]["columns"]["launch_date"] = "launched"  # or nothing would be new, and nothing explored
     recipe = home / "short.yaml"
     recipe.write_text(yaml.safe_dump(yaml.safe_load(_RECIPE.read_text()) | _SHORT, sort_keys=False))
     content |= {"spark": {"engine": "sail"}, "model": str(recipe.absolute())}
