@@ -373,7 +373,10 @@ def _item_features(shop: Shop) -> str:
         known AS (
             SELECT oldest, e.* EXCLUDE ({", ".join(counts)}), {", ".join(filled)}, m.* EXCLUDE (t)
             FROM every e JOIN means m ON m.t = e.t LEFT JOIN newest n ON n.t = e.t
-            WHERE e.first_seen IS NOT NULL OR e.last_day = n.newest)
+            WHERE e.first_seen IS NOT NULL OR e.last_day = n.newest),
+        dated AS (
+            SELECT k.*, least(k.since, first_seen) AS sight, v.since AS id_since
+            FROM known k LEFT JOIN vocabularies v ON v.feature = 'item' AND v.value = k.item_id)
         SELECT t AS as_of_date, item_id, {", ".join([*ids, *counts, *rates])},
             coalesce(item_recency_days, 30) AS item_recency_days,
             CASE WHEN price IS NULL THEN 0 ELSE least({PRICE_BANDS}, 1 + floor({PRICE_BANDS} * percent_rank() OVER (
@@ -381,10 +384,10 @@ def _item_features(shop: Shop) -> str:
             coalesce(ln(1 + price), 0) AS item_log_price,
             coalesce(CASE WHEN highest > 0 THEN 1 - price / highest END, 0) AS item_discount,
             CASE WHEN launch_date IS NOT NULL THEN least(365, greatest(0, t - launch_date))
-                 WHEN first_seen IS NULL THEN CASE WHEN since > oldest AND t - since <= 7 THEN t - since ELSE 365 END
-                 WHEN t - first_seen > 7 OR first_seen = first_day THEN 365 ELSE t - first_seen END AS item_age_days,
+                 WHEN t - sight > 7 OR first_seen = first_day OR since = oldest OR id_since < sight THEN 365
+                 ELSE t - sight END AS item_age_days,
             CASE WHEN dwelt > 0 THEN dwell / 1e6 / dwelt ELSE 0 END AS item_mean_log_dwell_30d
-        FROM known"""
+        FROM dated"""
 
 
 def _item_scenario_features(shop: Shop) -> str:

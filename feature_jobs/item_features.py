@@ -11,13 +11,13 @@ from feature_jobs.statistics import logged, overall_rates, statistics, sum_names
 from feature_jobs.vocabularies import add_index, item_columns
 from feature_jobs.windows import LONGEST_WINDOW, spread_over_dates
 from nightshelf.config import Shop
-from nightshelf.features import ITEM_GROUPS, PRICE_BANDS, outcome_events
+from nightshelf.features import ITEM_GROUPS, MOST_AGE_DAYS, PRICE_BANDS, outcome_events
 from nightshelf.tables import table_specs
 
-_MAX_AGE_DAYS = 365
-# Where no launch date is known: an item first seen longer ago, or on the first day that the logs tell of, is old, and how old
-# is not known. Without this its age would be a clock that counts the days since the shop's first log. One that was never seen
-# goes by the catalogue in the same way.
+# Where no launch date is known an item is as old as its first sight, in the logs or in a catalogue. One that was seen longer
+# ago, that was there when the window's logs or catalogues begin, or that had its id before that sight, is old, and how old is
+# not known. Without this its age would be a clock that counts the days since the shop's first log, and what nobody asked for
+# in a while would be new.
 _FRESH_DAYS = 7
 
 
@@ -47,7 +47,10 @@ def item_features(
     rows = rows.where(F.col(f"impression_{LONGEST_WINDOW}").isNotNull() | F.col("in_catalogue"))
     rows = rows.na.fill(0, [*sum_names(shop), "log_dwell_micros", "dwelt"])
     rows = rows.join(F.broadcast(mean_rates(item_days, outcome_events(shop), dates)), "as_of_date")
-    rows = rows.withColumns(_columns(shop))
+    ids = vocabularies.where("feature = 'item'").select(
+        F.col("value").alias("item_id"), F.col("since").alias("id_since")
+    )
+    rows = rows.join(ids, "item_id", "left").withColumns(_columns(shop))
     rows = rows.withColumn("price_band", _price_band())
     for name in item_columns(shop):
         rows = add_index(rows, vocabularies, name, "item_id" if name == "item" else name, f"{name}_index")
@@ -64,9 +67,9 @@ def logged_days(item_days: DataFrame, shop: Shop, dates: list[dt.date]) -> DataF
 
 
 def known_items(items: DataFrame, shop: Shop, dates: list[dt.date]) -> DataFrame:
-    """Return per as_of_date and item: the last known attributes, the highest price, whether it is still on sale, since when.
+    """Return per as_of_date and item: the last known attributes, the highest price, whether it is still on sale.
 
-    `listed_since` is null for what the first catalogue of the window has already.
+    `first_listed` is the day of the first catalogue of the window that has it, `first_catalogue` that of the first of all.
     """
     named = ["price", "launch_date", *(name for name in item_columns(shop) if name != "item")]
     items = items.withColumnRenamed("as_of_date", "day")
@@ -77,19 +80,20 @@ def known_items(items: DataFrame, shop: Shop, dates: list[dt.date]) -> DataFrame
         .agg(
             latest,
             F.max("price").alias("highest_price"),
-            F.min("day").alias("first_day_listed"),
+            F.min("day").alias("first_listed"),
             F.max("day").alias("last_day"),
         )
     )
     days = spread_over_dates(items.select("day").distinct(), dates)
-    bounds = days.groupBy("as_of_date").agg(F.min("day").alias("oldest"), F.max("day").alias("newest"))
+    bounds = days.groupBy("as_of_date").agg(F.min("day").alias("first_catalogue"), F.max("day").alias("newest"))
     known = known.join(F.broadcast(bounds), "as_of_date")
     return known.select(
         "as_of_date",
         "item_id",
         "highest_price",
         (F.col("last_day") == F.col("newest")).alias("in_catalogue"),
-        F.when(F.col("first_day_listed") > F.col("oldest"), F.col("first_day_listed")).alias("listed_since"),
+        "first_listed",
+        "first_catalogue",
         "latest.*",
     )
 
@@ -131,8 +135,12 @@ def _columns(shop: Shop) -> dict[str, Column]:
 
 def _age_days() -> Column:
     launched = F.datediff("as_of_date", "launch_date")
-    since_launch = F.when(launched.isNotNull(), F.least(F.greatest(launched, F.lit(0)), F.lit(_MAX_AGE_DAYS)))
-    seen = F.datediff("as_of_date", F.coalesce("first_day", "listed_since"))
-    was_always_there = F.coalesce(F.col("first_day") == F.col("window_start"), F.lit(False))
-    is_new = (seen <= _FRESH_DAYS) & ~was_always_there
-    return F.coalesce(since_launch, F.when(is_new, seen), F.lit(_MAX_AGE_DAYS))
+    since_launch = F.when(launched.isNotNull(), F.least(F.greatest(launched, F.lit(0)), F.lit(MOST_AGE_DAYS)))
+    seen = F.least("first_day", "first_listed")
+    when_all_begins = (F.col("first_day") == F.col("window_start")) | (
+        F.col("first_listed") == F.col("first_catalogue")
+    )
+    was_there = when_all_begins | (F.col("id_since") < seen)
+    age = F.datediff("as_of_date", seen)
+    is_new = (age <= _FRESH_DAYS) & ~F.coalesce(was_there, F.lit(False))
+    return F.coalesce(since_launch, F.when(is_new, age), F.lit(MOST_AGE_DAYS))

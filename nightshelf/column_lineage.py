@@ -60,7 +60,11 @@ _COMPUTED = (
     (r"item_features", r"(\w+)_index", "items.{1}, vocabularies.index"),
     (r"item_features", "price_band", "items.price, items.category_2"),
     (r"item_features", "item_log_price|item_discount", "items.price"),
-    (r"item_features", "item_age_days", "items.launch_date, item_days.as_of_date"),
+    (
+        r"item_features",
+        "item_age_days",
+        "items.launch_date, items.as_of_date, item_days.as_of_date, vocabularies.since",
+    ),
     (r"user_category_features", r"user_category_(\w+?)_(?:decayed_)?count_\d+d", "user_category_days.{1}_count"),
     (
         r"user_category_features",

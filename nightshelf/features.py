@@ -27,6 +27,8 @@ MOST_INVERSE_PROPENSITY = 100.0
 # What a user's outcomes may favour: columns of the table items.
 FAVOURITES = ("category_3", "brand")
 HALF_LIFE_DAYS = 7.0
+# Of items that are older, or of which nobody knows how old they are.
+MOST_AGE_DAYS = 365
 # The groups of items whose rates an item bears beside its own: columns of the table items.
 ITEM_GROUPS = ("category_3", "brand")
 
@@ -36,6 +38,7 @@ class Feature:
     """One feature: its column, type, meaning, and whose it is. Index features name the vocabulary of their ids.
 
     unseen: what an example has whose owner was never seen by then: a number, or what another feature says instead.
+    calm: what all examples may have on a good day, when nothing happens that the feature tells of.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Feature:
     owner: Literal["user", "item", "item_scenario"]
     vocabulary: str = ""
     unseen: float | str = 0.0
+    calm: float | None = None
 
 
 def sequence_events(shop: Shop) -> list[str]:
@@ -256,8 +260,10 @@ def item_dense(shop: Shop) -> list[Feature]:
         Feature(
             "item_age_days",
             "float32",
-            "days since launch, at most 365; where no launch is known, since first sight or listing in the last week, else 365",
+            f"days since launch, at most {MOST_AGE_DAYS}; where no launch is known, since first sight or listing: "
+            f"{MOST_AGE_DAYS} if that is over a week ago or unknown",
             "item",
+            calm=MOST_AGE_DAYS,  # nothing is new
         ),
         _dwell("item"),
     ]

@@ -67,7 +67,7 @@ def feature_drift(night: Night, examples: "pd.DataFrame") -> list[Row]:
     for kind, feature in [*(("id", f) for f in index_features(shop)), *(("number", f) for f in dense_features(shop))]:
         if feature.name in reference:
             values = (reference[feature.name].to_numpy(), current[feature.name].to_numpy())
-            rows += _compare("feature", feature.name, "*", kind, *values, feature.unseen)
+            rows += _compare("feature", feature.name, "*", kind, *values, feature.unseen, feature.calm)
     for name, task in shop.tasks.items():
         for scenario in shop.scenarios:
             if f"label_{name}" in reference:
@@ -108,6 +108,7 @@ def _compare(
     reference: "np.ndarray",
     current: "np.ndarray",
     unseen: float | str = 0.0,
+    calm: float | None = None,
 ) -> list[Row]:
     from pipelines.drift import drift_of_categories, drift_of_numbers, has_died
 
@@ -125,7 +126,9 @@ def _compare(
             "psi_noise": _noise(drift, len(reference), len(current)),
             "ks": drift.ks,
             "js": drift.js,
-            "died": what == "feature" and has_died(_of_the_seen(reference, current, unseen), current),
+            "died": what == "feature"
+            and bool((current != calm).any())
+            and has_died(_of_the_seen(reference, current, unseen), current),
         }
     ]
 

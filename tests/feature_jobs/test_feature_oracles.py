@@ -83,7 +83,7 @@ def world(tiny_shop, frame, random_log):
             {"as_of_date": day, "item_id": f"i{n}", "category_2": f"c{n % 2}", "category_3": f"c{n % 3}",
              "brand": ["x", None, "y"][n % 3], "price": 10.0 + n - day.day % (n + 2),
              "launch_date": dt.date(2026, 2, 2) if n == 2 else None}
-            for day in days for n in range(5) if not (n == 4 and day.day > 5)
+            for day in days for n in range(5) if (day.day <= 5 or n != 4) and (day.day > 3 or n != 3)
         ]  # fmt: skip
         users = [
             {"as_of_date": day, "user_key": f"u{n}", "user_age_band": "ab"[n % 2]} for day in days for n in range(3)
@@ -92,6 +92,7 @@ def world(tiny_shop, frame, random_log):
         names += [("category_3", f"c{n}") for n in range(2)] + [("brand", "x"), ("query_token", "thing")]
         names += [("category_2", "c0"), ("category_2", "c1"), ("user_age_band", "a"), ("user_age_band", "b")]
         words = [{"feature": f, "value": v, "index": OOV_BUCKETS + n + 1} for n, (f, v) in enumerate(names)]
+        words[5]["since"] = dt.date(2026, 2, 2)  # i5, which no catalogue has
         rows = {"events": log, "items": items, "users": users, "vocabularies": words}
         for table in rows.values():
             for row in table:
@@ -198,29 +199,56 @@ def test_moving_all_days_and_all_rows_moves_nothing_else(world, differences, fiv
     assert differences(shop, after, before) == []
 
 
-def test_an_items_age_is_no_clock_where_nobody_knows_its_launch(tiny_shop, frame, event):
+def test_an_items_age_is_no_clock_where_nobody_knows_its_launch(ages):
     """There from the first day, or known for more than a week: old. A launch date says it better."""
-    shop, first = tiny_shop(days=0), dt.date(2026, 2, 1)
-    log = [event("impression", "u1", item, day) for item, day in (("old", 0), ("new", 2), ("dated", 2), ("old", 9))]
-    launch = {"dated": dt.date(2026, 1, 25)}
-    listed = [
-        {"as_of_date": first + dt.timedelta(days=day), "item_id": item, "launch_date": launch.get(item)}
-        for day in range(12) for item in ("old", "new", "dated", "unseen", "unseen new") if day >= 3 * (item == "unseen new")
-    ]  # fmt: skip
-    events, items = frame(shop, "events", log), frame(shop, "items", listed)
-    words = frame(shop, "vocabularies", [{"feature": "item", "value": "new", "index": 1}])
-    days = [first + dt.timedelta(days=day) for day in (2, 4, 9, 10)]
-    done, shown = acts(events, shop), impressions(events, shop)
-    happened = activity(done, shown, attributed_outcomes(shown, done, shop, hindsight=False), shop)
-    found = item_features(item_days(happened, shop), items, words, shop, days).collect()
-    ages = {
-        name: [row.item_age_days for row in sorted(found) if row.item_id == name]
-        for name in ("old", "new", "dated", "unseen", "unseen new")
-    }
-    assert ages == {
+    log = (("old", 0), ("new", 2), ("dated", 2), ("old", 9))
+    listed = {"old": 0, "new": 2, "dated": 0, "unseen": 0, "unseen new": 3}
+    assert ages(log, listed, days=(2, 4, 9, 10), launch={"dated": dt.date(2026, 1, 25)}) == {
         "old": [365, 365, 365, 365],
         "new": [0, 2, 7, 365],
         "dated": [9, 11, 16, 17],
         "unseen": [365, 365, 365, 365],
         "unseen new": [1, 6, 7],
     }
+
+
+def test_what_is_silent_for_weeks_is_not_new_when_somebody_comes_back_to_it(ages):
+    """It has been listed from before the window on; or, in a shop without a catalogue, it has had its id for so long."""
+    log = [("busy", day) for day in range(40)] + [(item, 36) for item in ("slow", "forgotten", "new", "by chance")]
+    listed = {"busy": 0, "slow": 0, "forgotten": 36, "new": 36, "by chance": 38}
+    found = ages(log, listed, days=(36, 39), since={"forgotten": -30, "new": 36})
+    old, new = [365, 365], [0, 3]
+    assert found == {"busy": old, "slow": old, "forgotten": old, "new": new, "by chance": new}
+
+
+@pytest.fixture
+def ages(tiny_shop, frame, event):
+    """Return make(log, listed, days, launch, since) → item → its ages on these days, of which there are as long as it is known.
+
+    log: item and the day of an impression. listed: item → the first catalogue that has it. since: item → the day of its id.
+    Days count from 2026-02-01 = 0.
+    """
+
+    def make(log, listed, days, launch=None, since=None):
+        shop = tiny_shop(days=0)
+        date = [dt.date(2026, 2, 1) + dt.timedelta(days=n) for n in range(max(days) + 1)]
+        rows = [
+            {"as_of_date": day, "item_id": item, "launch_date": (launch or {}).get(item)}
+            for n, day in enumerate(date) for item, first in listed.items() if n >= first
+        ]  # fmt: skip
+        events = frame(shop, "events", [event("impression", "u1", item, day) for item, day in log])
+        words = [
+            {"feature": "item", "value": item, "index": n + 1, "since": date[0] + dt.timedelta(days=day)}
+            for n, (item, day) in enumerate((since or {"nothing": 0}).items())
+        ]
+        done, shown = acts(events, shop), impressions(events, shop)
+        happened = activity(done, shown, attributed_outcomes(shown, done, shop, hindsight=False), shop)
+        of_days, items, words = (
+            item_days(happened, shop),
+            frame(shop, "items", rows),
+            frame(shop, "vocabularies", words),
+        )
+        found = sorted(item_features(of_days, items, words, shop, [date[day] for day in days]).collect())
+        return {name: [row.item_age_days for row in found if row.item_id == name] for name in listed}
+
+    return make

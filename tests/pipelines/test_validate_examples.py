@@ -137,6 +137,18 @@ def test_a_feature_that_has_died_stops_the_night(night, publish, varied):
         judge(night)
 
 
+def test_that_nothing_is_new_in_the_shop_is_no_death(night, publish, varied):
+    publish(
+        night,
+        "training_examples",
+        [
+            row | {"item_age_days": 365.0 if row["event_date"] >= DAY or n % 2 else 3.0}
+            for n, row in enumerate(varied(night.shop, 1))
+        ],
+    )
+    judge(night)
+
+
 def test_that_nobody_is_new_is_no_death(night, publish, varied):
     rows = varied(night.shop, 1)
     for n, row in enumerate(rows):  # the rate of those who were seen is one and the same
