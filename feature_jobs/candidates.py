@@ -9,8 +9,10 @@ from pyspark.sql import functions as F
 
 from feature_jobs.item_graph import MIN_USERS
 from feature_jobs.schema import conform
+from nightshelf.blocked import blocked_items
 from nightshelf.config import Shop
 from nightshelf.dates import day_bounds_utc
+from nightshelf.exclusions import acted_on, common_rules, item_condition
 from nightshelf.features import event_worth, fact_relations, outcome_events
 from nightshelf.tables import table_specs
 
@@ -44,14 +46,15 @@ class CandidateInputs:
 def candidates(inputs: CandidateInputs, shop: Shop, as_of_date: dt.date) -> DataFrame:
     """Return the items of all generators: `popular` per scenario and `fresh` for everybody, the others per user.
 
-    All items are in the catalogue of the night; what is out of stock is left to the shelf's own rules.
+    All items are in the catalogue of the night; what is out of stock is left to the shelf's own rules, but of the few new ones
+    those alone are proposed that some shelf may show.
     """
     quality = item_quality(inputs.items, inputs.item_features, shop).persist()  # both are read by several generators
     interest = recent_interest(inputs.acts, quality, shop, as_of_date).persist()
     ties = item_ties(item_edges(inputs.item_graph, shop), quality).persist()
     frames = [
         popular(inputs.item_scenario_features, quality, shop),
-        fresh(quality),
+        fresh(quality, as_of_date),
         own_history(interest),
         affinity(interest, quality, "category_3", "affinity", TOP_CATEGORIES, ITEMS_PER_CATEGORY),
         affinity(interest, quality, "brand", "brand", TOP_BRANDS, ITEMS_PER_BRAND),
@@ -68,13 +71,29 @@ def candidates(inputs: CandidateInputs, shop: Shop, as_of_date: dt.date) -> Data
 def item_quality(items: DataFrame, item_features: DataFrame, shop: Shop) -> DataFrame:
     """Return item_id, category_3, brand, age, rates, price of the catalogue, and `utility`: expected, of an impression.
 
-    The rates are the items' own over all scenarios; the weights are the mean of the scenarios'.
+    The rates are the items' own over all scenarios; the weights are the mean of the scenarios'. `is_kept_away` tells what no
+    shelf may show.
     """
     rates = {event: f"item_{event}_rate_30d" for event in outcome_events(shop)}
     known = item_features.select("item_id", "item_age_days", "item_log_price", *rates.values())
-    rows = items.select("item_id", "category_3", "brand").join(known, "item_id")
+    named = items.select("item_id", "category_3", "brand", is_kept_away(shop).alias("is_kept_away"))
+    rows = named.join(known, "item_id")
     parts = [expected_utility(name, shop, rates) for name in shop.scenarios]
     return rows.withColumn("utility", sum(parts[1:], parts[0]) / len(parts))
+
+
+def is_kept_away(shop: Shop) -> Column:
+    """Return whether an item of the catalogue is blocked, or kept off the shelves by a rule that all scenarios have.
+
+    Raises:
+        InputError: the file of blocked items cannot be read.
+    """
+    blocked = sorted(blocked_items(shop))
+    away = F.col("item_id").isin(blocked) if blocked else F.lit(False)
+    for rule in common_rules(shop):
+        if not acted_on(rule):
+            away = away | F.expr(item_condition(rule))
+    return away
 
 
 def expected_utility(scenario: str, shop: Shop, rates: dict[str, str]) -> Column:
@@ -108,9 +127,16 @@ def popular(item_scenario_features: DataFrame, quality: DataFrame, shop: Shop) -
     return _shape(best.withColumn("user_key", F.lit(EVERYBODY)), "popular")
 
 
-def fresh(quality: DataFrame) -> DataFrame:
-    """Return the newest items that came to the shop in the last FRESH_DAYS, if there are any."""
-    young = quality.where(F.col("item_age_days") <= FRESH_DAYS).withColumn("score", -F.col("item_age_days"))
+def fresh(quality: DataFrame, as_of_date: dt.date) -> DataFrame:
+    """Return the newest items that came to the shop in the last FRESH_DAYS and that some shelf may show, if there are any.
+
+    Which of those that came on one day are first, each night draws anew, so that all get their turn; by a hash that every
+    engine has, of 16 bits, which float32 keeps beside the age.
+    """
+    digest = F.sha2(F.concat(F.lit(f"{as_of_date} "), "item_id"), 256)
+    drawn = F.conv(F.substring(digest, 1, 4), 16, 10).cast("long") / 2**16
+    young = quality.where((F.col("item_age_days") <= FRESH_DAYS) & ~F.col("is_kept_away"))
+    young = young.withColumn("score", drawn - F.col("item_age_days"))
     newest = young.orderBy(F.desc("score"), "item_id").limit(FRESH_ITEMS)
     return _shape(newest.withColumns({"user_key": F.lit(EVERYBODY), "scenario": F.lit(EVERYWHERE)}), "fresh")
 

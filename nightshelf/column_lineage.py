@@ -139,7 +139,7 @@ _COMPUTED = (
     (
         r"candidates",
         "scenario|generator|generator_score|because",
-        "acts.item_id, item_features.item_id, item_scenario_features.item_id, item_graph.tail",
+        "acts.item_id, item_features.item_id, item_scenario_features.item_id, item_graph.tail, items.stock, items.price",
     ),
     (
         r"retrieved_candidates",

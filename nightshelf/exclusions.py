@@ -1,11 +1,20 @@
 """The rules of `exclude`, by name: what a scenario's shelf must not show to a user."""
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nightshelf.config import Shop
 
 OUT_OF_STOCK = "out_of_stock"
 _PRICE = re.compile(r"price_over_(\d{1,9}(?:\.\d{1,4})?)")
 _ACTED = re.compile(r"([a-z][a-z0-9_]*)_([1-9]\d{0,2})d")
 _ALSO = {"purchased": "purchase"}
+
+
+def common_rules(shop: "Shop") -> list[str]:
+    """Return the rules that all scenarios have: what they keep away is worth no proposal."""
+    return sorted(set.intersection(*(set(scenario.exclude) for scenario in shop.scenarios.values())))
 
 
 def acted_on(rule: str) -> tuple[str, int] | None:

@@ -16,6 +16,7 @@ CANDIDATE_COLUMNS = ("user_key", "scenario", "item_id", "generator", "generator_
 
 Quotas = Mapping[str, Mapping[str, int]]
 _NO_QUOTA = np.iinfo(np.int32).max
+_FRESH = GENERATOR_ORDER.index("fresh")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,17 @@ class CandidateLists:
 
     def of_everybody(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return item numbers and generators of what any user may be shown in one of these scenarios, each item once."""
+        item, generator = self._proposed_to_all(names)
+        first = np.sort(np.unique(item, return_index=True)[1])
+        return item[first], generator[first]
+
+    def new_in_shop(self, name: str) -> np.ndarray:
+        """Return the item numbers of `fresh` within its quota of a scenario, whoever else proposes them and is named for it."""
+        item, generator = self._proposed_to_all([name])
+        return item[generator == _FRESH]
+
+    def _proposed_to_all(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return item numbers and generators of the proposals to everybody within the quotas of one of these scenarios."""
         items, generators = [np.zeros(0, np.int32)], [np.zeros(0, np.int8)]
         for key, of in [*((name, name) for name in names), *((EVERYBODY, name) for name in names)]:
             if key in self.everybody:
@@ -55,9 +67,7 @@ class CandidateLists:
                 kept = rank <= self.quotas[of][generator] if of in self.quotas else np.ones(len(item), bool)
                 items.append(item[kept])
                 generators.append(generator[kept])
-        item, generator = np.concatenate(items), np.concatenate(generators)
-        first = np.sort(np.unique(item, return_index=True)[1])
-        return item[first], generator[first]
+        return np.concatenate(items), np.concatenate(generators)
 
     def of_block(self, users: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the candidates [B, K] within the quotas of some scenarios, who proposed them and because of what.

@@ -9,13 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import dataset
 
-from nightshelf.config import Shop
 from nightshelf.exclusions import item_condition
-
-
-def common_rules(shop: Shop) -> list[str]:
-    """Return the rules that all scenarios have: what they keep away is worth no proposal."""
-    return sorted(set.intersection(*(set(scenario.exclude) for scenario in shop.scenarios.values())))
 
 
 def kept_away(items: pa.Table, rule: str) -> np.ndarray:

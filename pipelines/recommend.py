@@ -5,6 +5,7 @@ Then, where a scenario has an anchor, each item gets a shelf for whoever is at i
 
 import shutil
 
+from nightshelf.config import Scenario
 from nightshelf.lineage import MADE
 from nightshelf.logs import get_logger
 from nightshelf.paths import shelf_parts_dir
@@ -18,6 +19,7 @@ from pipelines.shelf_inputs import read_catalogue
 from pipelines.shelf_parts import Service, helpers
 from pipelines.shelf_plan import ShelfPlan, plan_shelves
 from pipelines.shelf_rows import Catalogue, for_all
+from pipelines.shelves import PRESELECTED, PRESELECTED_LEAST, Stockroom
 from pipelines.stage import Night, StageResult
 from pipelines.user_shards import NOBODY
 from pipelines.warehouse import row_count
@@ -34,6 +36,7 @@ def run(night: Night) -> StageResult:
     there = make_missing(plan, night.run_id, catalogue)
     segments = segments_of(night, plan.read("user_features", ("user_key",))["user_key"].combine_chunks())
     strangers = Service.of(plan, NOBODY, night.run_id, catalogue, segments)
+    _check_exploration(plan, strangers.room)
     cold = _cold(segments)
     with Drafts(night, "shelf_drafts", plan.scenarios) as drafts:
         for number in range(len(plan.shards)):
@@ -74,6 +77,24 @@ def _check_groups(plan: ShelfPlan, groups: Groups) -> None:
                 told = "scenarios.%s.rerank.least: no item has %s = %r; known: %s"
                 known = ", ".join(groups.values[column][:10]) or "none"
                 get_logger("recommend").warning(told, name, column, strange[0], known)
+
+
+def _check_exploration(plan: ShelfPlan, room: Stockroom) -> None:
+    """Tell which scenarios explore and have nothing to draw from."""
+    for name in plan.scenarios:
+        scenario = plan.shop.scenarios[name]
+        if scenario.rerank.explore and (why := nothing_to_explore(name, scenario, room)):
+            get_logger("recommend").warning("scenarios.%s.rerank.explore: no place goes to chance: %s", name, why)
+
+
+def nothing_to_explore(name: str, scenario: Scenario, room: Stockroom) -> str | None:
+    """Return why no place of a scenario can go to chance, None if some can."""
+    shown = room.exclusions.anybody(scenario.exclude)
+    if not shown[room.lists.new_in_shop(name)].any():
+        return "nothing that it may show is new in the shop"
+    if shown.sum() <= max(PRESELECTED_LEAST, PRESELECTED * scenario.top_n):
+        return f"all {shown.sum()} items that it may show are scored in full for everybody"
+    return None
 
 
 def _check_blocked(plan: ShelfPlan, catalogue: Catalogue) -> None:

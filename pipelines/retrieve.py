@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 from nightshelf.blocked import blocked_items
 from nightshelf.dates import day_bounds_utc, days_back
 from nightshelf.errors import InputError
-from nightshelf.exclusions import acted_on
+from nightshelf.exclusions import acted_on, common_rules
 from nightshelf.features import event_worth, sequence_events
 from pipelines.candidate_lists import EVERYBODY
-from pipelines.kept_away import acted_on_pairs, common_rules, kept_away
+from pipelines.kept_away import acted_on_pairs, kept_away
 from pipelines.references import reference_rules
 from pipelines.rules import check_rules, values_of
 from pipelines.stage import Night, StageResult

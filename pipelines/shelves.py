@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from nightshelf.config import Scenario
-from nightshelf.generators import GENERATOR_ORDER
 from pipelines.candidate_lists import CandidateLists
 from pipelines.first_look import FirstLook, Predict, utility_of
 from pipelines.kept_away import Exclusions
@@ -100,11 +99,14 @@ def fill_shelves(
         wanted = preferred(seen, items, length, scenario.rerank, room.groups)
         best = highest(wanted, items, max(PRESELECTED_LEAST, PRESELECTED * length))
         if scenario.rerank.explore:
-            draws, drawn = _draw(users, name, scenario, room, items, allowed, generators, best)
+            draws, drawn = _draw(users, name, scenario, room, items, allowed, best)
             best = np.concatenate([best, drawn], axis=1)
         items, generators, because, allowed = (
             np.take_along_axis(a, best, 1) for a in (items, generators, because, allowed)
         )
+        if draws is not None:  # whoever can draw less than others of the block has no candidates in their columns
+            drawn_from = allowed.shape[1] - draws.order.shape[1]
+            allowed[:, drawn_from:] &= np.arange(draws.order.shape[1]) < draws.size[:, None]
     predictions = predict(np.where(allowed, items, -1))
     if look is not None:
         predictions = look.lean(name, scenario, items, predictions)
@@ -136,14 +138,13 @@ def _draw(
     room: Stockroom,
     items: np.ndarray,
     allowed: np.ndarray,
-    generators: np.ndarray,
     best: np.ndarray,
 ) -> tuple[Exploration, np.ndarray]:
     """Draw what the users' shelves explore; return the draws and the columns [B, E] of the candidates that were drawn.
 
     The pool is what is new in the shop and is not scored anyway, so that no item comes to a place in two ways.
     """
-    is_pool = allowed & (generators == GENERATOR_ORDER.index("fresh"))
+    is_pool = allowed & np.isin(items, room.lists.new_in_shop(name))
     np.put_along_axis(is_pool, best, False, axis=1)
     columns = np.flatnonzero(is_pool.any(axis=0))
     seed, share = f"{room.seed}/{name}", scenario.rerank.explore

@@ -1,12 +1,21 @@
 """Candidates: each generator proposes what it should, of the catalogue only, with what ties it to the user."""
 
 import datetime as dt
+import hashlib
 import math
 
 import pytest
 
 from feature_jobs.acts import acts
-from feature_jobs.candidates import EVERYBODY, EVERYWHERE, CandidateInputs, candidates
+from feature_jobs.candidates import (
+    EVERYBODY,
+    EVERYWHERE,
+    FRESH_ITEMS,
+    CandidateInputs,
+    candidates,
+    fresh,
+    item_quality,
+)
 
 pytestmark = pytest.mark.spark
 
@@ -90,3 +99,30 @@ def test_each_generator_proposes_what_it_should(found):
     keys = [tuple(row[k] for k in ("user_key", "scenario", "item_id", "generator")) for row in found]
     assert len(keys) == len(set(keys))
     assert {row["as_of_date"] for row in found} == {NIGHT}
+
+
+def test_of_the_new_items_that_a_shelf_may_show_each_night_draws_others(tiny_shop, frame, tmp_path):
+    shop = tiny_shop(days=0, blocked=str(tmp_path / "blocked.txt"))
+    (tmp_path / "blocked.txt").write_text("i010\ni011\n")
+    search = shop.scenarios["search"].model_copy(update={"exclude": ["out_of_stock", "price_over_20"]})
+    shop = shop.model_copy(update={"scenarios": dict.fromkeys(shop.scenarios, search)})
+    # The lowest ids are blocked, out of stock, or too dear; ten are of today, 100 of the day before
+    items = [f"i{n:03}" for n in range(10, 130)]
+    away = {"i010", "i011", "i012", "i013"}
+    catalogue = [
+        {"item_id": item, "stock": 0 if item == "i012" else None, "price": 20.5 if item == "i013" else 5.0}
+        for item in items
+    ]
+    age = {item: float(n < 110) for n, item in enumerate(items)}
+    features = [{"item_id": item, "item_age_days": age[item]} for item in items]
+    quality = item_quality(frame(shop, "items", catalogue), frame(shop, "item_features", features), shop)
+    seen = set()
+    for night in (NIGHT + dt.timedelta(days=n) for n in range(3)):
+        found = sorted(fresh(quality, night).collect(), key=lambda row: -row.generator_score)
+        drawn = {i: int(hashlib.sha256(f"{night} {i}".encode()).hexdigest()[:4], 16) / 2**16 for i in items}
+        expected = sorted(set(items) - away, key=lambda item: (age[item] - drawn[item], item))[:FRESH_ITEMS]
+        assert [row.item_id for row in found] == expected
+        assert [row.generator_score for row in found] == [drawn[item] - age[item] for item in expected]
+        assert {item for item in items if age[item] == 0} < set(expected)
+        seen |= set(expected)
+    assert len(seen) > 2 * FRESH_ITEMS - 10
