@@ -126,7 +126,8 @@ def _shelf_columns(shop: Shop) -> tuple[Column, ...]:
         Column(
             "propensity",
             "float64",
-            "chance with which it came to this place, given the places above; 1 without exploration",
+            "chance with which it came to this place, given the places above, 1 without exploration; that of the shelf down to "
+            "here is the product of the places'",
         ),
         Column("model_version", "string", "the registered model that ranked it; popularity while the shop has none"),
         Column("run_id", "string", "the run that wrote it"),

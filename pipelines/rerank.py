@@ -10,8 +10,8 @@ Five rules act on the order, the sixth on single places:
 - repeats: what already stands on a shelf of the user in an earlier scenario counts for less.
 - fresh: what was launched a few days ago counts for more.
 - explore: each place is given, with that probability, to an item drawn by chance from what is new in the shop. The chance
-  with which an item came to its place, given the places above it, is kept: `propensity`, for tomorrow's off-policy estimates
-  (Swaminathan and Joachims, ICML 2015).
+  with which an item came to its place, given the places above it, is kept: `propensity`. The product down to a place is the
+  chance of the shelf so far, for tomorrow's off-policy estimates (Precup, Sutton and Singh, ICML 2000; docs/queries.md).
 """
 
 import hashlib
@@ -225,7 +225,7 @@ def interleave(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the shelf: columns of `best` [B, n] or of the pool, whether the latter, and propensities, all [B, length].
 
-    A column of -1 is an empty place: nothing is left.
+    A column of -1 is an empty place: nothing is left. A propensity is the chance of the item at its place given the places above.
     """
     users = np.arange(len(best))
     columns = np.full((len(best), length), -1, np.int64)

@@ -1,5 +1,9 @@
 """Which items places are given to by chance, and what the kept chances tell of another order."""
 
+import re
+from pathlib import Path
+
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,7 +13,7 @@ from pipelines.candidate_lists import EVERYBODY, pack_candidates
 from pipelines.first_look import first_look, worth_to_anybody
 from pipelines.kept_away import Exclusions
 from pipelines.recommend import nothing_to_explore
-from pipelines.rerank import EXPLORE, Groups, chance_of
+from pipelines.rerank import EXPLORE, PLACED_BY, Groups, chance_of, explore, interleave
 from pipelines.shelves import Shelves, Stockroom, fill_shelves
 
 ITEMS = [f"i{n:03}" for n in range(100)]
@@ -74,3 +78,75 @@ def test_what_others_may_draw_changes_no_place_by_score() -> None:
 )
 def test_why_no_place_goes_to_chance_is_told(room: Stockroom, why: str | None) -> None:
     assert nothing_to_explore("home", SCENARIO, room) == why
+
+
+QUESTION = r"^\*\*What would another order have earned.*?```sql\n(.+?)```"
+DOCS = (Path(__file__).parents[2] / "docs/queries.md").read_text()
+[VALUE_OF_ANOTHER_ORDER] = re.findall(QUESTION, DOCS, re.MULTILINE | re.DOTALL)
+NIGHTS, PLACES, FALL = 20, 5, 0.6  # a click on an item is less likely below each new item
+
+
+def click_rate(place: int) -> float:
+    """Return the chance of a click with no new item above: on the best by score, the next one …, 0, 1, …; on a new one, -1."""
+    return 0.6 - 0.1 * place if place >= 0 else 0.1
+
+
+def log_of_shelves() -> tuple[pa.Table, pa.Table]:
+    """Return recommendations and training_examples of nights of five places: b0, b1 … by score, n0 … n9 new, explored at .3."""
+    rng, keys, pool = np.random.default_rng(5), [f"u{n}" for n in range(4000)], 10
+    best, new = np.broadcast_to(np.arange(PLACES), (len(keys), PLACES)), np.arange(pool)[None].repeat(len(keys), axis=0)
+    shelves, seen = [], []
+    for night in range(NIGHTS):
+        draws = explore(chance_of(keys), new, np.ones(new.shape, bool), PLACES, 0.3, f"night {night}")
+        columns, explored, propensity = interleave(best, draws, 0.3, PLACES)
+        names = np.where(explored, np.char.add("n", columns.astype(str)), np.char.add("b", columns.astype(str)))
+        above = explored.cumsum(axis=1) - explored
+        rate = np.where(explored, click_rate(-1), 0.6 - 0.1 * columns) * FALL**above
+        place = {
+            "scenario": ["home"] * names.size,
+            "user_key": np.repeat(keys, PLACES),
+            "item_id": names.ravel(),
+        }
+        rank, day = (
+            np.tile(np.arange(1, PLACES + 1), len(keys)),
+            np.full(names.size, np.datetime64("2026-02-05") + night),
+        )
+        by = np.where(explored, PLACED_BY[EXPLORE], PLACED_BY[0]).ravel()
+        told = {"as_of_date": day, "rank": rank, "placed_by": by, "propensity": propensity.ravel()}
+        shelves.append(pa.table(place | told))
+        clicked = (rng.random(rate.shape) < rate).astype(np.float32).ravel()
+        known = {"event_date": day + 1, "label_click": clicked, "mask_click": np.ones(names.size, np.float32)}
+        seen.append(pa.table(place | {"position": rank} | known))
+    elsewhere = seen[0].set_column(3, "position", pa.array(np.zeros(seen[0].num_rows, np.int64)))
+    return pa.concat_tables(shelves), pa.concat_tables([*seen, elsewhere])
+
+
+@pytest.fixture(scope="module")
+def logged() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    for name, table in zip(("recommendations", "training_examples"), log_of_shelves(), strict=True):
+        connection.register(name, table)
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("order", "truth"),
+    [
+        ("placed_by <> 'explore'", [click_rate(place) for place in range(PLACES)]),
+        (
+            "item_id = CASE rank WHEN 1 THEN 'n3' ELSE 'b' || (rank - 2) END",
+            [click_rate(-1), *(FALL * click_rate(place) for place in range(PLACES - 1))],
+        ),
+    ],
+    ids=["without exploration", "a new item first"],
+)
+def test_every_place_of_another_order_is_valued_by_what_was_logged(
+    logged: duckdb.DuckDBPyConnection, order: str, truth: list[float]
+) -> None:
+    found = logged.execute(VALUE_OF_ANOTHER_ORDER.replace("placed_by <> 'explore'", order)).fetchall()
+    assert [row[1:3] for row in found] == [(rank, NIGHTS * 4000) for rank in range(1, PLACES + 1)]
+    for (*_, other, rests_on, mean_weight), true in zip(found, truth, strict=True):
+        within = 4 * (true * (1 - true) / rests_on) ** 0.5
+        assert other == pytest.approx(true, abs=within)
+        assert mean_weight == pytest.approx(1, abs=4 / rests_on**0.5)
+    assert any(abs(row[3] - true) > 0.05 for row, true in zip(found, truth, strict=True))  # … which is not as shown

@@ -381,8 +381,9 @@ def test_an_analysts_question_has_an_answer(two_nights: Shop, question: str, que
     names = [column[0] for column in cursor.description or []]
     rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     assert len(QUESTIONS) >= 20
-    assert rows
-    assert all(any(row[name] is not None for row in rows) for name in names), "a column is always empty"
+    # Nobody was shown last night's shelves here: tests/pipelines/test_exploration.py has one who was.
+    assert rows or question.startswith("What would another order have earned")
+    assert all(any(row[name] is not None for row in rows) for name in names) or not rows, "a column is always empty"
     for row in rows:
         assert row.get("unaccounted", 0) == 0
         assert all(0 <= value <= 1 for name, value in row.items() if "share" in name and value is not None)
