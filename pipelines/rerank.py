@@ -6,7 +6,9 @@ Five rules act on the order, the sixth on single places:
   (1 - d) × relevance - d × likeness to what stands above it; relevance is the score over the user's best one.
 - most_per: at most so many items of one category or brand, as long as others are left.
 - least: items of a group, say of small sellers, have at least a share of the places: of the first n places the whole part of
-  share × n, as long as the group has candidates (Geyik, Ambler and Kenthapadi, KDD 2019). It comes before diversity and caps.
+  share × n, as long as the group has candidates. A group gets a place where it can wait no longer, since some head of the shelf
+  has no more places left than its groups lack (as in DetCons of Geyik, Ambler and Kenthapadi, KDD 2019). It comes before
+  diversity and caps.
 - repeats: what already stands on a shelf of the user in an earlier scenario counts for less.
 - fresh: what was launched a few days ago counts for more.
 - explore: each place is given, with that probability, to an item drawn by chance from what is new in the shop. The chance
@@ -132,19 +134,20 @@ def order(
     free, is_full = np.ones(items.shape, bool), np.zeros(items.shape, bool)
     alike, placed = np.zeros(items.shape, np.float32), np.empty((len(items), length), np.int64)
     counts = {column: np.zeros(items.shape, np.int16) for column in rules.most_per}
-    protected = [(members[items], share, np.zeros(len(items), np.int64)) for members, share in groups.protected(rules)]
+    protected = [(members[items], share) for members, share in groups.protected(rules)]
+    lacking = _wanted([(members & exists, share) for members, share in protected], len(items), length)
     for place in range(length):
         gain = (1 - rules.diversity) * relevance - rules.diversity * alike
         # A cap gives way only where nothing else is left: a shelf has no hole
         gain = gain - 10.0 * is_full
-        for members, share, taken in protected:
-            gain = gain + 100.0 * (members & (taken < least_places(share, place + 1))[:, None])
+        for (members, _), is_due in zip(protected, _due(lacking[:, :, place:]), strict=True):
+            gain = gain + 100.0 * (members & is_due[:, None])
         gain = np.where(free & exists, gain, -np.inf)
         pick = np.where(np.isfinite(gain).any(axis=1), gain.argmax(axis=1), free.argmax(axis=1))
         placed[:, place] = pick
         free[rows, pick] = False
-        for members, _, taken in protected:
-            taken += members[rows, pick]
+        for (members, _), lacks in zip(protected, lacking, strict=True):
+            lacks -= members[rows, pick][:, None]
         if rules.diversity:
             alike = np.maximum(alike, groups.likeness(items, items[rows, pick]))
         for column, most in rules.most_per.items():
@@ -152,6 +155,36 @@ def order(
             counts[column] += same
             is_full |= counts[column] >= most
     return np.take_along_axis(by_item, placed, 1)
+
+
+def _wanted(protected: list[tuple[np.ndarray, float]], shelves: int, length: int) -> np.ndarray:
+    """Return how many places groups want of each head of the shelves [groups, B, length]; no more than they have candidates.
+
+    Args:
+        protected: of each group the candidates [B, K], and its share.
+        shelves: how many they are, B.
+        length: of a shelf.
+    """
+    wanted = np.zeros((len(protected), shelves, length), np.int64)
+    for of_group, (members, share) in zip(wanted, protected, strict=True):
+        of_heads = [least_places(share, head) for head in range(1, length + 1)]
+        of_group[:] = np.minimum(of_heads, members.sum(axis=1, keepdims=True))
+    return wanted
+
+
+def _due(lacking: np.ndarray) -> np.ndarray:
+    """Return which groups the next place may go to [groups, B]; none where it may go to any item.
+
+    Those are the groups that lack places of the first head with no more places left than all of them lack.
+
+    Args:
+        lacking: places that groups lack of each head that begins with the next place [groups, B, heads]; below 0, none.
+    """
+    lacking = lacking.clip(min=0)
+    all_lack = lacking.sum(axis=0)
+    is_tight = all_lack >= np.arange(1, lacking.shape[2] + 1)
+    first = is_tight.argmax(axis=1)
+    return (lacking[:, np.arange(len(first)), first] > 0) & is_tight.any(axis=1)
 
 
 def _raised(score: np.ndarray, items: np.ndarray, rules: Rerank, groups: Groups) -> np.ndarray:
