@@ -11,11 +11,10 @@ import numpy as np
 
 from nightshelf.config import Scenario
 from pipelines.anchor_lifts import Lifts, Ties
-from pipelines.rerank import Groups, order, preferred
+from pipelines.preselection import chosen_from, preselected
+from pipelines.rerank import Groups, order
 
-# Anchors at once, and from how many items of a category's list each chooses, for each of its places and at least.
-_BLOCK = 512
-_PRESELECTED, _PRESELECTED_LEAST = 2, 40
+_BLOCK = 512  # anchors at once
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,11 @@ def fill_item_shelves(
         groups: of the catalogue.
     """
     every = np.arange(len(worth))[None]
-    length = max(_PRESELECTED * scenario.top_n, _PRESELECTED_LEAST) + 1  # one of them may be the anchor
+    wanted = chosen_from(scenario.top_n) + 1  # one of them may be the anchor
     for number in np.unique(category):
         by_category = lifts.row(number)[category]
         score = np.where(allowed, worth * by_category, -np.inf)
-        best = _best(preferred(score[None], every, scenario.top_n, scenario.rerank, groups)[0], length)
+        best = preselected(score[None], every, wanted, scenario.top_n, scenario.rerank, groups)[0]
         anchors = np.flatnonzero(category == number)
         for start in range(0, len(anchors), _BLOCK):
             block = anchors[start : start + _BLOCK]
@@ -67,17 +66,6 @@ def fill_item_shelves(
             shown = (items >= 0) & allowed[items] & (items != block[:, None])
             score = np.where(shown, worth[items] * lift, -np.inf)
             yield _arranged(scenario, block, items, score, lift, relations, groups)
-
-
-def _best(score: np.ndarray, length: int) -> np.ndarray:
-    """Return the numbers of the items of highest score, at most `length`; equals go to the lower number."""
-    if len(score) > length:
-        least = np.partition(score, len(score) - length)[len(score) - length]
-        found = np.flatnonzero(score >= least)
-    else:
-        found = np.arange(len(score))
-    found = found[score[found] > -np.inf]
-    return found[np.lexsort((found, -score[found]))][:length]
 
 
 def _once(items: np.ndarray) -> np.ndarray:

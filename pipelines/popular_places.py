@@ -6,7 +6,7 @@ from nightshelf.blocked import blocked_items
 from nightshelf.dates import days_back
 from nightshelf.exclusions import acted_on, item_condition
 from pipelines.candidate_lists import EVERYBODY
-from pipelines.shelves import PRESELECTED, PRESELECTED_LEAST
+from pipelines.preselection import chosen_from
 from pipelines.stage import Night
 from pipelines.validate import connect, view_files
 
@@ -27,7 +27,7 @@ def popular_places(night: Night) -> dict[str, int]:
         query = f"SELECT place, item_id FROM popular LEFT JOIN items USING (item_id) WHERE scenario = $name AND NOT ({away})"
         rows = connection.execute(f"{query} ORDER BY place", {"name": name}).fetchall()
         wanted = scenario.top_n + sum(_most_acted(connection, night, name, rule) for rule in scenario.exclude)
-        wanted = max(wanted, PRESELECTED * scenario.top_n, PRESELECTED_LEAST)
+        wanted = max(wanted, chosen_from(scenario.top_n))
         places = [place for place, item in rows if item not in blocked]
         if len(places) >= wanted:
             found[name] = places[wanted - 1]

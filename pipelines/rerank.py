@@ -68,7 +68,7 @@ def least_places(share: float, places: int) -> int:
 def highest(score: np.ndarray, items: np.ndarray, n: int) -> np.ndarray:
     """Return the columns [B, min(n, K)] of the highest scores, ties by item number, best first.
 
-    Those are parted from the rest before they are sorted; where equals lie on both sides, sorting the whole row decides.
+    Those are parted from the rest before they are sorted; where equals lie on both sides, their items decide.
 
     Args:
         score: [B, K], no NaN.
@@ -79,32 +79,12 @@ def highest(score: np.ndarray, items: np.ndarray, n: int) -> np.ndarray:
     if n == 0:
         return np.zeros((len(score), 0), np.int64)
     best = np.argpartition(worse, n - 1, axis=1)[:, :n]
-    is_tied = (worse <= np.take_along_axis(worse, best[:, -1:], 1)).sum(axis=1) > n
-    best[is_tied] = np.lexsort((items[is_tied], worse[is_tied]), axis=1)[:, :n]
+    is_candidate = worse <= np.take_along_axis(worse, best[:, -1:], 1)
+    for row in np.flatnonzero(is_candidate.sum(axis=1) > n):
+        tied = np.flatnonzero(is_candidate[row])
+        best[row] = tied[np.lexsort((items[row, tied], worse[row, tied]))[:n]]
     by_score = np.lexsort([np.take_along_axis(a, best, 1) for a in (items, worse)], axis=1)
     return np.take_along_axis(best, by_score, 1)
-
-
-def preferred(score: np.ndarray, items: np.ndarray, length: int, rules: Rerank, groups: Groups) -> np.ndarray:
-    """Return scores, those of new items raised, in which those are infinite that a shelf needs for its groups' least shares.
-
-    Those are the best of each group, one more than it needs, for one of them may be the anchor of a shelf of items.
-
-    Args:
-        score: [B, K], -inf where there is nothing.
-        items: item numbers [B, K], -1 where there is nothing.
-        length: places of the shelf.
-        rules: the scenario's.
-        groups: of the catalogue.
-    """
-    wanted = raised = _raised(score, items, rules, groups)
-    for members, share in groups.protected(rules):
-        own = np.where(members[items], raised, -np.inf)
-        best = highest(own, items, least_places(share, length) + 1)
-        is_there = np.take_along_axis(own, best, 1) > -np.inf
-        wanted = wanted.copy()
-        np.put_along_axis(wanted, best, np.where(is_there, np.inf, np.take_along_axis(wanted, best, 1)), 1)
-    return wanted
 
 
 def order(
@@ -121,7 +101,7 @@ def order(
         repeated: on how many shelves of the user's earlier scenarios each item is [B, K].
     """
     length = min(length, score.shape[1])
-    worth = _raised(score, items, rules, groups)
+    worth = raised(score, items, rules, groups)
     worth = _discounted(worth, repeated, rules.repeats) if rules.repeats else worth
     if not rules.diversity and not rules.most_per and not rules.least:
         return highest(worth, items, length)
@@ -187,8 +167,8 @@ def _due(lacking: np.ndarray) -> np.ndarray:
     return (lacking[:, np.arange(len(first)), first] > 0) & is_tight.any(axis=1)
 
 
-def _raised(score: np.ndarray, items: np.ndarray, rules: Rerank, groups: Groups) -> np.ndarray:
-    """Return scores [B, K] with what new items gain."""
+def raised(score: np.ndarray, items: np.ndarray, rules: Rerank, groups: Groups) -> np.ndarray:
+    """Return scores [B, K] of items [B, K] with what new ones gain."""
     if rules.fresh is None:
         return score
     share = rules.fresh.boost * np.clip(1 - groups.age_days[items] / rules.fresh.days, 0, 1)

@@ -8,6 +8,7 @@ from nightshelf.config import Scenario
 from pipelines.candidate_lists import CandidateLists
 from pipelines.first_look import FirstLook, Predict, utility_of
 from pipelines.kept_away import Exclusions
+from pipelines.preselection import chosen_from, preselected
 from pipelines.rerank import (
     EXPLORE,
     RULES,
@@ -16,14 +17,9 @@ from pipelines.rerank import (
     Groups,
     chance_of,
     explore,
-    highest,
     interleave,
     order,
-    preferred,
 )
-
-# How many candidates a place on the shelf gets the full look, and the least that any shelf chooses from.
-PRESELECTED, PRESELECTED_LEAST = 2, 40
 
 
 @dataclass(frozen=True)
@@ -80,8 +76,8 @@ def fill_shelves(
     """Rank the candidates of a block of users (numbers [B], or [-1] for the unknown user) within the quotas of one scenario.
 
     The score is the expected utility: the sum of weight × prediction over the scenario's tasks. Ties break by item id. What
-    else orders the shelf, `scenario.rerank` says. With a first look, only the PRESELECTED × top_n best of it (but
-    PRESELECTED_LEAST at least) are scored, and what chance draws from the new ones among the rest.
+    else orders the shelf, `scenario.rerank` says. With a first look, only what is `preselected` by it is scored, and what chance
+    draws from the new ones among the rest.
 
     Args:
         users: their numbers.
@@ -96,8 +92,7 @@ def fill_shelves(
     draws, length = None, scenario.top_n
     if look is not None:
         seen = np.where(allowed, look.score(name, items), -np.inf)
-        wanted = preferred(seen, items, length, scenario.rerank, room.groups)
-        best = highest(wanted, items, max(PRESELECTED_LEAST, PRESELECTED * length))
+        best = preselected(seen, items, chosen_from(length), length, scenario.rerank, room.groups)
         if scenario.rerank.explore:
             draws, drawn = _draw(users, name, scenario, room, items, allowed, best)
             best = np.concatenate([best, drawn], axis=1)

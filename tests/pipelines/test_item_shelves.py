@@ -145,6 +145,20 @@ def test_the_rules_of_the_scenario_hold_beside_an_anchor():
             assert len(set(CATEGORIES.of_item[shelf])) == len(shelf) == 4
 
 
+def test_a_cap_holds_beside_an_anchor_where_one_brand_has_the_best_of_the_catalogue():
+    size = 200
+    brand = np.where(np.arange(size) < 150, 0, np.arange(size))  # the best 150 are of one
+    groups, scenario = Groups({"brand": brand.astype(np.int32)}), Scenario(top_n=10, utility={"click": 1})
+    scenario = scenario.model_copy(update={"rerank": Rerank(most_per={"brand": 1})})
+    category, nothing = np.zeros(size, np.int64), np.zeros(0, np.int64)
+    lifts = Lifts(np.zeros((1, 3), np.int64), nothing, *[np.zeros(0)] * 4, np.ones(4), np.ones(1))
+    untied, worth = Ties(nothing, nothing, [], size), np.linspace(2, 1, size)
+    for shelves in fill_item_shelves(scenario, worth, np.ones(size, bool), category, lifts, untied, groups):
+        for anchor in np.unique(shelves.anchors):
+            of_others = [item for item in range(150, 162) if item != anchor][:9]
+            assert shelves.items[shelves.anchors == anchor].tolist() == [int(anchor == 0), *of_others]
+
+
 def test_an_edge_that_the_outcomes_themselves_made_says_nothing():
     """Ten clicks beside an anchor make an edge; only what comes after the edge tells whether it leads anywhere."""
     rows = [(0, item, False, 10.0, 10.0 if item == 7 else 1.0) for item in range(5, 10)]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from nightshelf.config import Rerank
 from nightshelf.errors import InputError
-from pipelines.rerank import Groups, highest, least_places, order, preferred
+from pipelines.preselection import preselected
+from pipelines.rerank import Groups, highest, least_places, order
 
 ITEMS = 12
 CODES = {
@@ -172,10 +173,34 @@ def test_every_head_of_a_shelf_has_the_least_share_of_each_group_while_there_are
 def test_the_best_of_a_group_are_among_those_that_a_shelf_chooses_from() -> None:
     score = np.array([[0.9, 0.8, 0.7, 0.6, 0.5, 0.4, -np.inf, 0.2, 0.1, 0.05, 0.0, 0.0]])
     items, rules = np.arange(ITEMS)[None], Rerank(least={"category_1": {"category_1-1": 0.4}})
-    first = preferred(score, items, 5, rules, GROUPS)[0]
-    assert np.flatnonzero(first == np.inf).tolist() == [7, 8, 9]  # two, and one more; 6 is no candidate
-    assert first[:6].tolist() == score[0, :6].tolist()
-    assert preferred(score, items, 5, Rerank(), GROUPS) is score
+    assert preselected(score, items, 5, 5, rules, GROUPS)[0].tolist() == [7, 8, 9, 0, 1]  # two, and one more; 6 is none
+    assert preselected(score, items, 5, 5, Rerank(), GROUPS)[0].tolist() == [0, 1, 2, 3, 4]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from([-np.inf, *(n / 10 for n in range(8))]), min_size=ITEMS, max_size=ITEMS),
+    st.dictionaries(st.sampled_from(["category_1", "category_3", "brand"]), st.integers(1, 2), min_size=1, max_size=2),
+    st.integers(1, ITEMS),
+    st.sampled_from([{}, {"brand": {"brand-2": 0.5}}]),
+    st.randoms(use_true_random=False),
+)
+def test_a_shelf_chooses_from_twice_its_cap_of_a_group_while_others_are_left(
+    scores, most_per, n, least, chance
+) -> None:  # type: ignore[no-untyped-def]
+    columns = list(range(ITEMS))
+    chance.shuffle(columns)  # candidates come in any order
+    score, rules = np.array([[scores[item] for item in columns]]), Rerank(most_per=most_per, least=least)
+    found = [columns[place] for place in preselected(score, np.array([columns]), n, 1, rules, GROUPS)[0]]
+    needed = members("brand", "brand-2") if least else set()
+    by_score = sorted(columns, key=lambda item: (-scores[item], item))
+    first = [item for item in by_score if item in needed and scores[item] > -np.inf][: 1 if least else 0]
+    for item in by_score:
+        alike = {name: [i for i in first if CODES[name][i] == CODES[name][item] >= 0] for name in most_per}
+        if item not in first and scores[item] > -np.inf and all(len(alike[c]) < 2 * most_per[c] for c in most_per):
+            first.append(item)
+    first = first[:n]
+    assert set(found) == set((first + [item for item in by_score if item not in first])[:n])
 
 
 @pytest.mark.parametrize(

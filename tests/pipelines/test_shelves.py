@@ -340,6 +340,26 @@ def test_a_first_look_moves_from_one_scenario_to_another_by_what_items_are_worth
     assert shelves.items[shelves.users == 0].tolist() == [0, 1, 2, 3, 4]
 
 
+def test_a_cap_holds_where_one_category_has_the_best_candidates_and_others_are_left() -> None:
+    items = [f"i{n:03}" for n in range(300)]
+    lists = pack_candidates([candidate_table([("u0", "*", item, "related", 1.0) for item in items])], USERS, items)
+    room = stockroom(lists, items=300)
+    codes = {
+        "category_3": np.maximum(0, np.arange(300) // 30 - 1),
+        "brand": np.arange(300) % 2,
+    }  # the best 60 are alike
+    room = replace(room, groups=Groups({name: of.astype(np.int32) for name, of in codes.items()}))
+    scenario = Scenario(top_n=20, utility={"click": 1}, rerank={"most_per": {"category_3": 4, "brand": 12}})
+
+    def predict(items):  # type: ignore[no-untyped-def]
+        return {"click": np.where(items >= 0, (300 - items) / 300, np.nan)}
+
+    look = first_look(np.array([0]), scenario, lists, predict, {"home": np.ones(300)}, "home")
+    for with_look in (look, None):
+        shelves = fill_shelves(np.array([0]), "home", scenario, room, predict, with_look)
+        assert shelves.items.tolist() == [category for of in (0, 60, 90, 120, 150) for category in range(of, of + 4)]
+
+
 def explored(users: int, block: int, share: float = 0.3, seed: str = "2026-02-05", new: int = 10):  # type: ignore[no-untyped-def]
     """Return the shelves of five places of users with the same scores, served in blocks; the last items are new in the shop."""
     items = [f"i{n:03}" for n in range(70)]
