@@ -192,6 +192,11 @@ class Exploration:
     order: np.ndarray
     size: np.ndarray
 
+    @property
+    def taken(self) -> np.ndarray:
+        """Return how many columns of the pool the shelf of each user takes [B]."""
+        return np.minimum(self.given.sum(axis=1), self.size)
+
 
 def chance_of(user_keys: list[str]) -> np.ndarray:
     """Return what the draws of users hang on, uint64 [users]: their keys, so that it is the same wherever they are served."""

@@ -93,15 +93,16 @@ def fill_shelves(
     if look is not None:
         seen = np.where(allowed, look.score(name, items), -np.inf)
         best = preselected(seen, items, chosen_from(length), length, scenario.rerank, room.groups)
+        is_drawn = np.ones(best.shape, bool)
         if scenario.rerank.explore:
             draws, drawn = _draw(users, name, scenario, room, items, allowed, best)
             best = np.concatenate([best, drawn], axis=1)
+            # What others of the block drew more stands on no shelf of this user, and counts for no place
+            is_drawn = np.concatenate([is_drawn, np.arange(drawn.shape[1]) < draws.taken[:, None]], axis=1)
         items, generators, because, allowed = (
             np.take_along_axis(a, best, 1) for a in (items, generators, because, allowed)
         )
-        if draws is not None:  # whoever can draw less than others of the block has no candidates in their columns
-            drawn_from = allowed.shape[1] - draws.order.shape[1]
-            allowed[:, drawn_from:] &= np.arange(draws.order.shape[1]) < draws.size[:, None]
+        allowed &= is_drawn
     predictions = predict(np.where(allowed, items, -1))
     if look is not None:
         predictions = look.lean(name, scenario, items, predictions)
@@ -144,7 +145,7 @@ def _draw(
     columns = np.flatnonzero(is_pool.any(axis=0))
     seed, share = f"{room.seed}/{name}", scenario.rerank.explore
     draws = explore(room.chance_for(users), items[:, columns], is_pool[:, columns], scenario.top_n, share, seed)
-    most = int(np.minimum(draws.given.sum(axis=1), draws.size).max(initial=0))
+    most = int(draws.taken.max(initial=0))
     order_in_scored = np.broadcast_to(best.shape[1] + np.arange(most), (len(users), most))
     return Exploration(draws.given, order_in_scored, draws.size), columns[draws.order[:, :most]]
 

@@ -378,10 +378,8 @@ def explored(users: int, block: int, share: float = 0.3, seed: str = "2026-02-05
         numbers = np.arange(start, min(start + block, users))
         look = first_look(numbers, scenario, room.lists, predict, anybody, "search")
         parts.append(fill_shelves(numbers, "search", scenario, room, predict, look))
-    return {
-        name: np.concatenate([vars(part)[name] for part in parts])
-        for name in ("users", "ranks", "items", "propensity", "placed_by")
-    }
+    columns = [{**vars(part), **part.predictions} for part in parts]
+    return {name: np.concatenate([of[name] for of in columns]) for name in columns[0] if name != "predictions"}
 
 
 def test_exploration_draws_evenly_and_its_propensities_are_true() -> None:
@@ -407,9 +405,47 @@ def test_exploration_draws_evenly_and_its_propensities_are_true() -> None:
 
 
 def test_exploration_hangs_on_the_night_and_the_user_not_on_the_block() -> None:
-    whole, parts, other = explored(500, 500), explored(500, 37), explored(500, 500, seed="2026-02-06")
-    assert all(np.array_equal(whole[name], parts[name]) for name in whole)
+    whole, other = explored(500, 500, share=0.05), explored(500, 500, share=0.05, seed="2026-02-06")
     assert not np.array_equal(whole["items"], other["items"])
+    for block in (1, 37):
+        parts = explored(500, block, share=0.05)
+        assert [name for name in whole if not np.array_equal(whole[name], parts[name])] == []
+    by_score = np.lexsort((-whole["scores"], whole["users"]))
+    assert (np.diff(whole["rank_by_score"][by_score])[np.diff(whole["users"][by_score]) == 0] > 0).all()
+
+
+def test_every_column_of_a_shelf_hangs_on_its_user_alone_whomever_it_is_made_with() -> None:
+    rng, users, items = np.random.default_rng(8), 40, [f"i{n:03}" for n in range(150)]
+    keys = [f"u{n}" for n in range(users)]
+    shared = [("*", "*", item, "fresh" if n % 2 else "popular", 1.0) for n, item in enumerate(items[:60])]
+    own = [
+        (key, "*", items[item], str(rng.choice(["related", "fresh"])), float(rng.random()))
+        for key in keys
+        for item in rng.choice(150, rng.integers(60), replace=False)
+    ]
+    worth = rng.permutation(users * 150).reshape(users, 150) / (users * 150)
+    room = stockroom(pack_candidates([candidate_table(shared + own)], keys, items), range(0, 150, 9), items=150)
+    room = replace(
+        room, groups=Groups({name: of % 7 for name, of in room.groups.codes.items()}), chance=chance_of(keys)
+    )
+    rules = {"explore": 0.3, "diversity": 0.1, "most_per": {"brand": 3}}
+    scenario = Scenario(top_n=10, utility={"click": 1}, exclude=["out_of_stock"], rerank=rules)
+
+    def columns(block):  # type: ignore[no-untyped-def]
+        parts = []
+        for start in range(0, users, block):
+            some = np.arange(start, min(start + block, users))
+            predict = lambda of: {"click": np.where(of >= 0, worth[some[:, None], of], np.nan)}  # noqa: B023, E731
+            look = first_look(some, scenario, room.lists, predict, {"home": np.ones(150)}, "home")
+            part = fill_shelves(some, "home", scenario, room, predict, look)
+            parts.append({**vars(part), **part.predictions})
+        return {name: np.concatenate([of[name] for of in parts]) for name in parts[0] if name != "predictions"}
+
+    whole = columns(users)
+    assert set(whole["placed_by"].tolist()) == {0, 1, 2}
+    for block in (1, 17):
+        parts = columns(block)
+        assert [name for name in whole if not np.array_equal(whole[name], parts[name])] == []
 
 
 def test_the_shelves_of_strangers_explore_too() -> None:
