@@ -83,7 +83,9 @@ def _item_shelf_columns() -> tuple[Column, ...]:
         Column("rank", "int32", "1 = best"),
         ITEM,
         Column(
-            "score", "float64", "expected utility for a visitor of whom nothing but the anchor is known: worth × lift"
+            "score",
+            "float64",
+            "expected utility for a visitor of whom nothing but the anchor is known: worth × lift, below 0 worth / lift",
         ),
         Column("lift", "float64", "how many times as often as elsewhere it is acted on beside this anchor"),
         Column(

@@ -30,15 +30,26 @@ class FirstLook:
     utility: np.ndarray  # of each pair [n]
     worth: dict[str, np.ndarray]  # scenario → [items]
     pivot: str
+    scenario: Scenario  # that of `pivot`
     leaning: Mapping[str, float]  # scenario → share of the first score in the last one; others go by their own
 
-    def score(self, name: str, items: np.ndarray) -> np.ndarray:
+    def score(self, name: str, scenario: Scenario, items: np.ndarray) -> np.ndarray:
         """Return the first score of items [B, K] in a scenario, -inf where an item is no candidate; -1 is no item."""
-        moved = self.worth[name] / np.maximum(self.worth[self.pivot], 1e-12)
-        wanted = _pairs(items, len(moved))
+        wanted = _pairs(items, len(self.worth[name]))
         place = np.searchsorted(self.pairs, wanted).clip(max=max(0, len(self.pairs) - 1))
-        utility = np.where(self.pairs[place] == wanted, self.utility[place], -np.inf)
-        return np.where(np.isfinite(utility), utility * moved[items], -np.inf)
+        is_candidate = (self.pairs[place] == wanted) & np.isfinite(self.utility[place])
+        utility = np.where(is_candidate, self.utility[place], 0.0)
+        return np.where(is_candidate, self._moved(name, scenario, items, utility), -np.inf)
+
+    def _moved(self, name: str, scenario: Scenario, items: np.ndarray, utility: np.ndarray) -> np.ndarray:
+        if name == self.pivot:
+            return utility
+        here, there = self.worth[name], self.worth[self.pivot]
+        if _earns(scenario) and _earns(self.scenario):
+            return np.asarray(utility * (here / np.maximum(there, 1e-12))[items])
+        # Where outcomes may cost something, worth may be next to nothing or less: no ratio of an item's says anything
+        scale = np.abs(here).mean() / max(np.abs(there).mean(), 1e-12)
+        return np.asarray(here[items] + (utility - there[items]) * scale)
 
     def lean(
         self, name: str, scenario: Scenario, items: np.ndarray, predictions: dict[str, np.ndarray]
@@ -46,18 +57,23 @@ class FirstLook:
         """Return a scenario's predictions, all of an item scaled alike, so that their utility leans on the first score.
 
         It is the geometric mean of both, by the share of `leaning`: two estimates of one user's taste, of which the scenario's
-        own rests on fewer examples.
+        own rests on fewer examples. Where one of them is not above 0, the scenario's own stays.
         """
         share = self.leaning.get(name, 0.0)
         if not share:
             return predictions
-        own, first = utility_of(scenario, predictions), self.score(name, items)
+        own, first = utility_of(scenario, predictions), self.score(name, scenario, items)
         both = np.isfinite(own) & np.isfinite(first) & (own > 0) & (first > 0)
         scale = np.where(both, np.divide(first, own, out=np.ones_like(own), where=both), 1.0) ** share
         # What is above 1 is money; a chance stays one
         largest = np.max([np.where(values <= 1, values, 0.0) for values in predictions.values()], axis=0)
         scale = np.minimum(scale, 1 / np.maximum(largest, 1e-12))
         return {task: values * scale for task, values in predictions.items()}
+
+
+def _earns(scenario: Scenario) -> bool:
+    """Say whether no outcome costs a scenario anything, so that utility is never below 0."""
+    return all(weight >= 0 for weight in scenario.weights.values())
 
 
 def _pairs(items: np.ndarray, count: int) -> np.ndarray:
@@ -101,7 +117,7 @@ def first_look(
     utility = utility_of(scenario, predict(items)).astype(np.float32)
     by_item = np.argsort(items, axis=1)
     pairs, utility = (np.take_along_axis(a, by_item, 1).ravel() for a in (_pairs(items, len(worth[pivot])), utility))
-    return FirstLook(pairs, utility, worth, pivot, leaning)
+    return FirstLook(pairs, utility, worth, pivot, scenario, leaning)
 
 
 def utility_of(scenario: Scenario, predictions: dict[str, np.ndarray]) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Shelves of items: what to show to whoever is at an item (on its page, with it in the cart …), of whom nothing else is known.
 
 An item is worth what the champion expects of it in the scenario from a user whom nobody knows, times the lift that it has beside
-the anchor (pipelines/anchor_lifts.py). So it needs no passes over pairs: one list a category, and the anchor's own neighbours.
+the anchor (pipelines/anchor_lifts.py); what costs more than it earns is divided by it. So it needs no passes over pairs: one list
+a category, and the anchor's own neighbours.
 """
 
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ def fill_item_shelves(
     wanted = chosen_from(scenario.top_n) + 1  # one of them may be the anchor
     for number in np.unique(category):
         by_category = lifts.row(number)[category]
-        score = np.where(allowed, worth * by_category, -np.inf)
+        score = np.where(allowed, _lifted(worth, by_category), -np.inf)
         best = preselected(score[None], every, wanted, scenario.top_n, scenario.rerank, groups)[0]
         anchors = np.flatnonzero(category == number)
         for start in range(0, len(anchors), _BLOCK):
@@ -64,8 +65,13 @@ def fill_item_shelves(
             relations = ties.of(np.repeat(block, items.shape[1]), items.ravel()).reshape(items.shape)
             lift = by_category[items] * lifts.by_relation[relations]
             shown = (items >= 0) & allowed[items] & (items != block[:, None])
-            score = np.where(shown, worth[items] * lift, -np.inf)
+            score = np.where(shown, _lifted(worth[items], lift), -np.inf)
             yield _arranged(scenario, block, items, score, lift, relations, groups)
+
+
+def _lifted(worth: np.ndarray, lift: np.ndarray) -> np.ndarray:
+    """Return what items are worth beside an anchor: the more, the higher the lift, below 0 too."""
+    return np.where(worth < 0, worth / lift, worth * lift)
 
 
 def _once(items: np.ndarray) -> np.ndarray:

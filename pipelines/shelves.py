@@ -91,7 +91,7 @@ def fill_shelves(
     allowed = room.exclusions.mask(list(scenario.exclude), users, items)
     draws, length = None, scenario.top_n
     if look is not None:
-        seen = np.where(allowed, look.score(name, items), -np.inf)
+        seen = np.where(allowed, look.score(name, scenario, items), -np.inf)
         best = preselected(seen, items, chosen_from(length), length, scenario.rerank, room.groups)
         is_drawn = np.ones(best.shape, bool)
         if scenario.rerank.explore:

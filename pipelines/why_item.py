@@ -16,7 +16,8 @@ _QUERY = """
         SELECT tail AS item_id, list(relation ORDER BY relation) AS relations FROM item_graph
         WHERE as_of_date = $day AND head = $item GROUP BY tail
     )
-    SELECT r.rank, r.item_id, k.title, k.category, r.score, r.score / r.lift AS worth, r.lift,
+    SELECT r.rank, r.item_id, k.title, k.category, r.score,
+        CASE WHEN r.score < 0 THEN r.score * r.lift ELSE r.score / r.lift END AS worth, r.lift,
         l.outcomes, l.expected, l.lift AS category_lift, coalesce(relations, []) AS relations, r.source, r.reason,
         r.rank_by_score, r.model_version
     FROM item_recommendations r LEFT JOIN known k USING (item_id) LEFT JOIN ties USING (item_id)
@@ -27,7 +28,7 @@ _QUERY = """
 
 @dataclass(frozen=True)
 class ItemExplanation:
-    """The shelf of an item (its places, best first): score = worth × lift."""
+    """The shelf of an item (its places, best first): score = worth × lift, below 0 worth / lift."""
 
     shop: str
     scenario: str

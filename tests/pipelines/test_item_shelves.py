@@ -159,6 +159,18 @@ def test_a_cap_holds_beside_an_anchor_where_one_brand_has_the_best_of_the_catalo
             assert shelves.items[shelves.anchors == anchor].tolist() == [int(anchor == 0), *of_others]
 
 
+def test_what_costs_more_than_it_earns_costs_less_where_it_is_acted_on_more_often():
+    category, tree = np.array([0, 1, 1, 2, 2]), np.array([[0, -1, -1], [1, -1, -1], [2, -1, -1]])
+    lifts = Lifts(tree, np.array([1, 2]), np.array([4.0, 0.5]), *[np.zeros(2)] * 3, np.ones(4), np.ones(1))
+    nothing, scenario = np.zeros(0, np.int64), Scenario(top_n=4, utility={"click": 1, "hide": -1})
+    untied, worth = Ties(nothing, nothing, [], 5), np.array([0.1, 0.1, -0.1, 0.1, -0.1])
+    parts = fill_item_shelves(scenario, worth, np.ones(5, bool), category, lifts, untied, Groups({}))
+    shelf = next(of for of in parts if 0 in of.anchors)
+    assert shelf.items.tolist() == [1, 3, 2, 4]
+    assert shelf.scores.tolist() == pytest.approx([0.4, 0.05, -0.025, -0.2])
+    assert shelf.lifts.tolist() == [4, 0.5, 4, 0.5]
+
+
 def test_an_edge_that_the_outcomes_themselves_made_says_nothing():
     """Ten clicks beside an anchor make an edge; only what comes after the edge tells whether it leads anywhere."""
     rows = [(0, item, False, 10.0, 10.0 if item == 7 else 1.0) for item in range(5, 10)]

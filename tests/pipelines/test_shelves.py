@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import duckdb
 import numpy as np
@@ -358,6 +359,44 @@ def test_a_cap_holds_where_one_category_has_the_best_candidates_and_others_are_l
     for with_look in (look, None):
         shelves = fill_shelves(np.array([0]), "home", scenario, room, predict, with_look)
         assert shelves.items.tolist() == [category for of in (0, 60, 90, 120, 150) for category in range(of, of + 4)]
+
+
+@pytest.mark.parametrize("utility", [{"click": 1, "hide": -1}, {"click": 1, "hide": -5}])
+def test_where_some_outcomes_cost_something_the_items_that_are_worth_most_win(utility) -> None:  # type: ignore[no-untyped-def]
+    rng, items, numbers = np.random.default_rng(5), [f"i{n:03}" for n in range(200)], np.arange(6)
+    lists = pack_candidates([candidate_table([("*", "*", item, "popular", 1.0) for item in items])], USERS, items)
+    room, taste = stockroom(lists, items=200), rng.uniform(0.7, 1.3, (7, 200))  # the last row: nobody in particular
+    taste[-1] = 1.0
+    rates = {
+        name: {"click": rng.uniform(0.01, 0.2, 200), "hide": rng.uniform(0, 0.1, 200)} for name in ("home", "cart")
+    }
+    rates["cart"] |= {"hide": rates["home"]["hide"] + 0.01}
+
+    def predict_for(users):  # type: ignore[no-untyped-def]
+        def predict(name, found):  # type: ignore[no-untyped-def]
+            of = {
+                "click": rates[name]["click"][found] * taste[users[:, None], found],
+                "hide": rates[name]["hide"][found],
+            }
+            return {task: np.where(found >= 0, values, np.nan) for task, values in of.items()}
+
+        return {name: partial(predict, name) for name in rates}
+
+    scenarios = {"home": Scenario(top_n=5, utility=utility), "cart": Scenario(top_n=5, utility=utility)}
+    worth = worth_to_anybody(scenarios, predict_for(np.array([-1])), 200)
+    assert (worth["home"] < 0).any() and (worth["home"] > 0).sum() > 20
+    served = dict(serve(6, scenarios, predict_for, worth, room, Items(), "users", workers=1, leaning={"cart": 0.5}))
+    strangers = [of for name, _, of in serve_strangers([-1], scenarios, predict_for, worth, room, Items())]
+    for shelves, name, users in [*((served[name], name, numbers) for name in rates), (strangers[0], "home", [-1])]:
+        predicted = predict_for(np.array(users))[name](np.broadcast_to(np.arange(200), (len(users), 200)))
+        own = sum(weight * predicted[task] for task, weight in utility.items())
+        for row, user in enumerate(users):
+            found = shelves.items[shelves.users == user]
+            best = np.sort(own[row])[::-1]
+            assert (own[row, found] > 0).all()
+            if name == "home":
+                assert own[row, found].tolist() == pytest.approx(best[:5].tolist(), abs=1e-6)
+            assert own[row, found].sum() > 0.8 * best[:5].sum()
 
 
 def explored(users: int, block: int, share: float = 0.3, seed: str = "2026-02-05", new: int = 10):  # type: ignore[no-untyped-def]

@@ -28,7 +28,7 @@ def shop(night: Night, publish):
     place = {"scenario": "search", "anchor_item_id": "i1", "model_version": "7"}
     places = [
         {"rank": 1, "item_id": "i2", "score": 0.6, "lift": 3.0, "source": "goes_with", "reason": "Goes with item 1"},
-        {"rank": 2, "item_id": "i3", "score": 0.1, "lift": 0.5, "source": "popular", "reason": "Popular in search"},
+        {"rank": 2, "item_id": "i3", "score": -0.4, "lift": 0.5, "source": "popular", "reason": "Popular in search"},
     ]
     publish(night, "item_recommendations", [{**place, **row, "rank_by_score": row["rank"]} for row in places])
     return night.shop.model_copy(update={"scenarios": scenarios})
@@ -40,11 +40,11 @@ def test_a_place_is_told_with_its_worth_its_lift_and_the_evidence(shop, capsys):
     first, second = found.places
     assert (first["worth"], first["outcomes"], first["expected"]) == pytest.approx((0.2, 30, 10))
     assert first["relations"] == ["co_click", "goes_with"]
-    assert (second["worth"], second["relations"], second["outcomes"]) == (pytest.approx(0.2), [], None)
+    assert (second["worth"], second["relations"], second["outcomes"]) == (pytest.approx(-0.2), [], None)
     print_why_item(found, "table")
     text = capsys.readouterr().out
     assert "search beside i1 item 1 (its latest act: click), ranked by model 7" in text
-    assert "0.6000 │ 0.2000 │ 3.0000 │ 30.0     │ 10.0     │ co_click, goes_with │ Goes with item 1" in text
+    assert "0.6000  │ 0.2000  │ 3.0000 │ 30.0     │ 10.0     │ co_click, goes_with │ Goes with item 1" in text
     print_why_item(found, "json")
     assert json.loads(capsys.readouterr().out)["places"][1]["item_id"] == "i3"
 
