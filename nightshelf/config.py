@@ -205,6 +205,8 @@ class Checks(Strict):
     psi: a feature's or label's population stability index against what the serving model learned, beyond chance.
     shelf_kept: share of the places whose item stood on the user's shelf of the night before.
     shelf_items: distinct items of a scenario's shelves, as a multiple of the night before's.
+    shelf_filled: filled places, as a share of those that can be filled whatever is excluded (pipelines/shelf_length.py).
+    shelf_places: places of a shelf, as a multiple of the night before's.
     shelf_scores: Kolmogorov-Smirnov distance of a scenario's scores from the night before's.
     stump_auc: AUC with which one threshold on one feature may tell a task's label.
     """
@@ -221,6 +223,10 @@ class Checks(Strict):
     shelf_kept_warn: Band = (0.02, 0.999)
     shelf_items_warn: Band = (0.5, 2.0)
     shelf_items_fail: Band = (0.05, 1e9)
+    shelf_filled_warn: float | None = Field(0.98, gt=0, le=1)
+    shelf_filled_fail: float | None = Field(0.8, gt=0, le=1)
+    shelf_places_warn: float | None = Field(0.9, gt=0, le=1)
+    shelf_places_fail: float | None = Field(0.6, gt=0, le=1)
     shelf_scores_warn: float | None = Field(0.5, gt=0, le=1)
     stump_auc_fail: float = Field(0.98, gt=0.5, le=1)
 

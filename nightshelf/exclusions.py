@@ -42,6 +42,11 @@ def highest_price(rule: str) -> float | None:
     return float(match[1]) if match else None
 
 
+def kept_from_all(rules: list[str]) -> str:
+    """Return the SQL over the table items that tells what these rules of a scenario keep away from whoever comes."""
+    return " OR ".join(["false", *(item_condition(rule) for rule in rules if not acted_on(rule))])
+
+
 def item_condition(rule: str) -> str:
     """Return the SQL over the table items that tells whom a rule keeps away, for a rule that asks the item alone.
 

@@ -9,9 +9,10 @@ from nightshelf.blocked import blocked_items
 from nightshelf.config import Shop
 from nightshelf.raw_logs import FINITE
 from pipelines.shelf_change import change_suite, shelf_change
+from pipelines.shelf_length import Length, item_shelf_lengths, user_shelf_lengths
 from pipelines.shelf_status import ITEM_TABLE, TABLE
 from pipelines.stage import Night
-from pipelines.validate import check_table, connect, expect, none_above_zero, record_checks, stop_on_failure
+from pipelines.validate import at_least, check_table, connect, expect, none_above_zero, record_checks, stop_on_failure
 
 if TYPE_CHECKING:
     import duckdb
@@ -89,25 +90,42 @@ def _change(night: Night, table: str, facts: "pd.DataFrame | None", scenarios: i
 def shelf_facts(night: Night, drafts: list[str]) -> "pa.Table":
     """Return one row per scenario of the drafts: its shelves, and how often each fault occurs in it."""
     row_faults = {**_ROW_FAULTS, "odd_probabilities": _odd_probabilities(night.shop)}
+    has_none, can_have_one = "1 - count(*) FILTER (WHERE owner = '*')", "any_value(of_stranger) > 0"
     counts = {
         "users_without_shelf": "(SELECT count(DISTINCT user_key) FROM users) - count(*) FILTER (WHERE owner <> '*')",
-        "no_shelf_for_strangers": "1 - count(*) FILTER (WHERE owner = '*')",
+        "no_shelf_for_strangers": f"CASE WHEN {can_have_one} THEN {has_none} ELSE 0 END",
+        "nothing_for_strangers": f"CASE WHEN {can_have_one} THEN 0 ELSE {has_none} END",
+        "filled_share": _filled("(SELECT count(DISTINCT user_key) + 1 FROM users)"),
     }
-    return _facts(night, drafts, "user_key", counts, row_faults)
+    return _facts(night, drafts, "user_key", user_shelf_lengths(night), counts, row_faults)
 
 
 def item_shelf_facts(night: Night, drafts: list[str]) -> "pa.Table":
     """Return the same of drafts of item shelves."""
-    counts = {"items_without_shelf": "(SELECT count(*) FROM items) - count(*)"}
-    return _facts(night, drafts, "anchor_item_id", counts, _ITEM_ROW_FAULTS)
+    counts = {
+        "items_without_shelf": "(SELECT count(*) FROM items) - count(*)",
+        "filled_share": _filled("(SELECT count(*) FROM items)"),
+    }
+    return _facts(night, drafts, "anchor_item_id", item_shelf_lengths(night), counts, _ITEM_ROW_FAULTS)
+
+
+def _filled(shelves: str) -> str:
+    """Return the SQL of the share of the places that can be filled on so many shelves, and are; null if that is none."""
+    return f"sum(least(items, of_any)) / nullif({shelves} * any_value(of_any), 0)"
 
 
 def _facts(
-    night: Night, drafts: list[str], owner: str, counts: dict[str, str], row_faults: dict[str, str]
+    night: Night,
+    drafts: list[str],
+    owner: str,
+    lengths: dict[str, Length],
+    counts: dict[str, str],
+    row_faults: dict[str, str],
 ) -> "pa.Table":
     """Return the facts, scenario after scenario, so that memory holds one of them.
 
-    `owner` names the column whose values have shelves; `counts`, what to count over the shelves of a scenario.
+    `owner` names the column whose values have shelves; `lengths`, how long they can be; `counts`, what to count over the shelves
+    of a scenario.
     """
     import pyarrow as pa
 
@@ -117,11 +135,12 @@ def _facts(
     connection.register("blocked", pa.table({"item_id": pa.array(sorted(blocked_items(night.shop)), pa.string())}))
     connection.register("items", night.warehouse.read("items", day, ("item_id",)))
     connection.register("users", night.warehouse.read("users", day, ("user_key",)))
-    lengths = {
-        "scenario": list(night.shop.scenarios),
-        "top_n": [scenario.top_n for scenario in night.shop.scenarios.values()],
-    }
-    connection.register("lengths", pa.table(lengths))
+    told = [
+        {"scenario": name, "top_n": scenario.top_n, **(vars(lengths[name]) if name in lengths else {})}
+        for name, scenario in night.shop.scenarios.items()
+    ]
+    numbers = [(name, pa.int64()) for name in ("top_n", "of_any", "of_stranger")]
+    connection.register("lengths", pa.Table.from_pylist(told, pa.schema([("scenario", pa.string()), *numbers])))
     query = _facts_query(owner, counts, row_faults)
     found = [name for (name,) in connection.sql("SELECT DISTINCT scenario FROM drafts ORDER BY scenario").fetchall()]
     facts = []
@@ -190,25 +209,27 @@ def shelves_suite(night: Night) -> "list[Expectation]":
     Where a night asks for some scenarios only, the drafts also hold what is published of the others.
     """
     asked, known = list(night.scenarios or night.shop.scenarios), list(night.shop.scenarios)
-    faults = ["users_without_shelf", *_SHELF_FAULTS, *_ROW_FAULTS, "odd_probabilities"]
-    warnings = ("no_shelf_for_strangers", "below_least_share")
-    return [*_suite(asked, known, faults), *(none_above_zero(name, "warning") for name in warnings)]
+    faults = ["users_without_shelf", "no_shelf_for_strangers", *_SHELF_FAULTS, *_ROW_FAULTS, "odd_probabilities"]
+    return _suite(night, asked, known, faults, ["nothing_for_strangers", "below_least_share"])
 
 
 def item_shelves_suite(night: Night) -> "list[Expectation]":
     """Return the rules for the facts of drafts of item shelves; an item without any other to show warns."""
     known = list(night.shop.anchors)
     asked = [name for name in known if name in (night.scenarios or known)]
-    warnings = ("items_without_shelf", "below_least_share")
-    faults = _suite(asked, known, [*_SHELF_FAULTS, *_ITEM_ROW_FAULTS])
-    return [*faults, *(none_above_zero(name, "warning") for name in warnings)]
+    faults = [*_SHELF_FAULTS, *_ITEM_ROW_FAULTS]
+    return _suite(night, asked, known, faults, ["items_without_shelf", "below_least_share"])
 
 
-def _suite(asked: list[str], known: list[str], faults: list[str]) -> "list[Expectation]":
+def _suite(
+    night: Night, asked: list[str], known: list[str], faults: list[str], warnings: list[str]
+) -> "list[Expectation]":
     return [
         expect("TableRowCountToBeBetween", "row_count", min_value=len(asked), max_value=len(known)),
         expect("ColumnDistinctValuesToContainSet", "every_scenario", column="scenario", value_set=asked),
         expect("ColumnValuesToBeInSet", "known_scenario", column="scenario", value_set=known),
         expect("ColumnValuesToBeBetween", "some", column="shelves", min_value=1),
         *(none_above_zero(fault) for fault in faults),
+        *(none_above_zero(name, "warning") for name in warnings),
+        *at_least("filled_share", "full", night.shop.checks.shelf_filled_warn, night.shop.checks.shelf_filled_fail),
     ]

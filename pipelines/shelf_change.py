@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nightshelf.config import Checks
 from nightshelf.dates import days_back
 from pipelines.stage import Night
-from pipelines.validate import connect, expect
+from pipelines.validate import at_least, connect, expect
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,10 @@ _QUERY = """
         SELECT {owner} AS owner, item_id, score FROM before WHERE scenario = $scenario
     ), places AS (
         SELECT *, true AS is_new FROM new UNION ALL SELECT *, false FROM old
+    ), lengths AS (
+        SELECT count(*) / count(DISTINCT owner) AS new, (
+            SELECT avg(least(count, $top_n)) FROM (SELECT count(*) AS count FROM old GROUP BY owner)
+        ) AS old FROM new
     ), kept AS (
         SELECT count(*) AS count FROM new JOIN old USING (owner, item_id)
     ), known AS (
@@ -40,6 +44,7 @@ _QUERY = """
         (SELECT count FROM kept) / nullif((SELECT count FROM known), 0) AS kept_share,
         count(DISTINCT item_id) FILTER (WHERE is_new) / nullif(count(DISTINCT item_id) FILTER (WHERE NOT is_new), 0)
             AS items_ratio,
+        (SELECT new / old FROM lengths) AS places_ratio,
         (SELECT distance FROM apart) AS score_distance
     FROM places"""
 
@@ -48,7 +53,8 @@ def shelf_change(night: Night, drafts: list[str], table: str, owner: str) -> "pd
     """Return a row per scenario that both nights have; None if no night was published in the week before.
 
     kept_share: share of the places on shelves of known owners whose item stood on the owner's shelf before. items_ratio:
-    distinct items now over those then. score_distance: Kolmogorov-Smirnov distance of the scores.
+    distinct items now over those then. places_ratio: places of a shelf now over those then, of which no more count than the shop
+    file now wants. score_distance: Kolmogorov-Smirnov distance of the scores.
 
     Args:
         night: the night.
@@ -69,7 +75,8 @@ def shelf_change(night: Night, drafts: list[str], table: str, owner: str) -> "pd
     found = "SELECT DISTINCT scenario FROM drafts INTERSECT SELECT DISTINCT scenario FROM before ORDER BY scenario"
     names = [name for (name,) in connection.sql(found).fetchall()]
     query = _QUERY.format(owner=owner)
-    facts = [connection.sql(query, params={"scenario": name}).df() for name in names]
+    wanted = {name: night.shop.scenarios[name].top_n for name in names if name in night.shop.scenarios}
+    facts = [connection.sql(query, params={"scenario": name, "top_n": wanted.get(name)}).df() for name in names]
     return pd.concat(facts, ignore_index=True) if facts else None
 
 
@@ -87,4 +94,4 @@ def change_suite(checks: Checks, scenarios: int) -> "list[Expectation]":
         if band:
             kind, (least, most) = "ColumnValuesToBeBetween", band
             rules.append(expect(kind, names[severity], severity, column=column, min_value=least, max_value=most))
-    return rules
+    return [*rules, *at_least("places_ratio", "as_before", checks.shelf_places_warn, checks.shelf_places_fail)]

@@ -50,6 +50,16 @@ def none_above_zero(column: str, severity: str = "critical") -> "Expectation":
     return expect("ColumnValuesToBeBetween", "none", severity, column=column, min_value=0, max_value=0)
 
 
+def at_least(column: str, rule: str, warn: float | None, fail: float | None) -> "list[Expectation]":
+    """Return the rules that a column warns, and fails, below these limits; None = never."""
+    limits = ((rule, "warning", warn), (f"roughly_{rule}", "critical", fail))
+    return [
+        expect("ColumnValuesToBeBetween", name, severity, column=column, min_value=least)
+        for name, severity, least in limits
+        if least is not None
+    ]
+
+
 def query_files(night: Night, table: str, query: str, day: dt.date | None = None) -> Any:
     """Return the Arrow rows of a query over `batch_files`, the files of a table's partition: the night's, or that of `day`.
 

@@ -40,6 +40,27 @@ def drafts(**change: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def popular_in(*scenarios: str, items: tuple[int, ...] = (1, 2, 3, 4)) -> list[dict[str, Any]]:
+    """Return candidates: these items are popular in these scenarios."""
+    place = {"user_key": "*", "generator": "popular", "generator_score": 1.0}
+    return [{**place, "scenario": name, "item_id": f"i{n}"} for name in scenarios for n in items]
+
+
+def with_checks(night: Night, **limits: Any) -> Night:
+    checks = night.shop.checks.model_copy(update=limits)
+    return dataclasses.replace(night, shop=night.shop.model_copy(update={"checks": checks}))
+
+
+def excluding(night: Night, *rules: str) -> Night:
+    scenarios = {name: s.model_copy(update={"exclude": list(rules)}) for name, s in night.shop.scenarios.items()}
+    return dataclasses.replace(night, shop=night.shop.model_copy(update={"scenarios": scenarios}))
+
+
+def with_top(night: Night, top_n: int) -> Night:
+    scenarios = {name: s.model_copy(update={"top_n": top_n}) for name, s in night.shop.scenarios.items()}
+    return dataclasses.replace(night, shop=night.shop.model_copy(update={"scenarios": scenarios}))
+
+
 def user_shelf_change(night: Night) -> Any:
     return shelf_change(night, night.warehouse.files("shelf_drafts", [DAY]), "recommendations", "user_key")
 
@@ -138,8 +159,8 @@ def test_a_faulty_shelf_of_an_item_is_not_published(night, audit_items, broken, 
 
 
 def test_an_item_without_a_shelf_is_a_warning_and_a_scenario_without_any_is_not_published(night, audit_items, broken):
-    audit_items(night, item_drafts()[:-2])
-    assert broken(night) == {("warn", "none", "items_without_shelf")}
+    audit_items(with_checks(night, shelf_filled_fail=None), item_drafts()[:-2])
+    assert broken(night) == {("warn", "none", "items_without_shelf"), ("warn", "full", "filled_share")}
     with pytest.raises(GateError, match="row_count on item_shelf_drafts 2026-02-05: observed 1, expected min 2"):
         audit_items(night, item_drafts()[:6])
 
@@ -160,9 +181,76 @@ def test_a_place_that_the_rules_gave_is_no_rising_score(night, audit):
     assert audit(night, rows).endswith("checks held")
 
 
-def test_a_missing_shelf_for_strangers_is_a_warning(night, audit, broken):
-    audit(night, [row for row in drafts() if row["user_key"] != "*"])
-    assert broken(night) == {("warn", "none", "no_shelf_for_strangers")}
+def test_a_missing_shelf_for_strangers_is_not_published_where_something_may_be_shown_to_them(
+    night, audit, publish, broken
+):
+    of_users = [row for row in drafts() if row["user_key"] != "*"]
+    audit(night, of_users)
+    assert broken(night) == {("warn", "none", "nothing_for_strangers")}
+    publish(night, "candidates", popular_in("search", items=(4,)))
+    audit(excluding(night, "price_over_5"), of_users)  # of which nobody knows what it costs
+    assert broken(night) == {("warn", "none", "nothing_for_strangers")}
+    with pytest.raises(GateError, match=r"none on shelf_drafts.no_shelf_for_strangers"):
+        audit(night, of_users)
+    assert ("fail", "none", "no_shelf_for_strangers") in broken(night)
+    assert ("warn", "none", "nothing_for_strangers") in broken(night)  # of home_feed
+
+
+def test_shelves_that_lost_their_tails_are_not_published(night, audit, publish, broken):
+    publish(night, "candidates", popular_in("home_feed", "search"))
+    night = with_top(night, 3)
+    audit(night, drafts())
+    assert broken(night) == set()
+    with pytest.raises(GateError, match=r"roughly_full on shelf_drafts.filled_share 2026-02-05: observed .*search"):
+        audit(night, [row for row in drafts() if row["scenario"] == "home_feed" or row["rank"] < 3])
+    audit(night, drafts()[:-1])
+    assert broken(night) == {("warn", "full", "filled_share")}
+    (told,) = {r["observed"] for r in night.warehouse.read("data_checks", [DAY]).to_pylist() if not r["success"]}
+    assert told == f"filled_share={8 / 9} scenario=search"
+    audit(with_checks(night, shelf_filled_warn=None), drafts()[:-1])
+    assert broken(night) == set()
+
+
+@pytest.mark.parametrize("why", ["few are popular", "blocked", "bought", "of another scenario"])
+def test_shelves_are_as_full_as_can_be_asked_of_them(night, audit, publish, broken, why):
+    short = [row for row in drafts() if row["rank"] < 2]
+    publish(
+        night, "candidates", popular_in("home_feed", "search", items=(1,) if why == "few are popular" else (1, 2, 3))
+    )
+    asked = with_top(night, 3)
+    if why == "blocked":
+        (night.shop.home / "blocked.txt").write_text("i2\ni3\n")
+        asked = dataclasses.replace(asked, shop=asked.shop.model_copy(update={"blocked": "blocked.txt"}))
+    if why == "bought":
+        bought = [{"event_id": f"e{n}", "user_key": "a", "event_type": "purchase", "item_id": f"i{n}"} for n in (2, 3)]
+        publish(night, "events", bought)
+        asked = excluding(asked, "purchase_30d")
+    if why == "of another scenario":
+        asked, short = dataclasses.replace(asked, scenarios=("search",)), [*short[:3], *drafts()[9:]]
+    audit(asked, short)
+    assert broken(night) == set()
+    publish(night, "candidates", popular_in("home_feed", "search", items=(1, 2, 3)))
+    with pytest.raises(GateError, match="filled_share"):
+        audit(with_top(night, 3), short)
+
+
+def test_shelves_of_items_that_lost_their_tails_are_not_published(night, audit_items, broken):
+    short = [row for row in item_drafts() if row["rank"] == 1]
+    with pytest.raises(GateError, match=r"roughly_full on item_shelf_drafts.filled_share"):
+        audit_items(night, short)
+    audit_items(with_top(night, 1), short)
+    assert broken(night) == set()
+
+
+def test_shelves_much_shorter_than_the_night_before_are_not_published(night, audit, publish, broken):
+    publish(night, "recommendations", drafts(), DAY - dt.timedelta(days=1))
+    quiet = with_checks(night, shelf_kept_warn=None, shelf_scores_warn=None, shelf_items_warn=None)
+    with pytest.raises(GateError, match=r"roughly_as_before on shelf_drafts.change.places_ratio .* expected min 0.6"):
+        audit(quiet, [row for row in drafts() if row["rank"] == 1])
+    audit(quiet, [row for row in drafts() if row["rank"] < 3])
+    assert broken(night) == {("warn", "as_before", "places_ratio")}
+    audit(with_top(quiet, 2), [row for row in drafts() if row["rank"] < 3])  # the shop wants no more
+    assert broken(night) == set()
 
 
 def test_a_scenario_without_shelves_is_not_published(night, audit):
@@ -201,8 +289,7 @@ def test_scores_are_compared_as_scipy_compares_them_ties_too(night, audit, publi
     ],
 )
 def test_what_changed_too_little_or_too_much_is_told(night, audit, publish, broken, before, limits, column):
-    checks = night.shop.checks.model_copy(update={"shelf_scores_warn": None, **limits})
-    night = dataclasses.replace(night, shop=night.shop.model_copy(update={"checks": checks}))
+    night = with_checks(night, **{"shelf_scores_warn": None, **limits})
     publish(night, "recommendations", before, DAY - dt.timedelta(days=1))
     audit(night, drafts())
     assert broken(night) == {("warn", "as_before", column)}

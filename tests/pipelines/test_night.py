@@ -518,8 +518,8 @@ def test_the_shelves_are_the_same_however_the_users_are_served(shop: Shop, engin
     computed = ["score", *(f"p_{task}" for task in shop.tasks)]
     others = whole.columns.drop(computed)
     assert [name for name in others if not parts[name].equals(whole[name])] == []
-    # The seventh digit of float32, and a step of what was rounded to a millionth
-    assert np.allclose(parts[computed], whole[computed], rtol=5e-7, atol=1.1e-6)
+    # Steps of float32, of which a value in money has the most, and a step of what was rounded to a millionth
+    assert np.allclose(parts[computed], whole[computed], rtol=2e-6, atol=1.1e-6)
     assert list(shelf_parts_dir(shop).glob("*")) == []
 
 
