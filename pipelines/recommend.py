@@ -12,6 +12,7 @@ from nightshelf.paths import shelf_parts_dir
 from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY
 from pipelines.drafts import Drafts
 from pipelines.recommend_items import draft_item_shelves
+from pipelines.preselection import chosen_from
 from pipelines.rerank import Groups
 from pipelines.segments import Segments, segments_of
 from pipelines.serve_parts import make_missing
@@ -19,7 +20,7 @@ from pipelines.shelf_inputs import read_catalogue
 from pipelines.shelf_parts import Service, helpers
 from pipelines.shelf_plan import ShelfPlan, plan_shelves
 from pipelines.shelf_rows import Catalogue, for_all
-from pipelines.shelves import PRESELECTED, PRESELECTED_LEAST, Stockroom
+from pipelines.shelves import Stockroom
 from pipelines.stage import Night, StageResult
 from pipelines.user_shards import NOBODY
 from pipelines.warehouse import row_count
@@ -92,7 +93,7 @@ def nothing_to_explore(name: str, scenario: Scenario, room: Stockroom) -> str | 
     shown = room.exclusions.anybody(scenario.exclude)
     if not shown[room.lists.new_in_shop(name)].any():
         return "nothing that it may show is new in the shop"
-    if shown.sum() <= max(PRESELECTED_LEAST, PRESELECTED * scenario.top_n):
+    if shown.sum() <= chosen_from(scenario.top_n):
         return f"all {shown.sum()} items that it may show are scored in full for everybody"
     return None
 

@@ -1,7 +1,7 @@
 """How long shelves can be, whatever is excluded: what the audit holds their length against.
 
-The candidates of a user hang on much that may be few. His shelf is never shorter than what popular items alone fill, of which no
-quota takes too many (pipelines/popular_places.py), and that of an item than what the catalogue allows.
+A user's candidates may be few. A user's shelf is never shorter than what popular items alone fill, of which no quota takes too
+many (pipelines/popular_places.py), and an item's never shorter than what the catalogue allows.
 """
 
 from dataclasses import dataclass
