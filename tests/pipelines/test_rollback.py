@@ -213,7 +213,7 @@ def publish_both(publish):
         publish(night, "items", [{"item_id": "i1"}, {"item_id": "i2"}], day)
         publish(night, "users", [{"user_key": "u1"}], day)
         publish(night, "shelf_drafts", shelves(score), day)
-        publish(night, "item_shelf_drafts", [place], day)
+        publish(night, "item_shelf_drafts", [place, {**place, "anchor_item_id": "i2", "item_id": "i1"}], day)
         run_stage("publish", night.shop, day)
 
     return run
@@ -229,7 +229,8 @@ def with_anchor(night):
 
 
 def beside(shop):
-    return Warehouse(shop).read("item_recommendations").sort_by("as_of_date")["score"].to_pylist()
+    rows = Warehouse(shop).read("item_recommendations").sort_by("as_of_date").to_pylist()
+    return [row["score"] for row in rows if row["anchor_item_id"] == "i1"]
 
 
 def test_shelves_of_items_are_rolled_back_with_those_of_users(with_anchor, publish_both, caplog):
