@@ -11,8 +11,8 @@ from nightshelf.logs import get_logger
 from nightshelf.paths import shelf_parts_dir
 from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY
 from pipelines.drafts import Drafts
-from pipelines.recommend_items import draft_item_shelves
 from pipelines.preselection import chosen_from
+from pipelines.recommend_items import draft_item_shelves
 from pipelines.rerank import Groups
 from pipelines.segments import Segments, segments_of
 from pipelines.serve_parts import make_missing
