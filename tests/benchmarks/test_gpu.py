@@ -29,6 +29,14 @@ def test_a_machine_with_torch_alone_measures_both_models():
     assert "1,024 rows a step" in done.stderr
 
 
+def test_what_a_cpu_alone_needs_is_loaded_on_a_cpu_alone():
+    imported = "\n".join(BARE.splitlines()[:-1]).replace('"pydantic"', '"pydantic", "numba", "llvmlite"')
+    done = subprocess.run(
+        [sys.executable, "-c", f"{imported}\nimport benchmarks.gpu"], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_without_an_accelerator_it_says_what_to_do(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gpu"])
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
