@@ -33,6 +33,7 @@ from pipelines.warehouse import Warehouse
 from training.evaluate import evaluate
 from training.recipe import load_recipe
 from training.train_ranker import train_ranker
+from training.workers import flush_tiny_numbers
 
 NIGHT = dt.date(2000, 11, 30)
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="these models, by default all")
     parser.add_argument("--skip-temporal", action="store_true", help="leave the product's own protocol out")
     asked = parser.parse_args()
+    flush_tiny_numbers()
     home = asked.home.absolute()
     names = [name for name in ENTRIES if not asked.only or name in asked.only]
     columns = read_ratings(movielens_wheel(home, None))
