@@ -8,7 +8,7 @@ import datetime as dt
 
 import duckdb
 
-from nightshelf.config import Sampled, Shop, Task
+from nightshelf.config import Shop
 from nightshelf.dates import day_bounds_utc, parse_duration
 from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.features import (
@@ -29,6 +29,7 @@ from nightshelf.features import (
     outcome_events,
     sequence_events,
 )
+from nightshelf.tasks import Sampled, Task
 
 TABLES = (
     "sessions",

@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from feature_jobs.rules import BY_SOMEBODY
-from nightshelf.config import Bots
+from nightshelf.quarantine import Bots
 
 _USER_DAY = ("user_key", "as_of_date")
 _EVEN = "0.1"  # of the median gap: clocks jitter, and so do networks

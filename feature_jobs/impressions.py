@@ -8,9 +8,10 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from feature_jobs.schema import conform
-from nightshelf.config import Sampled, Shop
+from nightshelf.config import Shop
 from nightshelf.features import root_event
 from nightshelf.tables import table_specs
+from nightshelf.tasks import Sampled
 
 # Up to this many possible negatives all of them are put in a random order; beyond it items are drawn until k differ.
 _SMALL_POOL = 64

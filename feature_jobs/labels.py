@@ -5,8 +5,9 @@ import datetime as dt
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from nightshelf.config import Sampled, Shop, Task
+from nightshelf.config import Shop
 from nightshelf.dates import day_bounds_utc, parse_duration
+from nightshelf.tasks import Sampled, Task
 
 
 def labels(

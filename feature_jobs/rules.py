@@ -7,7 +7,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from feature_jobs.numbers import is_no_number, number_text
-from nightshelf.config import Quarantine
+from nightshelf.quarantine import Quarantine
 from nightshelf.raw_logs import CANCELLATION, FINITE, NUMBERS, WITHOUT_USER, Source, ValueMap
 
 # A row of a file that holds all days, and which belongs to a day that this run does not write: counted, not set aside.

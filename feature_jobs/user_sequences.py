@@ -9,7 +9,7 @@ from feature_jobs.query_tokens import query_tokens
 from feature_jobs.schema import conform
 from feature_jobs.vocabularies import add_index
 from feature_jobs.windows import LONGEST_WINDOW
-from nightshelf.config import Sampled, Shop
+from nightshelf.config import Shop
 from nightshelf.features import (
     EXPOSURE_LENGTH,
     QUERY_TOKEN,
@@ -19,6 +19,7 @@ from nightshelf.features import (
     sequence_events,
 )
 from nightshelf.tables import table_specs
+from nightshelf.tasks import Sampled
 
 # Column of the table → field of an entry
 _ACTS = {

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from nightshelf.config import Scenario
 from nightshelf.generators import GENERATOR_ORDER
+from nightshelf.scenarios import Scenario
 from pipelines.judged_candidates import JudgedCandidates, judged_candidates
 from pipelines.learn_quotas import (
     EVEN_OUTCOMES,

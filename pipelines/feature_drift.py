@@ -8,7 +8,8 @@ night always gives the same figures.
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
-from nightshelf.config import Checks, Shop
+from nightshelf.checks import Checks
+from nightshelf.config import Shop
 from nightshelf.features import dense_features, index_features
 from pipelines.stage import Night
 from pipelines.validate import batch_of, expect, none_above_zero, query_files

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from nightshelf.config import Scenario
+from nightshelf.scenarios import Scenario
 from pipelines.candidate_lists import CandidateLists
 
 # predict(item numbers [B, K]) → task → predictions [B, K] for the users of a block. Item number -1 is no item at all; what

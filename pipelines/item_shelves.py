@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nightshelf.config import Scenario
+from nightshelf.scenarios import Scenario
 from pipelines.anchor_lifts import Lifts, Ties
 from pipelines.preselection import chosen_from, preselected
 from pipelines.rerank import Groups, order

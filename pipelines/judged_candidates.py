@@ -4,17 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nightshelf.config import Scenario, Shop
+from nightshelf.config import Shop
 from nightshelf.dates import days_back
 from nightshelf.features import outcome_events
 from nightshelf.generators import GENERATOR_ORDER
+from nightshelf.scenarios import Scenario
 from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY
 from pipelines.candidate_recall import night_before
 from pipelines.stage import Night
 from pipelines.validate import connect, view_files
 
 DAYS = 3
-# What a regression learns of an outcome's events of one day (nightshelf.config.Task)
+# What a regression learns of an outcome's events of one day (nightshelf.tasks.Task)
 _VALUES = {
     "amount": "sum(price * coalesce(quantity, 1))",
     "price": "sum(price)",

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from nightshelf.config import Checks, Shop
+from nightshelf.checks import Checks
+from nightshelf.config import Shop
 from pipelines.validate import Row, expect, none_above_zero
 
 if TYPE_CHECKING:

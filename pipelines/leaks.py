@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from nightshelf.config import Shop, Task
+from nightshelf.config import Shop
 from nightshelf.features import dense_features, index_features
+from nightshelf.tasks import Task
 from pipelines.feature_drift import FEWEST
 from pipelines.validate import expect, none_above_zero
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nightshelf.config import Rerank
+from nightshelf.scenarios import Rerank
 from pipelines.rerank import Groups, highest, least_places, raised
 
 # How many candidates a place on the shelf chooses from, and the least that any shelf chooses from.

@@ -5,10 +5,10 @@ Then, where a scenario has an anchor, each item gets a shelf for whoever is at i
 
 import shutil
 
-from nightshelf.config import Scenario
 from nightshelf.lineage import MADE
 from nightshelf.logs import get_logger
 from nightshelf.paths import shelf_parts_dir
+from nightshelf.scenarios import Scenario
 from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY
 from pipelines.drafts import Drafts
 from pipelines.preselection import chosen_from

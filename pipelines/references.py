@@ -7,7 +7,8 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nightshelf.config import Checks, Shop
+from nightshelf.checks import Checks
+from nightshelf.config import Shop
 from nightshelf.dates import days_back
 from nightshelf.features import WINDOWS, fact_relations
 from nightshelf.table_spec import TableSpec

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nightshelf.config import Rerank
+from nightshelf.scenarios import Rerank
 
 SCORE, RULES, EXPLORE = range(3)
 PLACED_BY = ("score", "rules", "explore")

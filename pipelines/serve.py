@@ -9,9 +9,9 @@ from types import MappingProxyType
 import numpy as np
 import pyarrow as pa
 
-from nightshelf.config import Scenario
 from nightshelf.logs import get_logger
 from nightshelf.parallel import cores, in_order
+from nightshelf.scenarios import Scenario
 from nightshelf.stopwatch import Stopwatch
 from pipelines.first_look import FirstLook, Predict, PredictFor, first_look
 from pipelines.shelf_rows import RowMaker

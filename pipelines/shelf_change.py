@@ -5,7 +5,7 @@ Shelves that hardly change may be made of yesterday's features, and shelves of w
 
 from typing import TYPE_CHECKING
 
-from nightshelf.config import Checks
+from nightshelf.checks import Checks
 from nightshelf.dates import days_back
 from pipelines.stage import Night
 from pipelines.validate import at_least, connect, expect

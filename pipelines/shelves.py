@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nightshelf.config import Scenario
+from nightshelf.scenarios import Scenario
 from pipelines.candidate_lists import CandidateLists
 from pipelines.first_look import FirstLook, Predict, utility_of
 from pipelines.kept_away import Exclusions

@@ -3,7 +3,7 @@
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from nightshelf.config import Checks
+from nightshelf.checks import Checks
 from nightshelf.table_spec import TableSpec
 from pipelines.rules import Rule, Severity, between, values_of
 from pipelines.stage import Night

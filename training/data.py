@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nightshelf.config import Sampled, Shop
+from nightshelf.config import Shop
 from nightshelf.errors import InputError
 from nightshelf.example_window import ExampleWindow, Split
 from nightshelf.features import SEQUENCE_LENGTH
 from nightshelf.paths import scratch_dir
+from nightshelf.tasks import Sampled
 from training.columns import Files, fill_rows, read_columns, stack
 from training.example_keys import by_first_sight, read_example_keys
 from training.histories import Histories, bytes_of_histories, load_histories

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from nightshelf.config import Sampled, Shop
+from nightshelf.config import Shop
 from nightshelf.errors import InputError
 from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.features import (
@@ -15,6 +15,7 @@ from nightshelf.features import (
     sequence_events,
     user_dense,
 )
+from nightshelf.tasks import Sampled
 from training.normalization import NormalizationSpec
 from training.recipe import Recipe, TaskRelation
 from training.vocabulary import Vocabulary

@@ -56,7 +56,7 @@ def test_the_tasks_are_the_stages_in_their_order(dag: Any) -> None:
 def test_a_shop_may_have_its_users_served_by_mapped_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
-    from nightshelf.config import Serving
+    from nightshelf.engines import Serving
     from pipelines import airflow_stage
 
     file, shop = airflow_stage.scheduled_shop()

@@ -8,7 +8,7 @@ from statistics import median_low
 import pyarrow as pa
 import pytest
 
-from nightshelf.config import Bots
+from nightshelf.quarantine import Bots
 
 DAY = dt.date(2026, 2, 2)
 MIDNIGHT = dt.datetime(2026, 2, 2, tzinfo=dt.UTC)

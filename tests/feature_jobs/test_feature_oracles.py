@@ -33,10 +33,10 @@ from feature_jobs.user_days import user_days
 from feature_jobs.user_features import user_features
 from feature_jobs.user_scenario_features import user_scenario_features
 from feature_jobs.user_sequences import user_scenario_sequences, user_sequences
-from nightshelf.config import Sampled, Task
 from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.raw_logs import Source
 from nightshelf.tables import table_specs
+from nightshelf.tasks import Sampled, Task
 
 pytestmark = pytest.mark.spark
 

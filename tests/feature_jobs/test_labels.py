@@ -8,8 +8,8 @@ from pyspark.sql import functions as F
 from feature_jobs.attribution import attributed_outcomes
 from feature_jobs.impressions import impressions
 from feature_jobs.labels import labels
-from nightshelf.config import Task
 from nightshelf.errors import InputError
+from nightshelf.tasks import Task
 
 pytestmark = pytest.mark.spark
 

@@ -6,8 +6,8 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from nightshelf.config import Scenario
 from nightshelf.generators import GENERATOR_ORDER
+from nightshelf.scenarios import Scenario
 from pipelines.candidate_quotas import ALL, TABLE, candidate_quotas, check_candidate_quotas, quotas_of
 from pipelines.judged_candidates import judged_candidates
 from pipelines.popular_places import popular_places

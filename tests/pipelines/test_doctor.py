@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nightshelf.config import Spark, load_shop
+from nightshelf.config import load_shop
+from nightshelf.engines import Spark
 from nightshelf.errors import InputError
 from nightshelf.identity import ensure_key
 from pipelines import doctor

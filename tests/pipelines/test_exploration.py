@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nightshelf.config import Scenario
+from nightshelf.scenarios import Scenario
 from pipelines.candidate_lists import EVERYBODY, pack_candidates
 from pipelines.first_look import first_look, worth_to_anybody
 from pipelines.kept_away import Exclusions

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightshelf.config import Rerank, Scenario
+from nightshelf.scenarios import Rerank, Scenario
 from pipelines.anchor_lifts import Lifts, Shown, Ties, fit_lifts, ties_between
 from pipelines.categories import Categories
 from pipelines.item_reasons import UNTIED, tie_reasons, tie_sources

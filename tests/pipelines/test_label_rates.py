@@ -5,7 +5,8 @@ import datetime as dt
 import pandas as pd
 import pytest
 
-from nightshelf.config import Checks, Closed
+from nightshelf.checks import Checks
+from nightshelf.closed_days import Closed
 from pipelines.label_rates import rate_facts
 
 DAYS = [dt.date(2026, 2, n) for n in (2, 3, 4, 5)]

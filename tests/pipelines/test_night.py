@@ -15,13 +15,15 @@ import pandas as pd
 import pytest
 
 from benchmarks.sql_features import TABLES, make_tables
-from nightshelf.config import Rerank, Serving, Shop, load_shop
+from nightshelf.config import Shop, load_shop
+from nightshelf.engines import Serving
 from nightshelf.errors import EngineError, GateError, InputError
 from nightshelf.exclusions import acted_on, common_rules
 from nightshelf.exports import ParquetDrop
 from nightshelf.generators import Candidates
 from nightshelf.lineage import MADE, RAW
 from nightshelf.paths import artifact_dir, report_file, shelf_parts_dir, tracking_uri, truth_dir, views_file
+from nightshelf.scenarios import Rerank
 from pipelines.anchor_lifts import nearness_lifts, read_shown
 from pipelines.models import registered_name
 from pipelines.night import run_night

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightshelf.config import Rerank
 from nightshelf.errors import InputError
+from nightshelf.scenarios import Rerank
 from pipelines.preselection import preselected
 from pipelines.rerank import Groups, highest, least_places, order
 

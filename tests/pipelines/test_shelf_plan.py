@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nightshelf.config import Rerank, load_shop
+from nightshelf.config import load_shop
+from nightshelf.scenarios import Rerank
 from pipelines.shelf_plan import ShelfPlan, _beside, _leaning
 from pipelines.stage import Night
 

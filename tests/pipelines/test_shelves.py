@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightshelf.config import Scenario
 from nightshelf.exclusions import item_condition
 from nightshelf.generators import GENERATOR_ORDER
+from nightshelf.scenarios import Scenario
 from pipelines.candidate_lists import pack_candidates
 from pipelines.first_look import first_look, worth_to_anybody
 from pipelines.kept_away import Exclusions

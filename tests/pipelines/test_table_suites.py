@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nightshelf.config import Closed
+from nightshelf.closed_days import Closed
 from nightshelf.errors import GateError
 from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.log_tables import log_tables

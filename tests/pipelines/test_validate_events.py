@@ -5,7 +5,7 @@ import datetime as dt
 
 import pytest
 
-from nightshelf.config import Closed
+from nightshelf.closed_days import Closed
 from nightshelf.errors import GateError
 from pipelines import validate_events
 

@@ -6,7 +6,7 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from nightshelf.config import Closed
+from nightshelf.closed_days import Closed
 from nightshelf.daily_tables import daily_tables
 from nightshelf.errors import GateError, InputError
 from nightshelf.feature_tables import feature_tables

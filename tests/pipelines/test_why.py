@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from nightshelf.config import Rerank
 from nightshelf.errors import InputError
 from nightshelf.identity import ensure_key, user_key
+from nightshelf.scenarios import Rerank
 from pipelines.rollback import rollback
 from pipelines.warehouse import Warehouse
 from pipelines.why import explain, print_why

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nightshelf.config import Shop, Task
+from nightshelf.config import Shop
 from nightshelf.dates import days_back
 from nightshelf.errors import InputError
 from nightshelf.identity import user_key
+from nightshelf.tasks import Task
 from simulation import behaviour
 from simulation.anchor_score import score_item_shelves
 from simulation.behaviour import CHECKOUT, SCENARIOS

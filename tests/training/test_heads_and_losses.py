@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nightshelf.config import Task
 from nightshelf.errors import InputError
+from nightshelf.tasks import Task
 from training.batches import Dataset
 from training.heads import OutcomeChain, PositionBias
 from training.losses import binary_loss, focal_loss, huber_loss, smooth, squared_error, task_losses, tweedie_loss

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nightshelf.config import Sampled
 from nightshelf.errors import InputError
+from nightshelf.tasks import Sampled
 from training.base_rates import start_at_base_rates
 from training.batches import Dataset
 from training.heads import OutcomeChain
