@@ -37,8 +37,9 @@ from rich.table import Table
 
 from nightshelf.config import Shop, load_shop
 from nightshelf.errors import GateError
+from pipelines.arrow_schema import arrow_schema
 from pipelines.shelf_status import ITEM_TABLE, TABLE
-from pipelines.warehouse import Warehouse, arrow_schema
+from pipelines.warehouse import Warehouse
 
 SHOP, NIGHTSHELF = "conf/shops/demo.yaml", str(Path(sys.executable).with_name("nightshelf"))
 NIGHT, USERS, ITEMS, READERS = dt.date(2026, 2, 14), 500, 60, 2

@@ -3,8 +3,9 @@
 from nightshelf.config import Shop
 from nightshelf.daily_tables import daily_tables
 from nightshelf.feature_tables import feature_tables
+from nightshelf.ledger_tables import ledgers
 from nightshelf.log_tables import log_tables
-from nightshelf.shelf_tables import ledgers, shelf_tables
+from nightshelf.shelf_tables import shelf_tables
 from nightshelf.table_spec import TableSpec
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from nightshelf.generators import GENERATOR_ORDER
 from nightshelf.scenarios import Scenario
+from pipelines.arrow_schema import arrow_schema
 from pipelines.judged_candidates import JudgedCandidates, judged_candidates
 from pipelines.learn_quotas import (
     EVEN_OUTCOMES,
@@ -27,7 +28,6 @@ from pipelines.rules import Rule, between, check_rules
 from pipelines.stage import Night
 from pipelines.table_suites import unique_rule
 from pipelines.validate import Row
-from pipelines.warehouse import arrow_schema
 
 TABLE = "candidate_quotas"
 ALL = "*"

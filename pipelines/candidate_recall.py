@@ -13,12 +13,12 @@ import pyarrow as pa
 from nightshelf.dates import days_back
 from nightshelf.features import outcome_events
 from nightshelf.generators import GENERATOR_ORDER
+from pipelines.arrow_schema import arrow_schema
 from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY
 from pipelines.rules import Rule, between, check_rules
 from pipelines.stage import Night
 from pipelines.usual import FEWEST_NIGHTS, NIGHTS
 from pipelines.validate import Row, connect, view_files
-from pipelines.warehouse import arrow_schema
 
 TABLE = "candidate_recall"
 ALL = "*"

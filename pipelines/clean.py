@@ -6,63 +6,26 @@ and checked before anything is published; source_counts come last, so that a day
 
 import datetime as dt
 import shutil
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from nightshelf.config import Shop
 from nightshelf.dates import days_back, parse_duration
-from nightshelf.features import attribute_columns
 from nightshelf.identity import ensure_key
 from nightshelf.paths import scratch_dir, source_path
-from pipelines.arrivals import Arrivals, find_arrivals, find_listings
+from pipelines.arrivals import find_arrivals, find_listings
+from pipelines.arrow_schema import arrow_schema
+from pipelines.clean_job import CleanJob
+from pipelines.dimensions import write_items_of_catalogue, write_items_of_events, write_users
 from pipelines.schema_drift import Column, RawInput, Schema, as_rows, check_inputs, from_rows, raw_inputs
 from pipelines.source_counts import as_table, check_books, count_rows
 from pipelines.stage import Night, StageResult
-from pipelines.warehouse import arrow_schema
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 _TABLES = ("events", "quarantine", "waiting_events", "items", "users")
 _QUIET_DAYS = 30  # a log that was silent for longer is compared with nothing
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What every step of the cleaning needs."""
-
-    night: Night
-    spark: "SparkSession"
-    arrivals: Arrivals
-    folders: dict[str, Path]
-    judged: Path
-    key_path: Path
-
-    @property
-    def shop(self) -> Shop:
-        return self.night.shop
-
-    @property
-    def taken_back(self) -> Path:
-        return self.judged.with_name("taken_back")
-
-    @property
-    def days(self) -> list[dt.date]:
-        return self.arrivals.days
-
-    def list_files(self, pattern: str) -> list[str]:
-        from feature_jobs.raw_files import find_files
-
-        return find_files(self.spark, pattern)
-
-    def published(self, table: str, days: set[dt.date]) -> "DataFrame":
-        from feature_jobs.storage import read_table
-
-        warehouse = self.night.warehouse
-        return read_table(self.spark, warehouse.specs[table], warehouse.files(table, days) if days else [])
 
 
 def run(night: Night) -> StageResult:
@@ -83,7 +46,7 @@ def run(night: Night) -> StageResult:
     folders = {table: warehouse.new_run_dir(table, night.run_id) for table in _TABLES}
     scratch = scratch_dir(night.shop) / "clean"
     shutil.rmtree(scratch, ignore_errors=True)
-    job = _Job(night, spark, arrivals, folders, scratch / "judged", ensure_key(night.shop))
+    job = CleanJob(night, spark, arrivals, folders, scratch / "judged", ensure_key(night.shop))
     try:
         return _clean(job)
     except BaseException:
@@ -94,10 +57,10 @@ def run(night: Night) -> StageResult:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _clean(job: _Job) -> StageResult:
+def _clean(job: CleanJob) -> StageResult:
     warehouse, night = job.night.warehouse, job.night
     schemas = _check_schemas(job)
-    known = _write_items_of_catalogue(job) if job.shop.items else None
+    known = write_items_of_catalogue(job) if job.shop.items else None
     _write_judged(job, known)
     _write_events_and_quarantine(job, known)
     events = job.folders["events"]
@@ -105,8 +68,8 @@ def _clean(job: _Job) -> StageResult:
     books = count_rows(job.judged, job.taken_back, kept, duplicates, job.folders["quarantine"], job.shop, job.days)
     check_books(books, job.shop, night.as_of_date)
     if not job.shop.items:
-        _write_items_of_events(job, kept)
-    _write_users(job, kept)
+        write_items_of_events(job, kept)
+    write_users(job, kept)
     for table in _TABLES:
         warehouse.publish(table, kept if table == "events" else job.folders[table], job.days, night.summary)
     warehouse.publish_arrow("source_schemas", schemas, job.days, night.run_id)
@@ -122,7 +85,7 @@ def _clean(job: _Job) -> StageResult:
     return StageResult(total["rows_read"], total["kept"], total["quarantined"], [], message)
 
 
-def _check_schemas(job: _Job) -> pa.Table:
+def _check_schemas(job: CleanJob) -> pa.Table:
     """Compare the schema of all that is read with that of the day before it; return the rows of source_schemas."""
     from feature_jobs.raw_schemas import seen_schema
 
@@ -141,7 +104,7 @@ def _check_schemas(job: _Job) -> pa.Table:
     return pa.Table.from_pylist(rows, arrow_schema(warehouse.specs["source_schemas"]))
 
 
-def _other_files(job: _Job) -> dict[str, dict[dt.date, list[str]]]:
+def _other_files(job: CleanJob) -> dict[str, dict[dt.date, list[str]]]:
     """Return the files of items, users and graph by day; of those without days, and of the graph, the night's own."""
     shop, night = job.shop, job.night.as_of_date
     found: dict[str, dict[dt.date, list[str]]] = {}
@@ -155,22 +118,7 @@ def _other_files(job: _Job) -> dict[str, dict[dt.date, list[str]]]:
     return found
 
 
-def _write_items_of_catalogue(job: _Job) -> "DataFrame | None":
-    """Write the items of each day; return which items the catalogues of the window knew."""
-    from feature_jobs.items import items, known_items, read_catalogue
-    from feature_jobs.storage import write_table
-
-    assert job.shop.items is not None
-    listings, files = find_listings(job.shop, job.shop.items, "items", job.days, job.list_files)
-    if not files:
-        return None
-    catalogue = read_catalogue(job.spark, job.shop.items, [file for of_day in files.values() for file in of_day])
-    spec = job.night.warehouse.specs["items"]
-    write_table(items(catalogue, listings), spec, job.folders["items"], ["item_id"])
-    return known_items(catalogue, job.days, job.shop.history_days)
-
-
-def _write_judged(job: _Job, known: "DataFrame | None") -> None:
+def _write_judged(job: CleanJob, known: "DataFrame | None") -> None:
     """Write every raw row with its verdict: the one pass over the raw text."""
     from feature_jobs.events import complete_verdicts, read_events
     from feature_jobs.raw_rows import union
@@ -185,7 +133,7 @@ def _write_judged(job: _Job, known: "DataFrame | None") -> None:
         write_files(complete_verdicts(union(read), known, job.shop, job.key_path), str(job.judged))
 
 
-def _write_events_and_quarantine(job: _Job, known: "DataFrame | None") -> None:
+def _write_events_and_quarantine(job: CleanJob, known: "DataFrame | None") -> None:
     from feature_jobs.bots import find_bots
     from feature_jobs.duplicates import mark_duplicates
     from feature_jobs.quarantine import quarantine
@@ -212,7 +160,7 @@ def _write_events_and_quarantine(job: _Job, known: "DataFrame | None") -> None:
     )
 
 
-def _set_aside_cancelled(job: _Job, judged: "DataFrame") -> "DataFrame":
+def _set_aside_cancelled(job: CleanJob, judged: "DataFrame") -> "DataFrame":
     """Return the judged rows without sales that were cancelled, written down so that they are looked for once."""
     from feature_jobs.cancellations import find_cancelled, set_aside_cancelled
     from feature_jobs.storage import write_files
@@ -225,7 +173,7 @@ def _set_aside_cancelled(job: _Job, judged: "DataFrame") -> "DataFrame":
     return set_aside_cancelled(judged, job.spark.read.parquet(folder))
 
 
-def _take_back(job: _Job, judged: "DataFrame", bots: "DataFrame", known: "DataFrame") -> "DataFrame":
+def _take_back(job: CleanJob, judged: "DataFrame", bots: "DataFrame", known: "DataFrame") -> "DataFrame":
     """Write the events whose item is unknown; return the judged rows, and those that waited until an item of theirs is known."""
     from feature_jobs.storage import read_table, write_files, write_table
     from feature_jobs.waiting_events import taken_back, waiting_events
@@ -242,7 +190,7 @@ def _take_back(job: _Job, judged: "DataFrame", bots: "DataFrame", known: "DataFr
     return judged.unionByName(job.spark.read.parquet(str(job.taken_back)))
 
 
-def _write_orphans(job: _Job, good: "DataFrame") -> "DataFrame | None":
+def _write_orphans(job: CleanJob, good: "DataFrame") -> "DataFrame | None":
     """Return the orphans among the good rows, written down so that they are looked for once; None: nobody asks for them."""
     from feature_jobs.orphans import find_orphans
     from feature_jobs.storage import write_files
@@ -262,58 +210,14 @@ def _write_orphans(job: _Job, good: "DataFrame") -> "DataFrame | None":
     return job.spark.read.parquet(folder)
 
 
-def _earlier_events(job: _Job) -> "DataFrame | None":
+def _earlier_events(job: CleanJob) -> "DataFrame | None":
     """Return the ids of published events that a late row of these days could repeat, or None."""
     days = _late_days(job, "events")
     return job.published("events", days).select("event_id", "as_of_date") if days else None
 
 
-def _late_days(job: _Job, table: str) -> set[dt.date]:
+def _late_days(job: CleanJob, table: str) -> set[dt.date]:
     """Return the published days that this run does not write and from which a late event of its days may come."""
     late = max(source.late_by_days for source in job.shop.sources)
     first, last = job.days[0] - dt.timedelta(days=late), job.days[-1]
     return {day for day in job.night.warehouse.partitions(table) if first <= day < last and day not in job.days}
-
-
-def _write_items_of_events(job: _Job, kept: Path) -> None:
-    """Write the items that events of the window name, where the shop has no catalogue."""
-    from pyspark.sql.functions import lit
-
-    from feature_jobs.items import items_from_events
-    from feature_jobs.storage import write_table
-
-    window = job.shop.history_days
-    first = job.days[0] - dt.timedelta(days=window - 1)
-    earlier = {
-        day for day in job.night.warehouse.partitions("events") if first <= day < job.days[-1] and day not in job.days
-    }
-    events = _written_events(job, kept).unionByName(job.published("events", earlier))
-    spec = job.night.warehouse.specs["items"]
-    lacking = [name for name in spec.column_names if name not in ("as_of_date", "item_id", "price")]
-    found = items_from_events(events, job.days, window)
-    write_table(found.withColumns({name: lit(None) for name in lacking}), spec, job.folders["items"], ["item_id"])
-
-
-def _written_events(job: _Job, kept: Path) -> "DataFrame":
-    from feature_jobs.storage import read_table
-
-    return read_table(job.spark, job.night.warehouse.specs["events"], [str(file) for file in kept.rglob("*.parquet")])
-
-
-def _write_users(job: _Job, kept: Path) -> None:
-    """Write the users known at the end of each day: the user table's, earlier nights', and those whom the logs show."""
-    from feature_jobs.storage import write_table
-    from feature_jobs.users import read_members, users
-
-    shop, members = job.shop, None
-    if shop.users:
-        _, files = find_listings(shop, shop.users, "users", job.days, job.list_files)
-        of_days = [file for day, files in files.items() if day is None or day >= job.days[0] for file in files]
-        members = (
-            read_members(job.spark, shop.users, of_days, job.key_path, shop.quarantine.test_users) if of_days else None
-        )
-    written = [day for day in job.night.warehouse.partitions("users") if day not in job.days]
-    latest = {max(before) for day in job.days if (before := [other for other in written if other < day])}
-    attributes = [f"user_{name}" for name in attribute_columns(shop)]
-    known = users(members, _written_events(job, kept), job.published("users", latest), job.days, attributes)
-    write_table(known, job.night.warehouse.specs["users"], job.folders["users"], ["user_key"])

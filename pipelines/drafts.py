@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from nightshelf.config import Shop
 from nightshelf.tables import table_specs
+from pipelines.arrow_schema import arrow_schema
 from pipelines.stage import Night
-from pipelines.warehouse import DAY_FOLDER, arrow_schema
+from pipelines.warehouse import DAY_FOLDER
 
 _GROUP_ROWS = 1 << 16  # more of them wait in memory as texts, six scenarios of each process that makes a part
 

@@ -6,10 +6,10 @@ import pyarrow as pa
 
 from nightshelf.logs import get_logger
 from nightshelf.paths import artifact_dir, tracking_uri
+from pipelines.arrow_schema import arrow_schema
 from pipelines.models import champion_before, registered_name
 from pipelines.stage import Night, StageResult
 from pipelines.train import challenger, training_inputs
-from pipelines.warehouse import arrow_schema
 
 
 def run(night: Night) -> StageResult:

@@ -3,9 +3,9 @@
 from nightshelf.errors import EngineError, InputError, NightshelfError
 from nightshelf.exports import Export, ParquetDrop, PostgresView
 from nightshelf.logs import get_logger
+from pipelines.arrow_schema import arrow_schema
 from pipelines.exports.version import Version
 from pipelines.stage import Night, StageResult
-from pipelines.warehouse import arrow_schema
 
 
 def run(night: Night) -> StageResult:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nightshelf.dates import days_back
 from nightshelf.features import WINDOWS, dense_features
+from pipelines.arrow_schema import arrow_schema
 from pipelines.attempt import Attempt
 from pipelines.example_days import (
     ExampleDay,
@@ -17,7 +18,7 @@ from pipelines.example_days import (
 )
 from pipelines.feature_days import OF_LOGS, SNAPSHOTS, SUMS, missing_days
 from pipelines.stage import Night
-from pipelines.warehouse import arrow_schema, row_count
+from pipelines.warehouse import row_count
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

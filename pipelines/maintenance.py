@@ -22,14 +22,15 @@ from pyiceberg.table.snapshots import Snapshot
 
 from nightshelf.config import Shop
 from nightshelf.errors import EngineError
+from nightshelf.ledger_tables import ledgers
 from nightshelf.logs import get_logger
 from nightshelf.paths import shelf_parts_dir, warehouse_dir
-from nightshelf.shelf_tables import ledgers
+from pipelines.arrow_schema import arrow_schema, conform
 from pipelines.publish import content_hash
 from pipelines.shelf_status import TABLE
 from pipelines.sql import write_views
 from pipelines.stage import lease
-from pipelines.warehouse import DAY_FOLDER, EPOCH, Warehouse, arrow_schema, conform, write_days
+from pipelines.warehouse import DAY_FOLDER, EPOCH, Warehouse, write_days
 
 # A ledger gains a file a row; from so many in a partition on they are merged.
 _MANY_FILES = 8

@@ -6,11 +6,11 @@ import pyarrow as pa
 
 from nightshelf.errors import EngineError
 from nightshelf.logs import get_logger
+from pipelines.arrow_schema import arrow_schema
 from pipelines.gate import Decision, decide
 from pipelines.models import champion_before, is_newest_promotion, registered_name
 from pipelines.stage import Night, StageResult
 from pipelines.train import challenger, training_inputs
-from pipelines.warehouse import arrow_schema
 
 
 def run(night: Night) -> StageResult:

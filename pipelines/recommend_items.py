@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.anchor_lifts import Lifts, fit_lifts, read_shown, tie_names, ties_between
+from pipelines.arrow_schema import conform
 from pipelines.categories import Categories
 from pipelines.drafts import Drafts
 from pipelines.item_reasons import UNTIED, tie_reasons, tie_sources
@@ -13,7 +14,6 @@ from pipelines.kept_away import Exclusions
 from pipelines.rerank import Groups
 from pipelines.shelf_status import ITEM_TABLE
 from pipelines.stage import Night
-from pipelines.warehouse import conform
 
 DRAFTS = "item_shelf_drafts"
 

@@ -10,6 +10,7 @@ from nightshelf.dates import day_bounds_utc, days_back
 from nightshelf.errors import InputError
 from nightshelf.exclusions import acted_on, common_rules
 from nightshelf.features import event_worth, sequence_events
+from pipelines.arrow_schema import arrow_schema
 from pipelines.candidate_lists import EVERYBODY
 from pipelines.kept_away import acted_on_pairs, kept_away
 from pipelines.references import reference_rules
@@ -17,7 +18,7 @@ from pipelines.rules import check_rules, values_of
 from pipelines.stage import Night, StageResult
 from pipelines.table_suites import spec_rules
 from pipelines.validate import record_checks, stop_on_failure
-from pipelines.warehouse import DAY_FOLDER, arrow_schema
+from pipelines.warehouse import DAY_FOLDER
 
 TABLE = "retrieved_candidates"
 GENERATOR = "two_tower"

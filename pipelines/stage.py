@@ -20,9 +20,9 @@ from filelock import FileLock, Timeout
 from nightshelf.config import Shop
 from nightshelf.errors import EngineError, NightshelfError
 from nightshelf.identity import ensure_key
+from nightshelf.ledger_tables import ledgers
 from nightshelf.logs import get_logger
 from nightshelf.paths import views_file
-from nightshelf.shelf_tables import ledgers
 from pipelines.code_version import code_version
 from pipelines.memory import PeakMemory
 from pipelines.sql import write_views

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from nightshelf.checks import Checks
 from nightshelf.table_spec import TableSpec
+from pipelines.arrow_schema import arrow_schema
 from pipelines.rules import Rule, Severity, between, values_of
 from pipelines.stage import Night
 from pipelines.usual import Usual, counted_day, usual
 from pipelines.validate import batch_of
-from pipelines.warehouse import arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,9 +18,9 @@ from nightshelf.errors import GateError
 from nightshelf.logs import get_logger
 from nightshelf.paths import scratch_dir
 from nightshelf.table_spec import TableSpec
+from pipelines.arrow_schema import arrow_schema
 from pipelines.example_days import example_window_of
 from pipelines.stage import Night
-from pipelines.warehouse import arrow_schema
 
 if TYPE_CHECKING:
     import duckdb

@@ -7,6 +7,7 @@ from nightshelf.config import Shop
 from nightshelf.daily_tables import daily_tables
 from nightshelf.errors import InputError
 from nightshelf.feature_tables import feature_tables
+from pipelines.arrow_schema import arrow_schema
 from pipelines.candidate_quotas import check_candidate_quotas
 from pipelines.candidate_recall import check_candidate_recall
 from pipelines.feature_drift import drift_facts, drift_suite, feature_drift, sample_examples
@@ -27,7 +28,7 @@ from pipelines.validate import (
     stop_on_failure,
 )
 from pipelines.validate_events import check_log_table
-from pipelines.warehouse import arrow_schema, row_count
+from pipelines.warehouse import row_count
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation

@@ -23,31 +23,13 @@ from pyiceberg.table import FileScanTask, Table
 from nightshelf.config import Shop
 from nightshelf.errors import EngineError
 from nightshelf.paths import run_dir, warehouse_dir
-from nightshelf.table_spec import ColumnType, TableSpec
 from nightshelf.tables import table_specs
+from pipelines.arrow_schema import arrow_schema, conform
 
 NAMESPACE = "nightshelf"
 # Spark writes each day below this folder, and keeps as_of_date inside the files, where add_files needs it.
 DAY_FOLDER = "_day"
 EPOCH = dt.date(1970, 1, 1)
-
-_ARROW: dict[ColumnType, pa.DataType] = {
-    "string": pa.string(),
-    "int32": pa.int32(),
-    "int64": pa.int64(),
-    "float32": pa.float32(),
-    "float64": pa.float64(),
-    "bool": pa.bool_(),
-    "date": pa.date32(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-    "list<int32>": pa.list_(pa.int32()),
-    "list<float32>": pa.list_(pa.float32()),
-}
-
-
-def arrow_schema(spec: TableSpec) -> pa.Schema:
-    """Return the Arrow schema of a table."""
-    return pa.schema([pa.field(c.name, _ARROW[c.type], nullable=True) for c in spec.columns])
 
 
 class Warehouse:
@@ -294,8 +276,3 @@ def _is_date(text: str) -> bool:
 def _in_dates(dates: Iterable[dt.date] | None) -> BooleanExpression:
     # No text: PyIceberg's parser of texts fails now and then where two threads use it first
     return AlwaysTrue() if dates is None else In("as_of_date", {str(day) for day in dates})  # type: ignore[call-arg, misc]
-
-
-def conform(rows: pa.Table, spec: TableSpec) -> pa.Table:
-    """Return rows with the columns of a spec, in its order, cast to its types."""
-    return rows.select(spec.column_names).cast(arrow_schema(spec))

@@ -10,7 +10,7 @@ import pytest
 
 from nightshelf.config import Shop
 from nightshelf.tables import table_specs
-from pipelines.warehouse import arrow_schema
+from pipelines.arrow_schema import arrow_schema
 
 FEBRUARY = dt.date(2026, 2, 1)
 _FILL = {"string": "x", "int32": 0, "int64": 0, "float32": 0.0, "float64": 0.0, "bool": False}

@@ -7,15 +7,8 @@ import math
 import pytest
 
 from feature_jobs.acts import acts
-from feature_jobs.candidates import (
-    EVERYBODY,
-    EVERYWHERE,
-    FRESH_ITEMS,
-    CandidateInputs,
-    candidates,
-    fresh,
-    item_quality,
-)
+from feature_jobs.candidates import EVERYBODY, EVERYWHERE, FRESH_ITEMS, CandidateInputs, candidates, fresh
+from feature_jobs.item_quality import item_quality
 
 pytestmark = pytest.mark.spark
 

@@ -12,7 +12,8 @@ from feature_jobs.sail import is_embedded
 from feature_jobs.schema import conform, spark_schema
 from feature_jobs.storage import literal_path, read_table, write_files, write_table
 from nightshelf.tables import table_specs
-from pipelines.warehouse import Warehouse, arrow_schema
+from pipelines.arrow_schema import arrow_schema
+from pipelines.warehouse import Warehouse
 
 pytestmark = pytest.mark.spark
 

@@ -14,8 +14,9 @@ from nightshelf.feature_tables import OOV_BUCKETS, feature_tables
 from nightshelf.features import dense_features, index_features
 from nightshelf.log_tables import log_tables
 from nightshelf.table_spec import TableSpec
+from pipelines.arrow_schema import arrow_schema
 from pipelines.stage import Night
-from pipelines.warehouse import Warehouse, arrow_schema
+from pipelines.warehouse import Warehouse
 
 DAY = dt.date(2026, 2, 5)
 VOCABULARY = 9

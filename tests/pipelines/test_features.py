@@ -10,10 +10,11 @@ import pytest
 from nightshelf.errors import InputError
 from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.features import index_features
+from pipelines.arrow_schema import arrow_schema
 from pipelines.feature_days import OF_LOGS, SNAPSHOTS, SUMS, missing_days
 from pipelines.features import run
 from pipelines.stage import Night
-from pipelines.warehouse import DAY_FOLDER, Warehouse, arrow_schema
+from pipelines.warehouse import DAY_FOLDER, Warehouse
 
 pytestmark = pytest.mark.spark
 

@@ -5,9 +5,10 @@ import datetime as dt
 import pyarrow as pa
 import pytest
 
+from pipelines.arrow_schema import arrow_schema
 from pipelines.features import run
 from pipelines.stage import Night
-from pipelines.warehouse import Warehouse, arrow_schema
+from pipelines.warehouse import Warehouse
 
 pytestmark = [pytest.mark.spark, pytest.mark.engines]
 

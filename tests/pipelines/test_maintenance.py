@@ -12,11 +12,12 @@ import pytest
 
 from nightshelf.errors import InputError
 from nightshelf.paths import shelf_parts_dir, views_file
+from pipelines.arrow_schema import arrow_schema
 from pipelines.maintenance import maintain, told
 from pipelines.publish import content_hash
 from pipelines.rollback import rollback
 from pipelines.sql import connect
-from pipelines.warehouse import Warehouse, arrow_schema
+from pipelines.warehouse import Warehouse
 
 DAY, EVE = dt.date(2026, 2, 5), dt.date(2026, 2, 4)
 NOW = dt.datetime.now(dt.UTC)

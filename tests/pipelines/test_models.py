@@ -7,9 +7,10 @@ import pytest
 
 from nightshelf.errors import EngineError
 from nightshelf.paths import artifact_dir, tracking_uri
+from pipelines.arrow_schema import arrow_schema
 from pipelines.models import champion_of
 from pipelines.stage import Night
-from pipelines.warehouse import Warehouse, arrow_schema
+from pipelines.warehouse import Warehouse
 
 DAY = dt.date(2026, 2, 14)
 

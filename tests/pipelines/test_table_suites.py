@@ -12,13 +12,14 @@ from nightshelf.closed_days import Closed
 from nightshelf.errors import GateError
 from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.log_tables import log_tables
+from pipelines.arrow_schema import arrow_schema
 from pipelines.feature_suites import index_sizes
 from pipelines.table_suites import spec_rules
 from pipelines.usual import FEWEST_NIGHTS
 from pipelines.validate import stop_on_failure
 from pipelines.validate_events import check_log_table
 from pipelines.validate_examples import check_feature_table
-from pipelines.warehouse import DAY_FOLDER, arrow_schema
+from pipelines.warehouse import DAY_FOLDER
 
 DAY = dt.date(2026, 2, 5)
 NAN = float("nan")

@@ -16,7 +16,8 @@ from pyspark.sql import SparkSession
 
 from nightshelf.config import load_shop
 from nightshelf.table_spec import ColumnType, TableSpec
-from pipelines.warehouse import Warehouse, arrow_schema
+from pipelines.arrow_schema import arrow_schema
+from pipelines.warehouse import Warehouse
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "conf/shops/demo.yaml"

@@ -15,8 +15,8 @@ import redis
 
 from nightshelf.config import load_shop
 from nightshelf.tables import table_specs
+from pipelines.arrow_schema import arrow_schema
 from pipelines.exports.version import Version
-from pipelines.warehouse import arrow_schema
 
 DEMO = Path(__file__).parents[2] / "conf" / "shops" / "demo.yaml"
 USERS, PLACES = 3000, 5
