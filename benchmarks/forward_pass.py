@@ -57,6 +57,7 @@ def _rate(ranker: Ranker, features: ShelfFeatures, scenario: str, users: int, wi
     targets, device = prepared.targets(scenario), ranker.device
 
     def work(_: int) -> tuple[int, float]:
+        """Compute outcomes of the same pairs for _SECONDS at least; return how many pairs that were, and the seconds."""
         done, start = 0, time.perf_counter()
         while time.perf_counter() - start < _SECONDS:
             ranker.model.outcomes_of_requests(side, pairs)
@@ -72,6 +73,7 @@ def _rate(ranker: Ranker, features: ShelfFeatures, scenario: str, users: int, wi
         pairs = take_targets(targets, items.to(device))
 
     def in_inference_mode(number: int) -> tuple[int, float]:
+        """Work without gradients: the mode is a thread's own, and the pool's threads do not take it from this one."""
         with torch.inference_mode():
             return work(number)
 

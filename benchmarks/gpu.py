@@ -128,6 +128,7 @@ def draw(rows: int, device: torch.device) -> Columns:
     generator = torch.Generator(device).manual_seed(1)
 
     def uniform(*shape: int) -> torch.Tensor:
+        """Return numbers from 0 to 1, float32 [shape], the same in each run."""
         return torch.rand(shape, generator=generator, device=device)
 
     ids = (uniform(rows, FIELDS).square_() * IDS).int()
@@ -177,6 +178,7 @@ def cost_of(setting: Setting, columns: Columns) -> dict[str, float]:
     table, kept = dict(model.named_parameters())[TABLE], {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
+        """Note the bytes of what autograd saves for the backward pass; a storage that several tensors share counts once."""
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor

@@ -74,6 +74,7 @@ def implicit(items: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     model.item_factors = items
 
     def search(users: np.ndarray) -> np.ndarray:
+        """Return the items of the highest inner products with users [U, WIDTH], best first: [U, PLACES]."""
         model.user_factors = users
         nothing = csr_matrix((len(users), len(items)))
         return model.recommend(np.arange(len(users)), nothing, N=PLACES, filter_already_liked_items=False)[0]

@@ -57,6 +57,7 @@ def run_trial(make: Callable[[Task], Program]) -> None:
     program = make(task)
 
     def load() -> None:
+        """Read the train rows and make all batches of an epoch, without a model: what `load` measures."""
         program.read()
         for _ in program.batches():
             pass

@@ -65,6 +65,7 @@ def decisive_time(shop: Shop) -> dt.timedelta:
     """
 
     def decided(name: str) -> dt.timedelta:
+        """Return how long after an impression an event may happen that decides on its label of one task."""
         task = shop.tasks[name]
         if task.given is None:
             return task.window

@@ -30,7 +30,8 @@ def csv_fields_of(raw: Column, layout: Csv, width: int) -> list[Column]:
 def _split(raw: Column, delimiter: str, width: int) -> list[Column]:
     """Split as from_csv would: Sail's own knows no quotes."""
 
-    def hide(part: Column, place: Column) -> Column:  # every second part is inside quotes
+    def hide(part: Column, place: Column) -> Column:
+        """Hide the delimiters of a part that is inside quotes, as every second one is."""
         return F.when(place % 2 == 1, F.replace(part, F.lit(delimiter), F.lit(_HIDDEN))).otherwise(part)
 
     hidden = F.array_join(F.transform(F.split(raw, '"'), hide), '"')

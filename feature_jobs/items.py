@@ -26,6 +26,7 @@ def read_catalogue(spark: SparkSession, items: Dimension, files: list[str]) -> D
 
 def _typed(rows: DataFrame, items: Dimension, wanted: dict[str, str]) -> DataFrame:
     def text(name: str) -> Column:
+        """Return a key of the shop file as trimmed text; null where it is empty, or where the shop file does not name it."""
         return F.nullif(F.trim(F.col(name).cast("string")), F.lit("")) if name in wanted else F.lit(None).cast("string")
 
     parts = F.transform(F.split(text("category"), re.escape(items.category_separator)), lambda part: F.trim(part))
@@ -56,6 +57,7 @@ def known_items(catalogue: DataFrame, days: list[dt.date], window_days: int) -> 
     listed = catalogue.where("item_id is not null").groupBy("item_id").agg(F.collect_set("listed_on").alias("listed"))
 
     def is_known(day: Column) -> Column:
+        """Return whether a catalogue of the window that ends on `day` lists the item."""
         in_window = F.exists("listed", lambda other: other.between(F.date_sub(day, window_days - 1), day))
         return (F.size("listed") == 0) | in_window  # a catalogue without days is every day's
 

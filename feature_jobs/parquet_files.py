@@ -34,6 +34,7 @@ def write_from_tasks(df: DataFrame, folder: str, split_by: list[str], plain: lis
 
 def _writer(folder: str, split_by: list[str], schema: pa.Schema, plain: list[str]) -> Callable[[Batches], Batches]:
     def write(batches: Batches) -> Iterator[pa.RecordBatch]:
+        """Write a task's batches to files of its own; yield one batch with the number of their rows."""
         rows, files = 0, dict[tuple[str, ...], _File]()
         for batch in batches:
             rows += batch.num_rows
@@ -88,10 +89,12 @@ class _File:
         )
 
     def add(self, rows: pa.RecordBatch) -> None:
+        """Take rows in, which wait in memory until `flush`; `waiting_bytes` tells how much that is."""
         self._waiting.append(rows.select(self._schema.names).cast(self._schema))
         self.waiting_bytes += rows.nbytes
 
     def flush(self) -> None:
+        """Write the rows that wait as one row group; a new file begins where the last one holds _MOST_ROW_GROUPS."""
         if not self._waiting:
             return
         if self._groups == _MOST_ROW_GROUPS:
@@ -101,6 +104,7 @@ class _File:
         self._waiting, self.waiting_bytes, self._groups = [], 0, self._groups + 1
 
     def close(self) -> None:
+        """Write what waits, and the footer: before it nobody can read the file."""
         self.flush()
         self._file.close()
 

@@ -24,6 +24,7 @@ def user_keys(key_path: Path) -> Callable[[Column], Column]:
     path = str(key_path)
 
     def hash_ids(ids: pa.Array) -> pa.Array:
+        """Return the key of each id of a batch, null for null; executors read the secret from its file themselves."""
         key, coded = Path(path).read_bytes(), ids.dictionary_encode()
         hashed = [user_key(user_id, key) for user_id in coded.dictionary.to_pylist()]
         return pa.array(hashed, pa.string()).take(coded.indices)
@@ -36,6 +37,7 @@ def masked_texts(key_path: Path) -> Callable[[Column, Column], Column]:
     path = str(key_path)
 
     def mask(raws: pa.Array, ids: pa.Array) -> pa.Array:
+        """Return each text of a batch with its own id masked; null where there is no text or id, or the id stays legible."""
         is_text = raws.is_valid()
         key, texts = Path(path).read_bytes(), zip(raws.filter(is_text), ids.filter(is_text), strict=True)
         masked = [_masked(raw.as_py(), user_id.as_py(), key) for raw, user_id in texts]

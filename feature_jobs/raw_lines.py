@@ -49,6 +49,7 @@ def _read_in_python(spark: SparkSession, files: list[str], encoding: str) -> Dat
 
 def _reader(files: list[str], encoding: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield the lines of the files whose numbers the batches hold: file_path, raw, place."""
         for batch in batches:
             for number in batch.column(0).to_pylist():
                 yield from _lines_of(files[number], encoding)

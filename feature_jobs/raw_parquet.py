@@ -67,6 +67,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 def _reader(files: list[str], schema: pa.Schema) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of the files whose numbers the batches hold: _file_path, _place and the schema's columns."""
         for batch in batches:
             for number in batch.column(0).to_pylist():
                 yield from _rows_of(files[number], schema)

@@ -37,6 +37,7 @@ def judge(rules: list[Rule]) -> Column:
     """Return a struct (reason, evidence) of the first broken rule, or null."""
 
     def verdict(rule: Rule) -> Column:
+        """Return the struct of a broken rule: its evidence as text, cut to _EVIDENCE_LENGTH, empty where there is none."""
         # Never null: Sail refuses a struct whose field is so in one rule alone
         evidence = F.coalesce(F.substring(rule.evidence.cast("string"), 1, _EVIDENCE_LENGTH), F.lit(""))
         return F.struct(F.lit(rule.reason).alias("reason"), evidence.alias("evidence"))

@@ -147,6 +147,7 @@ def pack_candidates(
     shape = (max(1, len(user_keys)), int(counts.max(initial=0)))  # where there is no user, one that has nothing
 
     def by_user(values: np.ndarray, empty: int) -> np.ndarray:
+        """Return the values of proposals as [users, most candidates of a user], `empty` where a user has fewer."""
         matrix = np.full(shape, empty, values.dtype)
         matrix[user, column] = values[order]
         return matrix

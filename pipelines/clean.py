@@ -90,6 +90,7 @@ def _check_schemas(job: CleanJob) -> pa.Table:
     from feature_jobs.raw_schemas import seen_schema
 
     def look(raw: RawInput, day: dt.date, files: list[str]) -> Schema | None:
+        """Return the columns of a day's files, from a sample of their rows; None if there are none."""
         seen = seen_schema(job.spark, files, raw.table)
         columns = {name: Column(c.kind, c.rows / seen.rows) for name, c in seen.columns.items()}
         return Schema(raw.name, day, seen.rows, columns) if columns else None

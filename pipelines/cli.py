@@ -111,6 +111,7 @@ def simulate(
     log = get_logger("simulate")
 
     def progress(day: dt.date, done: int, impressions: int) -> None:
+        """Tell the log how many days are written, and the impressions of all of them."""
         log.info("%s: day %d of %d, %s impressions so far", day, done, days, f"{impressions:,}")
 
     made = simulate_shop(load_shop(shop), parse_as_of_date(first_day), days, users, items, seed, progress=progress)

@@ -69,11 +69,13 @@ def model_predictors(
     rows, known = features.item_rows(item_ids), len(features.user_keys)
 
     def of(users: np.ndarray) -> dict[str, Predict]:
+        """Encode a block of users, by number (-1: the unknown one, below it segments); return each scenario's scoring of it."""
         # Row 0 is the unknown user; segments come behind the last user
         user_rows = torch.from_numpy(np.where(users < -1, known - 1 - users, users + 1).astype(np.int64))
         encoded = ranker.encode(features, user_rows)
 
         def predict(scenario: str, items: np.ndarray) -> dict[str, np.ndarray]:
+            """Return task → predictions [U, K] of items [U, K], by catalogue number; NaN where the model has no row of it."""
             scored = encoded.score(scenario, torch.from_numpy(np.where(items >= 0, rows[items], -1)))
             return {task: values.numpy() for task, values in scored.items()}
 
@@ -90,6 +92,7 @@ def popularity_predictor(shop: Shop, features: "ShelfFeatures", item_ids: list[s
     rows, table = features.item_rows(item_ids), features.target_dense[scenario]
 
     def column(name: str) -> np.ndarray:
+        """Return a feature of the items in the scenario: one value a row of the night's features."""
         return table[:, features.target_names.index(name)]
 
     price = np.expm1(column("item_log_price"))
@@ -101,6 +104,7 @@ def popularity_predictor(shop: Shop, features: "ShelfFeatures", item_ids: list[s
         rates[name] = rate * price if task.value in ("amount", "price") else rate
 
     def predict(items: np.ndarray) -> dict[str, np.ndarray]:
+        """Return task → rates of items [U, K], by catalogue number; NaN where that is -1 or the item has no features."""
         found = np.where(items >= 0, rows[items], -1)
         return {task: np.where(found >= 0, rate[found], np.nan) for task, rate in rates.items()}
 

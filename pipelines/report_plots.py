@@ -57,6 +57,7 @@ def lines_by_day(rows: list[Row], names: list[str], label: str, percent: bool = 
     """Draw one line per name over the days of the rows; a day without a value leaves a gap."""
 
     def paint(axes: "Axes") -> None:
+        """Draw the lines in the order of the names, which is that of the colours."""
         days = [f"{row['day']:%d %b}" for row in rows]
         for at, name in enumerate(names):
             values = [float("nan") if row[name] is None else float(row[name]) for row in rows]
@@ -73,6 +74,7 @@ def bars_by_day(rows: list[Row], names: list[str], label: str) -> str:
     """Draw one stacked bar per day."""
 
     def paint(axes: "Axes") -> None:
+        """Draw the names as layers, the first at the bottom; a missing value is 0."""
         days = [f"{row['day']:%d %b}" for row in rows]
         base = [0.0] * len(rows)
         for at, name in enumerate(names):
@@ -104,6 +106,7 @@ def stacked_shares(rows: list[Row], group: str, part: str, share: str) -> str:
     shares = {(row[group], row[part]): float(row[share]) for row in rows}
 
     def paint(axes: "Axes") -> None:
+        """Draw the groups from top to bottom, their parts from left to right; a part that a group lacks has no width."""
         base = [0.0] * len(groups)
         for at, name in enumerate(parts):
             values = [shares.get((g, name), 0.0) for g in groups]
@@ -121,6 +124,7 @@ def score_boxes(rows: list[Row]) -> str:
     """Draw the spread of scores per scenario: box 25–75 %, whiskers 5–95 %."""
 
     def paint(axes: "Axes") -> None:
+        """Draw the boxes from the five quantiles of each row, the first scenario on top."""
         names = ("whislo", "q1", "med", "q3", "whishi")
         boxes = [{**dict(zip(names, row["score_quantiles"], strict=True)), "label": row["scenario"]} for row in rows]
         axes.bxp(
@@ -142,6 +146,7 @@ def intervals(rows: list[Row], label: str) -> str:
     groups, tasks = _unique(row["scenario"] for row in rows), _unique(row["task"] for row in rows)
 
     def paint(axes: "Axes") -> None:
+        """Draw the scenarios from top to bottom, the tasks of one a little apart; without bounds a point stands alone."""
         for at, task in enumerate(tasks):
             own = [row for row in rows if row["task"] == task]
             places = [groups.index(row["scenario"]) + 0.16 * (at - (len(tasks) - 1) / 2) for row in own]
@@ -174,6 +179,7 @@ def grouped_bars(groups: list[str], series: dict[str, list[float]], label: str) 
     """Draw for each group one bar per series, side by side."""
 
     def paint(axes: "Axes") -> None:
+        """Draw the bars of a group around its mark, in the order of the series."""
         width = 0.84 / max(1, len(series))
         for at, (name, values) in enumerate(series.items()):
             places = [place + width * (at - (len(series) - 1) / 2) for place in range(len(groups))]

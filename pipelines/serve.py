@@ -55,6 +55,7 @@ def serve(
     timed_for = _timed(predict_for, watch)
 
     def of_block(bounds: tuple[int, int]) -> list[tuple[str, pa.Table]]:
+        """Return scenario and rows of the users from the first bound to the one before the second."""
         with watch.of("all"):
             block = np.arange(*bounds)
             by_scenario = timed_for(block)
@@ -120,11 +121,13 @@ def _timed(predict_for: PredictFor, watch: Stopwatch) -> PredictFor:
     """Return predictions of which the pairs are counted, and the time, that of encoding users with it."""
 
     def timed(predict: Predict, items: np.ndarray) -> dict[str, np.ndarray]:
+        """Predict for items [U, K], and count those that are there (not -1) as pairs."""
         watch.count("pairs", int((items >= 0).sum()))
         with watch.of("scored"):
             return predict(items)
 
     def timed_for(users: np.ndarray) -> dict[str, Predict]:
+        """Encode a block of users, and return the timed predictions of each scenario."""
         with watch.of("scored"):
             return {name: partial(timed, predict) for name, predict in predict_for(users).items()}
 

@@ -132,6 +132,7 @@ def _write_csv(names: list[str], rows: list[tuple[Any, ...]]) -> None:
 
 def _write_json(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     def text(value: Any) -> str:
+        """Return what JSON has no kind for as text: days and moments in ISO 8601, all else as Python writes it."""
         return value.isoformat() if isinstance(value, dt.date | dt.datetime) else str(value)
 
     json.dump([dict(zip(names, row, strict=True)) for row in rows], sys.stdout, default=text, ensure_ascii=False)

@@ -84,6 +84,7 @@ def _columns(schema: "pa.Schema") -> list[str]:
     import pyarrow as pa
 
     def kind(of: "pa.DataType") -> str:
+        """Return a type as Arrow names it, a list by the type of its entries alone."""
         return f"list<{of.value_type}>" if pa.types.is_list(of) else str(of)
 
     return [f"{field.name} {kind(field.type)}" for field in schema]

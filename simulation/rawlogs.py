@@ -71,6 +71,7 @@ class _Texts:
         self.request = pc.binary_join_element_wise("r", pa.array(rows["request"]).cast(pa.string()), "")
 
     def has(self, reason: str) -> np.ndarray:
+        """Return which rows bear the defect: bool [rows]."""
         return self.rows["defect"] == code_of(reason)
 
     def _items(self, missing: np.ndarray) -> pa.Array:
@@ -92,14 +93,17 @@ class _Texts:
         return pa.array(self.rows[column], mask=self.rows[column] < 0)
 
     def queries(self) -> pa.Array:
+        """Return the text of each row's query, far too long where that is the defect."""
         text = self.catalogue.queries.take(self.number("query"))
         return pc.if_else(pa.array(self.has("text_too_long")), _TEXT_TOO_LONG, text)
 
     def prices(self) -> pa.Array:
+        """Return the prices, negative or absurd where that is the defect; absurd are those of items of even number."""
         price = np.where(self.has("negative_number"), -self.rows["price"], self.rows["price"])
         return pa.array(np.where(self.has("absurd_number") & (self.rows["item"] % 2 == 0), _ABSURD_PRICE, price))
 
     def quantities(self) -> pa.Array:
+        """Return the quantities, int32, null where absent; absurd, where that is the defect, are those of items of odd number."""
         absurd = self.has("absurd_number") & (self.rows["item"] % 2 == 1)
         quantity = np.where(absurd, _ABSURD_QUANTITY, self.rows["quantity"])
         return pa.array(quantity, pa.int32(), mask=quantity < 0)

@@ -76,6 +76,7 @@ def score_shelves(
     related = item_knn_scores(record, users)
 
     def score(name: str) -> dict[str, Any]:
+        """Return the figures of one scenario: its shelves beside other rankings, by the truth of the day after."""
         return _score(
             truth, record, name, users, len(warm), values[name], visible[name], related, shown[name], as_of_date
         )

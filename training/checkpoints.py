@@ -58,6 +58,11 @@ def resumable(
     with asked_to_end() as asked:
 
         def pause() -> None:
+            """Write a checkpoint if it is time, or if a process was asked to end; all ranks decide alike.
+
+            Raises:
+                AskedToEnd: one was; the checkpoint is written.
+            """
             nonlocal written
             is_asked, is_due = any_rank(asked(), time.monotonic() - written > seconds_between)
             if not is_asked and not is_due:

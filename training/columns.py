@@ -51,6 +51,7 @@ def map_row_groups(
             groups += [(file, number) for number in range(max(1, reader.num_row_groups))]
 
     def read(n: int) -> pa.Table:
+        """Return the rows of row group n of all files, counted through; those of a file without any have no rows."""
         file, number = groups[n]
         with _opened(table, file, columns) as reader:
             is_empty = not reader.num_row_groups
@@ -73,6 +74,7 @@ def fill_rows(
     """
 
     def fill(n: int, read: Callable[[], pa.Table]) -> None:
+        """Read row group n, unless none of its rows is wanted, and put each row into its place in every array."""
         kept = np.flatnonzero(places[n] >= 0)
         if not kept.size:
             return
@@ -134,6 +136,7 @@ def stack(table: pa.Table, names: list[str], dtype: type) -> np.ndarray:
     values = np.empty((table.num_rows, len(names)), dtype)
 
     def fill(place: int) -> None:
+        """Fill the column at a place: each thread writes one of its own."""
         values[:, place] = to_numpy(table[names[place]], dtype)
 
     in_parallel(fill, range(len(names)))

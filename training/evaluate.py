@@ -52,6 +52,7 @@ def evaluate(folder: Path, shop: Shop, inputs: TrainingInputs, seed: int = 0) ->
     draws = user_draws(int(examples.user.max()) + 1, seed)
 
     def measure(part: tuple[str, int]) -> list[dict[str, object]]:
+        """Return the rows of one scenario (`*`: all) and one task, by its place in the model."""
         scenario, place = part
         task, rows = model.spec.tasks[place], _task_rows(examples, shop, scenario, place, first, logged)
         return [{"scenario": scenario, "task": task.name, **row} for row in _task_metrics(task, rows, draws)]
@@ -222,6 +223,7 @@ def _task_metrics(task: TaskSpec, rows: TaskRows, draws: np.ndarray) -> Iterator
     count, positives = len(rows.label), int((rows.label > 0).sum())
 
     def row(metric: str, value: float | None, bounds: tuple[float, float] | None) -> dict[str, object]:
+        """Return a metric with its 95 % bounds, which an undefined value (None) has not, and the counts of its rows."""
         low, high = bounds if value is not None and bounds else (None, None)
         return {"metric": metric, "value": value, "lower": low, "upper": high, "rows": count, "positives": positives}
 

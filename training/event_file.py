@@ -27,6 +27,7 @@ def event_file(folder: Path) -> Iterator[Tell]:
     writer = EventsWriter(str(folder / "events"))
 
     def tell(step: int, values: Mapping[str, float]) -> None:
+        """Write values by name at a step, with the time of now, and flush."""
         numbers = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=numbers)))
         writer.flush()

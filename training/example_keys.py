@@ -74,6 +74,7 @@ class ExampleKeys:
         wanted = np.split(ascending, cuts[:-1])
 
         def find(n: int, read: Callable[[], pa.Table]) -> list[pa.Array]:
+            """Return the ids of row group n that are wanted, in the order of the file; a group without any is not read."""
             if not wanted[n].size:
                 return []
             return read()["impression_id"].take(pa.array(wanted[n] - (ends[n] - self.row_groups[n]))).chunks
@@ -91,6 +92,7 @@ def read_example_keys(files: Files, scenarios: list[str]) -> ExampleKeys:
     """
 
     def part(_: int, read: Callable[[], pa.Table]) -> tuple[list[np.ndarray], list[pa.Array]]:
+        """Return a row group's numbers, an array a column, and its request ids and user keys as dictionary arrays."""
         rows = read()
         numbers = [
             to_numpy(rows["impression_ts"].cast(pa.int64()), np.int64),

@@ -27,10 +27,12 @@ def asked_to_end() -> Iterator[Callable[[], bool]]:
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
 
     def restore() -> None:
+        """Give both signals back to who heard them before."""
         for number, handler in before.items():
             signal.signal(number, handler)
 
     def hear(number: int, frame: FrameType | None) -> None:
+        """Note the signal, and let a SIGINT that follows act as it would have done without this."""
         heard.append(number)
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 

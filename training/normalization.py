@@ -54,6 +54,7 @@ class NormalizationSpec(BaseModel):
         ready = np.empty((len(raw), self.width(names)), np.float32) if into is None else into
 
         def scale(rows: slice) -> None:
+            """Fill a range of rows of `ready`: transformed, scaled and clipped, and in buckets where a column has edges."""
             values = _transform(raw[rows], names)
             values -= mean
             values /= std
@@ -97,6 +98,7 @@ def fit_normalization(files: Files, names: list[str], window: ExampleWindow) -> 
     }
 
     def fit(some: list[str]) -> list[dict[str, Any]]:
+        """Return the table's rows of some columns, which are read together."""
         parts = [read_columns("training_examples", [file], some).filter(pa.array(chosen[file])) for file in chosen]
         values = {name: [to_numpy(part[name], np.float32) for part in parts] for name in some}
         none = np.empty(0, np.float32)

@@ -35,6 +35,7 @@ def predict(model: RankingModel, dataset: Dataset) -> Predictions:
 
     @torch.inference_mode()
     def fill(chunks: torch.Tensor) -> None:
+        """Predict the rows of some chunks, and put them into their places in `logged` and `first`."""
         batch = dataset.batch(chunks)
         logits, bias = model(batch)
         slots = batch.rows[batch.is_row].cpu()

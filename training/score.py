@@ -168,6 +168,7 @@ class EncodedUsers:
         self.parts: list[tuple[torch.Tensor, UserSide]] = []
 
         def encode(part: torch.Tensor) -> None:
+            """Encode the users at these places of `rows` as a part of their own."""
             self.parts.append((part, model.user_side(prepared.users(rows[part]), prepared.item_side)))
 
         for part in prepared.by_length(rows).chunk(-(-len(rows) // at_once)):
@@ -195,6 +196,7 @@ class EncodedUsers:
         for places, users in self.parts:
 
             def score(some: torch.Tensor, places: torch.Tensor = places, users: UserSide = users) -> None:
+                """Score the candidates of neighbours in a part, by their numbers in it, into `scores`."""
                 first, end = int(some[0]), int(some[-1]) + 1
                 part = places[first:end]
                 pairs = take_targets(targets, _without_empty_end(candidates[part]))
@@ -225,6 +227,7 @@ def take_targets(targets: TargetSide, rows: torch.Tensor) -> TargetSide:
     flat = rows.reshape(-1).clamp(min=0)
 
     def gather(part: torch.Tensor) -> torch.Tensor:
+        """Return a part [I, …] of the targets at `rows`: [U, K, …]."""
         return part.index_select(0, flat).view(*rows.shape, *part.shape[1:])
 
     return TargetSide(

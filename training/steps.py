@@ -91,6 +91,7 @@ class Steps:
         step = (self.model.spec.recipe.seed, self._made)
 
         def losses(part: Slice) -> torch.Tensor:
+            """Return a slice's share of the batch's mean losses [T]; asked again it draws the same."""
             # What is dropped hangs neither on earlier draws nor on how many processes there are.
             with seeded((*step, part.number), self._scales.device) if self._draws else nullcontext():
                 return batch_losses(self.model, dataset.batch(part.chunks), self._scales) / count
@@ -99,6 +100,7 @@ class Steps:
         own, at_once = slices.own, self._turns == 1
 
         def make() -> SliceLosses:
+            """Return the losses of this rank's slices: all in memory with their graphs, or computed anew for each question."""
             return SideBySide(losses, own, self._pool) if at_once else InTurns(losses, own)
 
         # Look-ups in a table of parts wait for other ranks, which nothing of what fails here would reach
@@ -132,6 +134,7 @@ class Steps:
         wanted = [*self._parameters, *(self._sharded.looked_up if self._sharded else [])]
 
         def backward(losses: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+            """Return each wanted weight's gradient of a slice's losses [T], weighed by `weights`; None if it has no part."""
             return torch.autograd.grad(losses, wanted, weights, allow_unused=True)
 
         answers = parts.ask(backward)
@@ -223,6 +226,7 @@ def _pulls(parts: SliceLosses, slices: Slices, weight: torch.nn.Parameter, rows:
     """Return the norm of each task's gradient at the first rows of a weight: [T]."""
 
     def pull(losses: torch.Tensor) -> torch.Tensor:
+        """Return each task's gradient at those rows, flat, for a slice's losses: [T, rows x width]."""
         each = [torch.autograd.grad(loss, weight, retain_graph=True)[0][:rows].flatten() for loss in losses]
         return torch.stack(each)
 

@@ -128,6 +128,7 @@ def _most_likely(mine: torch.Tensor, total: torch.Tensor, priors: list[torch.Ten
     optimizer = torch.optim.LBFGS([logs], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
+        """Return minus the mean log-likelihood of the topics, with a slight pull to 0 on `logs`, whose gradient it sets."""
         optimizer.zero_grad()
         worth, doubts = logs[:-levels].exp(), logs[-levels:].exp()
         likely = nested_shares((mine @ worth).unbind(-1), priors, total @ worth, doubts)[-1]

@@ -53,10 +53,12 @@ def search_weights(
     chooses = has_outcome & (np.arange(len(best)) % 2 == 0)
 
     def shares(weights: np.ndarray) -> np.ndarray:
+        """Return each user's gain under these weights over the best that could be had [users]; 0 without an outcome."""
         found = discounted_gain(predictions @ weights, gain, user)
         return np.divide(found, best, out=np.zeros_like(best), where=has_outcome)
 
     def share(weights: np.ndarray, of: np.ndarray) -> float:
+        """Return the mean share of the users `of` (bool [users]), weighted by their best gain; NaN if there is none."""
         return float(np.average(shares(weights)[of], weights=best[of])) if of.any() else float("nan")
 
     weights, reached = present.astype(float), share(present, chooses)

@@ -54,6 +54,7 @@ def _shelves(target: RedisKeys, version: Version) -> Iterator[tuple[str, str]]:
     names = list(dict.fromkeys(["scenario", version.owner, "rank", *target.columns]))
 
     def places() -> Iterator[dict[str, Any]]:
+        """Yield the places of all shelves, each as name → value, with a batch of them in memory at a time."""
         for batch in version.batches(names):
             yield from batch.to_pylist()
 

@@ -26,6 +26,7 @@ def mix(experts: torch.Tensor, shares: torch.Tensor, reach: torch.Tensor) -> tor
 class _Mix(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, experts: torch.Tensor, shares: torch.Tensor, reach: torch.Tensor) -> torch.Tensor:
+        """Return the sums [T, N, h], and keep for the gradient what they were made of."""
         ctx.save_for_backward(experts, shares, reach)
         mixed = experts.new_empty(len(shares), *experts.shape[1:])
         _mix(*map(array, (experts, shares, reach, mixed)))
@@ -34,6 +35,7 @@ class _Mix(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:  # type: ignore[override]
+        """Return the gradients of experts and shares, in their own precision, for that of the sums [T, N, h]."""
         experts, shares, reach = ctx.saved_tensors
         of_experts, of_shares = torch.empty_like(experts), torch.empty_like(shares)
         _unmix(*map(array, (experts, shares, reach, gradient.contiguous(), of_experts, of_shares)))

@@ -54,6 +54,7 @@ def _write(out, value):
         return lambda out, value: value
 
     def rounded(out, value):
+        """Return the upper 16 bits of a float32, rounded to the nearest, ties to even; 0x7FC0 for what is no number."""
         bits = np.float32(value).view(np.uint32)
         near = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
         is_number = (bits & np.uint32(0x7FFFFFFF)) <= np.uint32(0x7F800000)

@@ -52,6 +52,7 @@ class _LookUp(torch.autograd.Function):
     def forward(
         ctx: Any, table: torch.Tensor, rows: torch.Tensor, beside: torch.Tensor | None, dtype: torch.dtype
     ) -> torch.Tensor:
+        """Return the vectors [..., F x D + C] that `look_up` tells of, and keep the rows for the gradient."""
         ctx.save_for_backward(rows)
         ctx.shape = table.shape
         return _vectors(table, rows, beside, dtype)
@@ -59,6 +60,7 @@ class _LookUp(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # type: ignore[override]
+        """Return the table's gradient, sparse [R, D] with each distinct row once; `rows` and `beside` have none."""
         (rows,) = ctx.saved_tensors
         distinct, sums = sum_rows(rows, gradient, ctx.shape[1])
         return torch.sparse_coo_tensor(distinct[None], sums, ctx.shape, check_invariants=False), None, None, None
@@ -120,6 +122,7 @@ def take_in(
 @intrinsic
 def _prefetch(context, array, row):
     def generate(context, builder, signature, given):
+        """Emit LLVM's prefetch of the place where array[row] begins; it gives no value."""
         made = context.make_array(signature.args[0])(context, builder, given[0])
         offset = builder.mul(given[1], builder.extract_value(made.strides, 0))
         place = builder.gep(builder.bitcast(made.data, ir.IntType(8).as_pointer()), [offset])

@@ -94,6 +94,7 @@ class NearestInCells:
         starts = np.searchsorted(seen_user, np.arange(len(users) + 1))
 
         def block(rows: np.ndarray) -> None:
+            """Search the cells for some users, and fill their rows of `numbers` and `scores` with what they have not seen."""
             faiss.omp_set_num_threads(1)  # of this thread's searches
             found, score = self.near(users[rows], self._k + more)
             able = found >= 0

@@ -170,6 +170,7 @@ class _Epoch:
         missed = (1 - drawn / len(fields)) * np.exp(-len(target) * self.share[pool])  # in either way
 
         def on_device(array: np.ndarray) -> torch.Tensor:
+            """Return an array as a tensor where the model is."""
             return torch.from_numpy(array).to(device)
 
         # The item tower reads each item once, be it in the pool, in histories, or in both
@@ -199,6 +200,7 @@ def read_windows(journeys: Journeys, windows: np.ndarray, device: torch.device) 
     rows = np.where(is_act, rows, windows[:, :1])  # what stands before the first act is like it, and has no part
 
     def gather(column: np.ndarray) -> torch.Tensor:
+        """Return a column of all acts at the rows of the windows, on the device: [G, length]."""
         return torch.from_numpy(column[rows]).to(device)
 
     mask = torch.from_numpy(is_act).to(device)
