@@ -58,7 +58,7 @@ class Course:
     average: float = 0.0  # how much of the weights' moving average a step keeps
 
 
-OURS = Course(rate=3e-3, embedding_decay=2e-4, average=0.999)
+OURS = Course(rate=3e-3, embedding_decay=3e-4, average=0.999)  # by validation rows, seed 1
 
 
 @dataclass(frozen=True)
