@@ -5,7 +5,7 @@ from shutil import rmtree
 from typing import TYPE_CHECKING
 
 from nightshelf.dates import days_back
-from nightshelf.errors import EngineError, InputError
+from nightshelf.errors import InputError
 from nightshelf.logs import get_logger
 from nightshelf.paths import artifact_dir, checkpoint_dir, tracking_uri
 from pipelines.code_version import code_version
@@ -14,7 +14,6 @@ from pipelines.models import champion_before, registered_name
 from pipelines.stage import Night, StageResult
 
 if TYPE_CHECKING:
-    from training.failures import TrainingFailed
     from training.recipe import Recipe
 
 
@@ -26,7 +25,7 @@ def run(night: Night) -> StageResult:
     if not night.retrain:
         return StageResult(message="no retraining was asked for: the champion stays")
     from training import tracking
-    from training.failures import TrainingFailed
+    from training.interruption import signals_end
     from training.ranks import joined_ranks, rank
     from training.recipe import load_recipe
     from training.together import train_together
@@ -53,19 +52,20 @@ def run(night: Night) -> StageResult:
         "parent": parent,
         "checkpoints": checkpoints,
     }
-    with joined_ranks():
-        helps = rank() > 0
-        try:
-            report = train_together(night.shop.training.processes, training)
-        except TrainingFailed as failed:
-            if not helps:
-                _tell(name, failed, recipe, tags)
-            raise
-    if helps:
-        return StageResult(message="the first process registers the model")
-    run_id = tracking.log_training(name, report, recipe, folder, tags)
-    version = tracking.register(run_id, name, tags)
-    tracking.set_alias(name, "challenger", version)
+    with signals_end():
+        with joined_ranks():
+            helps = rank() > 0
+            try:
+                report = train_together(night.shop.training.processes, training)
+            except BaseException as error:
+                if not helps:
+                    _tell(name, error, recipe, tags)
+                raise
+        if helps:
+            return StageResult(message="the first process registers the model")
+        run_id = tracking.log_training(name, report, recipe, folder, tags)
+        version = tracking.register(run_id, name, tags)
+        tracking.set_alias(name, "challenger", version)
     rmtree(checkpoints, ignore_errors=True)
     message = f"version {version} is the challenger" + (
         f", warm-started from version {parent_version}" if report.warm_started else ""
@@ -74,14 +74,19 @@ def run(night: Night) -> StageResult:
     return StageResult(rows, inputs=["training_examples", "user_sequences", "vocabularies"], message=message)
 
 
-def _tell(name: str, failed: "TrainingFailed", recipe: "Recipe", tags: dict[str, str]) -> None:
-    """Let the tracker know of a training that failed; what ended the training is told in any case."""
+def _tell(name: str, error: BaseException, recipe: "Recipe", tags: dict[str, str]) -> None:
+    """Let the tracker know of a training that ended without a model; what ended it is told to the user in any case."""
     from training import tracking
+    from training.failures import report_of
+    from training.interruption import AskedToEnd, asked_to_end
 
     try:
-        tracking.log_failure(name, failed.report, recipe, str(failed), tags)
-    except EngineError as error:
-        get_logger("train").warning("the tracker does not know of this training: %s", error)
+        with asked_to_end():
+            tracking.log_failure(name, error, report_of(error), recipe, tags)
+    except AskedToEnd:
+        pass  # the stage ends as it is
+    except Exception as refused:
+        get_logger("train").warning("the tracker does not know of this training: %s", refused)
 
 
 def training_inputs(night: Night):  # type: ignore[no-untyped-def]

@@ -29,18 +29,26 @@ class TrainingFailed(EngineError):
         return TrainingFailed, (str(self), self.report)
 
 
+def report_of(error: BaseException) -> TrainingReport | None:
+    """Return what a training did until this error ended it; None where it had not read its rows."""
+    report = getattr(error, "report", None)
+    return report if isinstance(report, TrainingReport) else None
+
+
 @contextmanager
 def failures_told(report: TrainingReport) -> Iterator[None]:
-    """Let an engine's error that ends a training carry its report; one that was asked to end is not over.
+    """Let whatever ends a training carry its report (`report_of`); an engine's error becomes TrainingFailed, all else stays.
 
     A memory that has no room for what is not a batch (those get smaller) is told with the remedy.
     """
     started = time.monotonic()
     try:
         yield
-    except AskedToEnd:
-        raise
-    except (EngineError, torch.OutOfMemoryError) as error:
+    except BaseException as error:
         report.seconds = time.monotonic() - started
-        told = str(error) if isinstance(error, EngineError) else _NO_ROOM.format(str(error).partition("\n")[0])
-        raise TrainingFailed(told, report) from error
+        if isinstance(error, torch.OutOfMemoryError):
+            raise TrainingFailed(_NO_ROOM.format(str(error).partition("\n")[0]), report) from error
+        if isinstance(error, EngineError) and not isinstance(error, AskedToEnd):
+            raise TrainingFailed(str(error), report) from error
+        error.report = report  # type: ignore[attr-defined]
+        raise

@@ -44,3 +44,23 @@ def asked_to_end() -> Iterator[Callable[[], bool]]:
         restore()
     if heard:
         signal.raise_signal(heard[0])
+
+
+@contextmanager
+def signals_end() -> Iterator[None]:
+    """Let SIGTERM end the block by AskedToEnd wherever it is, and not the process; SIGINT already raises KeyboardInterrupt.
+
+    Inside asked_to_end that one hears the signal. In another thread than the main one nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise AskedToEnd("the stage was interrupted; run it again")
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -17,7 +17,7 @@ from nightshelf.errors import EngineError, InputError, NightshelfError
 from nightshelf.logs import configure_logging, get_logger
 from training.course import TrainingReport
 from training.devices import accelerators
-from training.interruption import asked_to_end
+from training.interruption import AskedToEnd, asked_to_end
 from training.ranks import joined_ranks, rank, ranks, ranks_here
 from training.train_ranker import train_ranker
 
@@ -31,6 +31,7 @@ def train_together(processes: int, training: Mapping[str, Any]) -> TrainingRepor
 
     Raises:
         EngineError: one of them ended, and with it all; or as train_ranker says.
+        AskedToEnd: this process was, and so were they.
         InputError: as train_ranker says, or there are fewer accelerators than processes.
     """
     here = accelerators()
@@ -64,6 +65,8 @@ def train_together(processes: int, training: Mapping[str, Any]) -> TrainingRepor
                     for process in started.processes:
                         process.terminate()
         except ProcessException as error:
+            if is_told:  # some end at once: they had no step behind which to write a checkpoint
+                raise AskedToEnd("training was interrupted; run the stage again") from error
             last = str(error).strip().splitlines()[-1]
             raise EngineError(f"process {error.error_index + 1} of {processes} that train together: {last}") from error
         report = pickle.loads(outcome.read_bytes())

@@ -16,7 +16,7 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -36,13 +36,15 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.store.db import utils as database
 from sqlalchemy.exc import SQLAlchemyError
 
-from nightshelf.errors import EngineError
+from nightshelf.errors import EngineError, NightshelfError
 from training.course import TrainingReport
+from training.interruption import AskedToEnd
 from training.recipe import Recipe
 
 ARTIFACT = "ranker"
 _NOT_THERE = {ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)}
 _LOCK_SECONDS = 120
+_LONGEST_TAG = 5000  # characters: a tracker takes no more
 # The folder of artefacts of an embedded tracker, which its experiments are made with; a server has its own.
 _artifact_root: dict[str, Path] = {}
 
@@ -76,17 +78,20 @@ def log_training(name: str, report: TrainingReport, recipe: Recipe, folder: Path
         the id of the run.
 
     Raises:
-        EngineError: the tracker does not answer, or refuses.
+        EngineError: the tracker does not answer, or refuses; the run has the status FAILED, if it was begun.
     """
-    with _told() as client:
-        run = _begin_run(client, name, report, recipe, tags)
+    with _told() as client, _run(client, name, tags) as run:
+        _describe(client, run, recipe, report)
         client.log_artifacts(run, str(folder), ARTIFACT)
-        client.set_terminated(run)
     return run
 
 
-def log_failure(name: str, report: TrainingReport, recipe: Recipe, error: str, tags: Mapping[str, str]) -> str:
-    """Write a training that ended without a model: a run with the status FAILED, the tag `error`, and its epochs until then.
+def log_failure(
+    name: str, error: BaseException, report: TrainingReport | None, recipe: Recipe, tags: Mapping[str, str]
+) -> str:
+    """Write a training that ended without a model: a run with the tag `error`, and the epochs until then if there is a report.
+
+    Its status is FAILED, or KILLED where the training was asked to end.
 
     Returns:
         the id of the run.
@@ -95,13 +100,42 @@ def log_failure(name: str, report: TrainingReport, recipe: Recipe, error: str, t
         EngineError: the tracker does not answer, or refuses.
     """
     with _told() as client:
-        run = _begin_run(client, name, report, recipe, {**tags, "error": error})
-        client.set_terminated(run, "FAILED")
+        run = _begin_run(client, name, tags)
+        _end_run(client, run, error)
+        _describe(client, run, recipe, report)
     return run
 
 
-def _begin_run(client: MlflowClient, name: str, report: TrainingReport, recipe: Recipe, tags: Mapping[str, str]) -> str:
-    run = str(client.create_run(_experiment(client, name), run_name=tags.get("run_id"), tags=dict(tags)).info.run_id)
+@contextmanager
+def _run(client: MlflowClient, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """Begin a run and end it, however the block does: none is left that seems to go on for ever."""
+    run = _begin_run(client, name, tags)
+    try:
+        yield run
+    except BaseException as error:
+        with suppress(Exception):  # what ended the block is told
+            _end_run(client, run, error)
+        raise
+    client.set_terminated(run)
+
+
+def _begin_run(client: MlflowClient, name: str, tags: Mapping[str, str]) -> str:
+    return str(client.create_run(_experiment(client, name), run_name=tags.get("run_id"), tags=dict(tags)).info.run_id)
+
+
+def _end_run(client: MlflowClient, run: str, error: BaseException) -> None:
+    told = str(error) if isinstance(error, NightshelfError) else f"{type(error).__name__}: {error}"
+    client.set_tag(run, "error", told[:_LONGEST_TAG])
+    is_asked = isinstance(error, AskedToEnd) or not isinstance(error, Exception)
+    client.set_terminated(run, "KILLED" if is_asked else "FAILED")
+
+
+def _describe(client: MlflowClient, run: str, recipe: Recipe, report: TrainingReport | None) -> None:
+    """Write the recipe of a run, and the metrics of its report."""
+    params = [Param(key, str(value)[:500]) for key, value in _flat(recipe.model_dump()).items()]
+    if report is None:
+        client.log_batch(run, params=params)
+        return
     metrics = [
         Metric(key, value, 0, int(row["epoch"]))
         for row in report.epochs
@@ -112,9 +146,7 @@ def _begin_run(client: MlflowClient, name: str, report: TrainingReport, recipe: 
         Metric(key, float(getattr(report, key)), 0, 0)
         for key in ("train_rows", "validation_rows", "test_rows", "best_epoch", "seconds", "halvings")
     ]
-    params = [Param(key, str(value)[:500]) for key, value in _flat(recipe.model_dump()).items()]
     client.log_batch(run, metrics, params, [RunTag("warm_started", str(report.warm_started).lower())])
-    return run
 
 
 def register(run: str, name: str, tags: Mapping[str, str]) -> str:

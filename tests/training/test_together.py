@@ -17,6 +17,7 @@ from training import together
 from training.checkpoints import MANIFEST
 from training.course import TrainingReport
 from training.failures import TrainingFailed
+from training.interruption import AskedToEnd
 from training.together import train_together
 from training.train_ranker import train_ranker
 
@@ -76,6 +77,19 @@ def test_where_one_is_killed_all_end(demo_shop, night, recipe, tmp_path, monkeyp
     monkeypatch.setattr(together, "start_processes", start_and_kill)
     with pytest.raises(EngineError, match=r"process [12] of 2 that train together: .*(SIGKILL|closed|reset)"):
         train_together(2, training_of(demo_shop, recipe(max_epochs=500, patience=500), night, tmp_path))
+
+
+def test_who_is_asked_to_end_before_they_have_read_their_rows_says_so(demo_shop, night, recipe, tmp_path, monkeypatch):
+    started = together.start_processes
+
+    def start_and_be_asked(*arguments, **options):
+        context = started(*arguments, **options)
+        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+        return context
+
+    monkeypatch.setattr(together, "start_processes", start_and_be_asked)
+    with pytest.raises(AskedToEnd, match="interrupted; run the stage again"):
+        train_together(2, training_of(demo_shop, recipe(), night, tmp_path))
 
 
 ASKED = """

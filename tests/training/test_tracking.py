@@ -42,7 +42,8 @@ def test_a_training_is_logged_registered_and_downloaded_again(tracker, trained, 
 def test_a_training_that_failed_is_a_failed_run_without_a_model(tracker, trained, recipe):
     tags = {"as_of_date": "2026-02-14", "run_id": "night-2"}
     versions = tracking.MlflowClient().search_model_versions("name = 'nightshelf-test'")
-    run_id = tracking.log_failure("nightshelf-test", trained.report, recipe(), "weights are not finite", tags)
+    error = EngineError("weights are not finite")
+    run_id = tracking.log_failure("nightshelf-test", error, trained.report, recipe(), tags)
     run = tracking.MlflowClient().get_run(run_id)
     assert run.info.status == "FAILED" and run.data.tags["error"] == "weights are not finite"
     assert run.data.params["backbone.expert_sizes"] == "[16, 8]"

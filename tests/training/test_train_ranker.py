@@ -1,6 +1,7 @@
 import dataclasses
 import datetime as dt
 import math
+import pickle
 import re
 
 import numpy as np
@@ -16,7 +17,8 @@ from training.balancing import make_balance
 from training.base_rates import regression_scales, start_at_base_rates
 from training.batches import Dataset
 from training.data import load_examples
-from training.failures import TrainingFailed
+from training.failures import TrainingFailed, report_of
+from training.interruption import AskedToEnd
 from training.predict import predict
 from training.ranking_model import RankingModel
 from training.steps import Steps, batch_losses
@@ -297,6 +299,25 @@ def test_weighed_by_propensity_the_loss_of_a_skewed_log_is_that_of_the_whole(
         found.append(Steps(model, torch.ones(4)).gradient(train, torch.arange(len(train.chunks)), mean_weight))
     assert found[1] == pytest.approx(found[0], rel=1e-5)
     assert found[2] != pytest.approx(found[0], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("a bug"), InputError("a wrong input"), AskedToEnd("asked"), KeyboardInterrupt()]
+)
+def test_whatever_ends_a_training_stays_as_it_is_and_tells_how_far_it_came(
+    demo_shop, night, recipe, tmp_path, monkeypatch, error
+):
+    def end(course, row):
+        course.report.epochs.append(row)
+        raise error
+
+    monkeypatch.setattr("training.train_ranker.judge", end)
+    with pytest.raises(type(error)) as raised:
+        train_ranker(demo_shop, recipe(), night.inputs, tmp_path)
+    assert raised.value is error
+    report = report_of(pickle.loads(pickle.dumps(error)))  # as it comes from another process
+    assert report.train_rows > 0 and len(report.epochs) == 1 and report.seconds > 0
+    assert report_of(KeyError("of something else")) is None
 
 
 def test_without_test_rows_nothing_is_trained(demo_shop, night, recipe, tmp_path):
