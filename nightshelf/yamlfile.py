@@ -33,11 +33,11 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_model(path: Path, model: type[Model]) -> Model:
-    """Parse the YAML file at `path` as `model`.
+def load_model(path: Path, model: type[Model], example: str = "conf/shops/demo.yaml") -> Model:
+    """Parse the YAML file at `path` as `model`; `example` is a file that shows its keys.
 
     Raises:
-        InputError: the file is missing, is no YAML, or a key is unknown, missing or wrong.
+        InputError: the file is missing, is no YAML, or a key is unknown, missing, wrong or there twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -49,14 +49,38 @@ def load_model(path: Path, model: type[Model]) -> Model:
     except yaml.YAMLError as error:
         raise InputError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no keys; see conf/shops/demo.yaml for an example")
+        raise InputError(f"{path}: holds no keys; see {example} for an example")
+    _check_once(root, path)
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise InputError(_explain(error, path, root, model)) from None
+        raise InputError(_explain(error, path, root, model, example)) from None
 
 
-def _explain(error: ValidationError, path: Path, root: yaml.Node | None, model: type[BaseModel]) -> str:
+def _check_once(root: yaml.Node | None, path: Path) -> None:
+    """Refuse a key that stands twice in one place, of which YAML would take the last."""
+    waiting, seen = [root], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias, which may even name what it is in
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                raise InputError(
+                    f"{path}:{line}: key {name!r} is there already, in line {lines[name]}; keep one of them"
+                )
+            lines[name] = line
+            waiting.append(value)
+
+
+def _explain(error: ValidationError, path: Path, root: yaml.Node | None, model: type[BaseModel], example: str) -> str:
     first = error.errors()[0]
     parts = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-"))]
     line = _line_of(root, list(first["loc"]))
@@ -65,7 +89,10 @@ def _explain(error: ValidationError, path: Path, root: yaml.Node | None, model: 
         remedy = nearest(str(first["loc"][-1]), _sibling_keys(model, list(first["loc"][:-1])))
         return f"{path}:{line}: unknown key {name!r}; {remedy}"
     if first["type"] == "missing":
-        return f"{path}:{line}: key {name!r} is missing; add it (see conf/shops/demo.yaml)"
+        return f"{path}:{line}: key {name!r} is missing; add it (see {example})"
+    if first["type"] == "union_tag_not_found":
+        tag = first["ctx"]["discriminator"].strip("'")
+        return f"{path}:{line}: key '{name}.{tag}' is missing; add it (see {example})"
     message = first["msg"].removeprefix("Value error, ")
     if not parts:
         return f"{path}: {message}"

@@ -196,12 +196,16 @@ def make_balance(recipe: Recipe, tasks: list[TaskSpec], backbone: Backbone) -> B
     """Return the balance of a recipe.
 
     Raises:
-        InputError: task_weights name no task of the shop; gradnorm where tasks share no layer.
+        InputError: task_weights name no task of the shop, or leave none to train; gradnorm where tasks share no layer.
     """
     names = [task.name for task in tasks]
     for name in recipe.task_weights:
         if name not in names:
             raise InputError(f"task_weights: {name!r} is no task of this shop; known: {', '.join(names)}")
+    if not any(recipe.task_weights.get(name, 1.0) for name in names):
+        raise InputError(
+            f"task_weights: all tasks of this shop ({', '.join(names)}) have weight 0; give one of them more"
+        )
     if recipe.balancing == "uncertainty":
         return Uncertainty(len(tasks))
     if recipe.balancing == "dwa":

@@ -57,7 +57,7 @@ class Recipe(Strict):
     sequence_encoder: EncoderSizes = PlainEncoder()
     history_length: int = Field(SEQUENCE_LENGTH, ge=1, le=SEQUENCE_LENGTH)
     attention_size: Width = 32
-    match_decay_days: list[Annotated[float, Field(gt=0, le=1000)]] = Field([2.0, 20.0], min_length=1, max_length=4)
+    match_decay_days: list[Annotated[float, Field(ge=0.001, le=1000)]] = Field([2.0, 20.0], min_length=1, max_length=4)
     backbone: BackboneSizes = PLESizes()
     towers: Literal["task", "scenario"] = "task"
     tower_sizes: list[Width] = Field([16], min_length=1)
@@ -66,7 +66,7 @@ class Recipe(Strict):
     losses: dict[str, Loss] = Field({})
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     balancing: Balancing = "equal"
-    task_weights: dict[str, Annotated[float, Field(ge=0)]] = Field({})
+    task_weights: dict[str, Annotated[float, Field(ge=0, le=1_000_000)]] = Field({})
     learning_rate: LearningRates = LearningRates()
     weight_decay: float = Field(1e-5, ge=0, le=1)
     weight_average: float = Field(0.99, ge=0, lt=1)
@@ -92,6 +92,14 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        if self.task_weights and self.balancing != "fixed":
+            raise ValueError(
+                f"task_weights: balancing {self.balancing} reads none; take balancing: fixed, or task_weights: {{}}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_table(self) -> Self:
         if self.embedding_table == "sharded" and self.embedding_optimizer != "rowwise_adagrad":
             raise ValueError(
@@ -107,4 +115,4 @@ def load_recipe(path: Path | str) -> Recipe:
     Raises:
         InputError: the file is missing or a key in it is unknown, missing or wrong.
     """
-    return load_model(Path(path), Recipe)
+    return load_model(Path(path), Recipe, "conf/models/ple.yaml")

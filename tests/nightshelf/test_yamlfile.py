@@ -1,9 +1,10 @@
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from nightshelf.yamlfile import load_model
+from nightshelf.errors import InputError
+from nightshelf.yamlfile import Strict, load_model
 
 
 class Page(BaseModel):
@@ -17,3 +18,24 @@ def test_on_and_no_are_words_and_true_is_a_boolean(tmp_path: Path, text: str, va
     (tmp_path / "page.yaml").write_text(f"on: any_item\ncountry: no\nopen: {text}\n")
     page = load_model(tmp_path / "page.yaml", Page)
     assert (page.on, page.country, page.open) == ("any_item", "no", value)
+
+
+class Shelf(Strict):
+    width: int = 1
+    share: float = 0.5
+    inner: dict[str, int] = Field({})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("width: 2\nshare: 1\nwidth: 3\n", r"shelf.yaml:3: key 'width' is there already, in line 1; keep one of them$"),
+        ("inner:\n  a: 1\n  b: 2\n  a: 1\n", r"shelf.yaml:4: key 'a' is there already, in line 2"),
+        ("", r"shelf.yaml: holds no keys; see conf/an_example.yaml for an example$"),
+        ("inner: &a {b: *a}\n", r"shelf.yaml:1: inner.b = .*valid integer"),
+    ],
+)
+def test_what_would_be_read_otherwise_than_it_is_meant_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "shelf.yaml").write_text(text)
+    with pytest.raises(InputError, match=told):
+        load_model(tmp_path / "shelf.yaml", Shelf, "conf/an_example.yaml")

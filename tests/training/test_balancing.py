@@ -31,7 +31,11 @@ def test_weights_of_the_recipe_and_of_learned_variances():
     uncertain(LOSSES).backward()
     assert uncertain.log_variance.grad.tolist() == [-0.5, -1.5, -2.5]
     with pytest.raises(InputError, match="'buy' is no task"):
-        balance_of(task_weights={"buy": 1})
+        balance_of(balancing="fixed", task_weights={"buy": 1})
+    with pytest.raises(
+        InputError, match=r"task_weights: all tasks of this shop \(.*\) have weight 0; give one of them more"
+    ):
+        balance_of(balancing="fixed", task_weights={task.name: 0 for task in TASKS})
 
 
 def test_dwa_is_the_papers_formula():

@@ -43,9 +43,30 @@ def test_the_recipes_that_come_along_can_be_read(file):
             r"r.yaml: attention_size 32 is no multiple of sequence_encoder.heads 5$",
         ),
         (
-            ("embedding_table: whole          ", "embedding_table: sharded\nembedding_optimizer: lazy_adam"),
+            (
+                "embedding_optimizer: rowwise_adagrad  # who moves the embedding table: rowwise_adagrad | lazy_adam\n"
+                "embedding_table: whole ",
+                "embedding_optimizer: lazy_adam\nembedding_table: sharded ",
+            ),
             r"r.yaml: embedding_optimizer lazy_adam does not move a sharded table; take rowwise_adagrad, or embedding_table: who",
         ),
+        (
+            ("task_weights: {}", "task_weights: {cart: 2}"),
+            r"r.yaml: task_weights: balancing equal reads none; take balancing: fixed, or task_weights: {}$",
+        ),
+        (
+            ("task_weights: {}", "task_weights: {cart: .inf}"),
+            r"r.yaml:\d+: task_weights.cart = 'inf': .* equal to 1000000",
+        ),
+        (
+            ("match_decay_days: [2,", "match_decay_days: [1.0e-300,"),
+            r"r.yaml:\d+: match_decay_days.0 = '1e-300': .* equal to 0.001",
+        ),
+        (
+            ("kind: ple ", "input: 8 "),
+            r"r.yaml:\d+: key 'backbone.kind' is missing; add it \(see conf/models/ple.yaml\)$",
+        ),
+        (("name: ple", "nam: ple"), r"r.yaml:2: key 'name' is missing; add it \(see conf/models/ple.yaml\)$"),
         (("seed: 1 ", "seed: -1 "), r"r.yaml:\d+: seed = '-1': Input should be greater than or equal to 0"),
     ],
 )

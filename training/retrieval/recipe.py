@@ -63,4 +63,4 @@ def load_retrieval_recipe(path: Path | str) -> RetrievalRecipe:
     Raises:
         InputError: the file is missing or a key in it is unknown, missing or wrong.
     """
-    return load_model(Path(path), RetrievalRecipe)
+    return load_model(Path(path), RetrievalRecipe, "conf/retrieval/two_tower.yaml")
