@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nightshelf.errors import EngineError
 from nightshelf.logs import get_logger
 from training.artifact import file_hash
 from training.course import Course
@@ -40,8 +41,10 @@ def resumable(
 
     That writes a checkpoint from time to time, and when a process is asked to end. Without a folder it does nothing.
 
+    Where the disk has no room for a checkpoint, training goes on without, and the log says so.
+
     Raises:
-        AskedToEnd: a process was; the checkpoint is written.
+        AskedToEnd: a process was; the checkpoint is written, or why it is not is told.
     """
     if folder is None:
         yield lambda: None
@@ -67,15 +70,23 @@ def resumable(
             is_asked, is_due = any_rank(asked(), time.monotonic() - written > seconds_between)
             if not is_asked and not is_due:
                 return
+            failed = ""
             if rank() == 0 or has_part:
-                write_checkpoint(folder, course, origin)
+                try:
+                    write_checkpoint(folder, course, origin)
+                except EngineError as error:
+                    failed = str(error)
             wait_for_all()  # whoever ended sooner would have torchrun end the one that writes
             written = time.monotonic()
+            if is_asked and failed:
+                raise AskedToEnd(f"training was interrupted, and {failed}, then run the stage again")
             if is_asked:
                 raise AskedToEnd(
                     f"training was interrupted; run the stage again and it goes on at epoch {course.epoch}, "
                     f"batch {course.batch + 1}"
                 )
+            if failed:
+                log.warning("training goes on, but %s", failed)
 
         yield pause
 
@@ -105,27 +116,36 @@ def write_checkpoint(folder: Path, course: Course, origin: dict[str, str]) -> No
     """Write where a course is; a crash at any moment leaves the checkpoint before or this one.
 
     If each rank has a part of the table, all write at once.
+
+    Raises:
+        EngineError: a rank could not write; the checkpoint before is still there.
     """
-    started = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    started, turn, has_part = time.monotonic(), _free_turn(folder), _has_part(course.model)
+    path, told = _part(folder, turn, rank() if has_part else 0), ""
     try:
-        used = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["file"]
-    except (OSError, ValueError, KeyError, TypeError):
-        used = ""
-    turn, has_part = "second.pt" if used == "first.pt" else "first.pt", _has_part(course.model)
-    path = _part(folder, turn, rank() if has_part else 0)
-    with path.open("wb") as file:
-        torch.save(course.state_dict(), file)
-        _flush(file)
-    own = file_hash(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            torch.save(course.state_dict(), file)
+            _flush(file)
+        own = file_hash(path)
+    except (OSError, RuntimeError) as error:
+        path.unlink(missing_ok=True)  # half a file would take the room that is missing
+        own, told = "", _cause(error)
     hashes = every_rank(own) if has_part else [own]
-    if rank():
-        return
     manifest = {"file": turn, "sha256": hashes, "epoch": course.epoch, "batch": course.batch}
-    with (folder / f"{MANIFEST}.new").open("w", encoding="utf-8") as file:
-        json.dump({**manifest, "origin": origin}, file, indent=1)
-        _flush(file)
-    (folder / f"{MANIFEST}.new").replace(folder / MANIFEST)
+    try:
+        if all(hashes) and not rank():
+            with (folder / f"{MANIFEST}.new").open("w", encoding="utf-8") as file:
+                json.dump({**manifest, "origin": origin}, file, indent=1)
+                _flush(file)
+            (folder / f"{MANIFEST}.new").replace(folder / MANIFEST)
+    except OSError as error:
+        told = str(error)
+    if told or not all(hashes):
+        raise EngineError(
+            f"no checkpoint can be written into {folder} ({told or 'another process could not'}), the one before counts, if "
+            "there is one; make room there"
+        )
     log.info(
         "checkpoint at epoch %d, batch %d: %.1f MB in %.3f s",
         course.epoch,
@@ -133,6 +153,22 @@ def write_checkpoint(folder: Path, course: Course, origin: dict[str, str]) -> No
         path.stat().st_size / 1e6,
         time.monotonic() - started,
     )
+
+
+def _free_turn(folder: Path) -> str:
+    """Return which of the two files the checkpoint in use does not need."""
+    try:
+        used = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["file"]
+    except (OSError, ValueError, KeyError, TypeError):
+        used = ""
+    return "second.pt" if used == "first.pt" else "first.pt"
+
+
+def _cause(error: BaseException) -> str:
+    """Return what the system said; torch tells of a disk that is full as of a place in a file."""
+    while not isinstance(error, OSError) and error.__context__ is not None:
+        error = error.__context__
+    return " ".join(str(error).split())[:200]
 
 
 def read_checkpoint(folder: Path, origin: dict[str, str], part: int) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@ import json
 import math
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from nightshelf.errors import EngineError
+from training import checkpoints
 from training.artifact import SERVING
 from training.checkpoints import MANIFEST
-from training.interruption import asked_to_end
+from training.interruption import AskedToEnd, asked_to_end
 from training.schedule import rate_share
 from training.steps import Steps
 from training.train_ranker import train_ranker
@@ -229,6 +231,63 @@ def test_a_broken_checkpoint_is_told_and_training_starts_afresh(interrupted, cap
     with pytest.raises(EngineError, match="goes on at epoch 1, batch 2"):
         train_ranker(**interrupted)
     assert "is broken, training starts afresh" in caplog.text
+
+
+@pytest.fixture
+def full_disk_from(monkeypatch):
+    """Return full_disk_from(n): from the n-th checkpoint on, counted from 1, the system lets none grow beyond 100 kB."""
+    write, written = checkpoints.write_checkpoint, []
+
+    def full_disk_from(first):
+        def write_onto_a_full_disk(*given):
+            written.append(1)
+            before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            if len(written) >= first:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+            try:
+                write(*given)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+        written.clear()
+        monkeypatch.setattr(checkpoints, "write_checkpoint", write_onto_a_full_disk)
+
+    return full_disk_from
+
+
+def test_where_the_disk_is_full_training_goes_on_without_a_checkpoint(
+    demo_shop, night, recipe, tmp_path, caplog, full_disk_from
+):
+    arguments = (demo_shop, recipe(max_epochs=1), night.inputs)
+    undisturbed = train_ranker(*arguments, tmp_path / "undisturbed")
+    full_disk_from(1)
+    report = train_ranker(*arguments, tmp_path / "out", checkpoints=tmp_path / "checkpoints", checkpoint_seconds=0.0)
+    assert without_pace(report) == without_pace(undisturbed)
+    assert_equal_bits(tmp_path / "out", tmp_path / "undisturbed")
+    assert "training goes on, but no checkpoint can be written into" in caplog.text and "File too large" in caplog.text
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_who_is_asked_to_end_on_a_full_disk_keeps_the_checkpoint_before(
+    demo_shop, night, recipe, tmp_path, caplog, full_disk_from, disturb
+):
+    arguments = {"shop": demo_shop, "recipe": recipe(max_epochs=1), "inputs": night.inputs, "out": tmp_path / "out"}
+    train_ranker(**{**arguments, "out": tmp_path / "undisturbed"})
+    arguments["checkpoints"] = tmp_path / "checkpoints"
+    full_disk_from(4)
+    disturb(end_at(5))
+    with pytest.raises(
+        AskedToEnd, match=r"interrupted, and no checkpoint .*File too large.*; make room there, then run the"
+    ):
+        train_ranker(**arguments, checkpoint_seconds=0.0)
+    manifest = json.loads((tmp_path / "checkpoints" / MANIFEST).read_text())
+    assert [path.name for path in (tmp_path / "checkpoints").glob("*.pt")] == [manifest["file"]]
+    full_disk_from(math.inf)
+    disturb(lambda n: None)
+    with caplog.at_level("INFO"):
+        train_ranker(**arguments)
+    assert f"is taken up at epoch 1, batch {manifest['batch'] + 1}" in caplog.text and manifest["batch"] == 2
+    assert_equal_bits(tmp_path / "out", tmp_path / "undisturbed")
 
 
 def test_a_loss_that_is_not_finite_is_survived_across_interruptions(
