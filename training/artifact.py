@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nightshelf.errors import EngineError
@@ -53,7 +54,7 @@ def load_model(folder: Path) -> RankingModel:
     model = RankingModel(spec)
     try:
         model.load_state_dict(load_file(folder / _FILES[0]))
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, SafetensorError) as error:
         raise OtherCodeError(
             f"{folder}: the weights do not fit this code ({_short(error)}); train the model again"
         ) from None
@@ -69,7 +70,7 @@ def load_spec(folder: Path) -> ModelSpec:
     """
     verify(folder)
     try:
-        return ModelSpec.model_validate_json((folder / _FILES[1]).read_text(encoding="utf-8"))
+        return ModelSpec.model_validate_json((folder / _FILES[1]).read_bytes())
     except ValidationError as error:
         raise OtherCodeError(
             f"{folder}/model.json does not fit this code ({_short(error)}); train the model again"

@@ -1,6 +1,6 @@
 """Parquet in, columns out: the one place where training reads files."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,7 @@ from nightshelf.parallel import in_parallel
 
 Files = Sequence[str | Path]
 Result = TypeVar("Result")
+Range = tuple[float, float]
 
 
 def read_columns(table: str, files: Files, columns: list[str], keep: pc.Expression | None = None) -> pa.Table:
@@ -61,16 +62,21 @@ def map_row_groups(
 
 
 def fill_rows(
-    table: str, files: Files, blocks: Sequence[tuple[np.ndarray, list[str]]], places: Sequence[np.ndarray]
+    table: str,
+    files: Files,
+    blocks: Sequence[tuple[np.ndarray, list[str]]],
+    places: Sequence[np.ndarray],
+    ranges: Mapping[str, Range],
 ) -> None:
     """Read columns side by side into arrays.
 
     Args:
         blocks: each array [rows, columns] with the names of its columns.
         places: for each row group, the row of the arrays that each of its rows goes to; -1 = none.
+        ranges: column → what its values are at least and at most.
 
     Raises:
-        InputError, EngineError: as read_columns; InputError where a float is not finite.
+        InputError, EngineError: as read_columns; InputError where a float is not finite, or a value is out of its range.
     """
 
     def fill(n: int, read: Callable[[], pa.Table]) -> None:
@@ -84,6 +90,9 @@ def fill_rows(
             values = stack(chosen, names, array.dtype.type)
             if array.dtype.kind == "f":
                 check_finite(values, names, table)
+            for column, name in zip(values.T, names, strict=True):
+                if name in ranges:
+                    check_range(column, name, ranges[name], table)
             array[places[n][kept]] = values
 
     map_row_groups(table, files, [name for _, names in blocks for name in names], fill)
@@ -163,3 +172,18 @@ def check_finite(values: np.ndarray, names: list[str], table: str) -> None:
     bad = np.flatnonzero(~np.isfinite(values).all(axis=0))
     if bad.size:
         raise InputError(f"table {table}: column {names[bad[0]]!r} holds NaN or infinity; run the features stage again")
+
+
+def check_range(values: np.ndarray, name: str, limits: Range, table: str) -> None:
+    """Refuse values [n] of a column below or above its limits.
+
+    Raises:
+        InputError: there is one.
+    """
+    least, most = limits
+    wrong = (values < least) | (values > most)
+    if wrong.any():
+        limit = f"at least {least:g}" if most == np.inf else f"{least:g} to {most:g}"
+        raise InputError(
+            f"table {table}: column {name!r} holds {values[wrong][0]:g}, and its values are {limit}; run the features stage again"
+        )

@@ -12,7 +12,7 @@ from nightshelf.example_window import ExampleWindow, Split
 from nightshelf.features import SEQUENCE_LENGTH
 from nightshelf.paths import scratch_dir
 from nightshelf.tasks import Sampled
-from training.columns import Files, fill_rows, read_columns, stack
+from training.columns import Files, Range, fill_rows, read_columns, stack
 from training.example_keys import by_first_sight, read_example_keys
 from training.histories import Histories, bytes_of_histories, load_histories
 from training.spec import dense_names, field_names, order_tasks
@@ -77,7 +77,7 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
     Their inverse_propensity is read only where it is asked for by `propensity`.
 
     Raises:
-        InputError: no files, no rows, a missing column, a value that is not finite.
+        InputError: no files, no rows, a missing column, a value that is not finite or out of its range.
         EngineError: a file cannot be read; or the columns fit neither into memory nor onto the disk below the shop's home.
     """
     files, sequences = inputs.training_examples, inputs.user_sequences
@@ -103,7 +103,8 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
     places[rows] = np.arange(len(rows))
     with ThreadPoolExecutor(1) as beside:
         reading = beside.submit(load_histories, sequences, SEQUENCE_LENGTH, storage)
-        fill_rows("training_examples", files, blocks, np.split(places, np.cumsum(keys.row_groups)[:-1]))
+        of_groups = np.split(places, np.cumsum(keys.row_groups)[:-1])
+        fill_rows("training_examples", files, blocks, of_groups, _ranges(shop, [*user_names, *item_names]))
         histories = reading.result()
     dense_of_users, dense_of_targets, label, mask, weight, inverse, user_fields, item_fields = (a for a, _ in blocks)
     days, event_date = keys.feature_date[rows], keys.event_date[rows]
@@ -132,6 +133,15 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
         vocabularies=load_vocabularies(shop, inputs.vocabularies),
         storage=storage,
     )
+
+
+def _ranges(shop: Shop, ids: list[str]) -> dict[str, Range]:
+    """Return column of the training examples → its least and its most value, where one outside means nothing to a loss."""
+    ranges = dict.fromkeys(["sample_weight", "inverse_propensity", *ids], (0.0, np.inf))
+    for name, task in shop.tasks.items():
+        ranges[f"mask_{name}"] = (0.0, 1.0)
+        ranges[f"label_{name}"] = (0.0, 1.0 if task.kind == "binary" else np.inf)
+    return ranges
 
 
 def load_catalogue(files: Files, names: list[str], of_examples: np.ndarray | None = None) -> np.ndarray:

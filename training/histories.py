@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightshelf.errors import InputError
 from nightshelf.features import EXPOSURE_LENGTH
-from training.columns import count_rows, day_numbers, map_row_groups, read_columns
+from training.columns import check_finite, check_range, count_rows, day_numbers, map_row_groups, read_columns
 from training.storage import Storage
 
 _EVENTS = {
@@ -102,9 +103,15 @@ def _width(name: str, length: int) -> int:
 
 
 def _pad(table: pa.Table, places: np.ndarray, arrays: list[np.ndarray]) -> None:
-    """Put the newest entries of each row's lists, right-aligned, into the rows `places` of the arrays of _COLUMNS."""
+    """Put the newest entries of each row's lists, right-aligned, into the rows `places` of the arrays of _COLUMNS.
+
+    Raises:
+        InputError: lists of one row differ in length, or hold what is no id, age or count.
+    """
     for first, end in ((0, len(_EVENTS)), (len(_EVENTS), len(_COLUMNS))):
-        lists = [table[name].combine_chunks() for name in list(_COLUMNS)[first:end]]
+        names = list(_COLUMNS)[first:end]
+        lists = [table[name].combine_chunks() for name in names]
+        _check(lists, names)
         offsets, length = lists[0].offsets.to_numpy(), arrays[first].shape[1]
         sizes, starts = np.diff(offsets), offsets[:-1]
         slot = np.arange(length)
@@ -114,6 +121,18 @@ def _pad(table: pa.Table, places: np.ndarray, arrays: list[np.ndarray]) -> None:
             rows = np.zeros(filled.shape, array.dtype)
             rows[filled] = values.values.to_numpy()[source]
             array[places] = rows
+
+
+def _check(lists: list[pa.ListArray], names: list[str]) -> None:
+    for values, name in zip(lists, names, strict=True):
+        if not lists[0].value_lengths().equals(values.value_lengths()):
+            raise InputError(
+                f"table {_TABLE}: the lists {names[0]!r} and {name!r} of a row differ in length; run the features stage again"
+            )
+        entries, dtype = values.flatten().to_numpy(), np.dtype(_COLUMNS[name])
+        check_finite(entries[:, None], [name], _TABLE)
+        if "age" not in name:
+            check_range(entries, name, (0, np.inf if dtype.kind == "f" else np.iinfo(dtype.name).max), _TABLE)
 
 
 def _key(users: np.ndarray, days: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ the table normalization, training reads that table, a model carries what it read
 """
 
 import datetime as dt
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -130,7 +131,8 @@ def load_normalization(files: Files, names: list[str], bucketize: list[str]) -> 
     """Read how the columns `names` are scaled from the table normalization; those in `bucketize` are read by their bucket.
 
     Raises:
-        InputError: there are no files, a column has no scale of this version, or `bucketize` names one that is not dense.
+        InputError: there are no files, a column has no scale of this version or one that means nothing, or `bucketize` names one
+            that is not dense.
         EngineError: a file cannot be read.
     """
     rows = {row["feature"]: row for row in read_columns("normalization", files, _FITTED).to_pylist()}
@@ -138,6 +140,12 @@ def load_normalization(files: Files, names: list[str], bucketize: list[str]) -> 
         if name not in rows or rows[name]["version"] != _version():
             raise InputError(
                 f"table normalization: feature {name!r} has no scale of version {_version()}; run the features stage again"
+            )
+        mean, deviation = rows[name]["mean"], rows[name]["deviation"]
+        if not (math.isfinite(mean) and 0 < deviation < math.inf):
+            raise InputError(
+                f"table normalization: feature {name!r} has the mean {mean:g} and the deviation {deviation:g}, by which nothing "
+                "can be scaled; run the features stage again"
             )
     for name in bucketize:
         if name not in names:

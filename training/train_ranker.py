@@ -33,7 +33,7 @@ from training.spec import ModelSpec, dense_names, model_spec
 from training.stretches import warn_of_slow_reads
 from training.topics import fit_topics
 from training.transfer import warm_start
-from training.validation import deciding_rows, validation_metrics, warn_of_silent_tasks, with_validation
+from training.validation import check_labels, deciding_rows, validation_metrics, with_validation
 
 log = get_logger("train")
 
@@ -108,12 +108,12 @@ def learn(
 ) -> None:
     """Train on the examples of a dataset and write the model, filling the report as it goes."""
     recipe, examples = spec.recipe, dataset.examples
-    device = training_device()
+    device, deciding = training_device(), deciding_rows(examples, recipe.seed)
     course = begin(shop, spec, dataset.by_propensity().subset(examples.is_train), parent, report, device)
+    check_labels(dataset.subset(examples.is_train), dataset.subset(deciding), spec)
     dataset = dataset.to(device)
-    learnt, validation = dataset.by_propensity(), dataset.subset(deciding_rows(examples, recipe.seed))
+    learnt, validation = dataset.by_propensity(), dataset.subset(deciding)
     train = learnt.subset(examples.is_train)
-    warn_of_silent_tasks(validation, spec)
     if report.warm_started:
         inherited = validation_metrics(course.model, validation)["validation_loss"]
         report.best_validation_loss = inherited if math.isfinite(inherited) else math.inf

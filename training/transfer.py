@@ -32,6 +32,8 @@ def warm_start(model: RankingModel, parent: Path | None, examples: Examples) -> 
         log.warning("fresh start: %s", error)
         return False
     reason = why_incompatible(ancestor.spec, model.spec)
+    if not all(weight.isfinite().all() for weight in ancestor.state_dict().values()):
+        reason = "a weight of it is not finite"
     if reason:
         log.warning("fresh start: the parent of %s does not fit: %s", ancestor.spec.as_of_date, reason)
         return False

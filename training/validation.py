@@ -22,6 +22,7 @@ log = get_logger("train")
 _MOST_ROWS = 100_000
 # Where no day is left, one of so many users is held back.
 _USERS_A_DRAWN = 10
+_SILENT = "it has no say in which epoch was the best"
 
 
 def with_validation(examples: Examples, seed: int) -> Examples:
@@ -92,15 +93,30 @@ def validation_metrics(model: RankingModel, validation: Dataset) -> dict[str, fl
     )
 
 
-def warn_of_silent_tasks(validation: Dataset, spec: ModelSpec) -> None:
-    """Warn of tasks whose mature labels are all alike on the validation rows: they do not choose the epoch."""
-    rows = validation.chunks[validation.chunks >= 0]
-    for place, task in enumerate(spec.tasks):
-        labels = validation.labels[rows, place][validation.weights[rows, place] > 0]
-        if len(labels) and bool((labels == labels[0]).all()):
-            log.warning(
-                "%s: all %d labels of the validation rows are %g, so it has no say in which epoch was the best",
-                task.name,
-                len(labels),
-                float(labels[0]),
+def check_labels(train: Dataset, validation: Dataset, spec: ModelSpec) -> None:
+    """Warn of tasks that cannot be learned or cannot choose the epoch: without mature labels, or with labels that are all alike.
+
+    Raises:
+        InputError: no task that is trained has a mature label among the train rows, or none among the validation rows.
+    """
+    weights = spec.recipe.task_weights if spec.recipe.balancing == "fixed" else {}
+    trained = [task.name for task in spec.tasks if weights.get(task.name) != 0]
+    for split, dataset, if_none, if_alike in (
+        ("train", train, "what the model says of it is a guess", "the model can learn nothing else of it"),
+        ("validation", validation, _SILENT, _SILENT),
+    ):
+        rows, known = dataset.chunks[dataset.chunks >= 0], []
+        for place, task in enumerate(spec.tasks):
+            labels = dataset.labels[rows, place][dataset.weights[rows, place] > 0]
+            if not len(labels):
+                log.warning("%s: no label of the %s rows is mature, so %s", task.name, split, if_none)
+                continue
+            known.append(task.name)
+            if bool((labels == labels[0]).all()):
+                alike = len(labels), split, float(labels[0])
+                log.warning("%s: all %d labels of the %s rows are %g, so %s", task.name, *alike, if_alike)
+        if not set(known) & set(trained):
+            raise InputError(
+                f"{split} rows: no task that is trained ({', '.join(trained)}) has a mature label; give the night more days of "
+                "logs, or shorten label_window"
             )

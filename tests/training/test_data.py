@@ -127,6 +127,60 @@ def test_faults_are_told_in_one_line(demo_shop, make_night, tmp_path):
         load_examples(demo_shop, night.inputs)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("label_spend", -30.0, r"column 'label_spend' holds -30, and its values are at least 0"),
+        ("label_click", 2.0, r"column 'label_click' holds 2, and its values are 0 to 1"),
+        ("mask_cart", 7.0, r"column 'mask_cart' holds 7, and its values are 0 to 1"),
+        ("sample_weight", -1.0, r"column 'sample_weight' holds -1, and its values are at least 0"),
+        ("item_index", -1, r"column 'item_index' holds -1, and its values are at least 0"),
+        ("label_spend", np.nan, r"column 'label_spend' holds NaN or infinity"),
+    ],
+)
+def test_a_value_that_means_nothing_is_told_and_teaches_nothing(demo_shop, night, tmp_path, column, value, told):
+    table = pq.read_table(night.inputs.training_examples[0])
+    place = table.schema.get_field_index(column)
+    values = np.array(table[column].to_pylist())
+    values[5] = value
+    table = table.set_column(place, column, pa.array(values, table.schema.field(column).type))
+    pq.write_table(table, tmp_path / "wrong.parquet")
+    with pytest.raises(InputError, match=rf"^table training_examples: {told}; run the features stage again$"):
+        load_examples(demo_shop, dataclasses.replace(night.inputs, training_examples=[tmp_path / "wrong.parquet"]))
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "told"),
+    [
+        ("age_days", lambda ages: ages[1:], r"lists 'item_indexes' and 'age_days' of a row differ in length"),
+        ("age_days", lambda ages: [np.nan] * len(ages), r"column 'age_days' holds NaN"),
+        ("event_type_indexes", lambda types: [300] * len(types), r"column 'event_type_indexes' holds 300, .* 0 to 127"),
+        ("scenario_indexes", lambda where: [-1] * len(where), r"column 'scenario_indexes' holds -1"),
+        ("shown_counts", lambda counts: [-5] * len(counts), r"column 'shown_counts' holds -5"),
+    ],
+)
+def test_a_history_that_means_nothing_is_told(demo_shop, night, tmp_path, column, change, told):
+    table = pq.read_table(night.inputs.user_sequences[0])
+    place, kind = table.schema.get_field_index(column), table.schema.field(column).type
+    table = table.set_column(place, column, pa.array([change(row) for row in table[column].to_pylist()], kind))
+    pq.write_table(table, tmp_path / "wrong.parquet")
+    with pytest.raises(InputError, match=rf"^table user_sequences: .*{told}.*; run the features stage again$"):
+        load_examples(demo_shop, dataclasses.replace(night.inputs, user_sequences=[tmp_path / "wrong.parquet"]))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("mean", np.nan), ("mean", np.inf), ("deviation", 0.0), ("deviation", -1.0)]
+)
+def test_a_scale_that_means_nothing_is_told(night, tmp_path, column, value):
+    table = pq.read_table(night.inputs.normalization[0])
+    place = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(place, column, pa.array([value] * len(table))), tmp_path / "wrong.parquet")
+    with pytest.raises(
+        InputError, match=r"^table normalization: feature '\w+' has the mean .*; run the features stage again"
+    ):
+        load_normalization([tmp_path / "wrong.parquet"], table["feature"].to_pylist(), [])
+
+
 def test_vocabularies_count_their_ids_and_know_what_a_model_of_the_eve_knew(demo_shop, night, tmp_path):
     words = load_vocabularies(demo_shop, night.inputs.vocabularies)
     assert (len(words["user_index"]), len(words["item_index"])) == (night.users + 1, night.items + 1)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from nightshelf.errors import EngineError, InputError
-from training.artifact import SERVING, load_model, load_spec, save_model
+from training.artifact import SERVING, file_hash, load_model, load_spec, save_model
 from training.balancing import make_balance
 from training.base_rates import regression_scales, start_at_base_rates
 from training.batches import Dataset
@@ -24,7 +24,7 @@ from training.ranking_model import RankingModel
 from training.steps import Steps, batch_losses
 from training.train_ranker import train_ranker
 from training.transfer import copy_weights, read_night
-from training.validation import deciding_rows, validation_metrics, warn_of_silent_tasks, with_validation
+from training.validation import check_labels, deciding_rows, validation_metrics, with_validation
 from training.vocabulary import Vocabulary
 
 
@@ -91,10 +91,16 @@ def test_two_runs_give_equal_bits_whatever_the_order_of_files(demo_shop, make_ni
 def test_a_tampered_model_is_refused(build, recipe, tmp_path):
     save_model(build(recipe())[0], tmp_path)
     weights = tmp_path / "weights.safetensors"
+    sound = file_hash(weights)
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
     with pytest.raises(EngineError, match="differs from its hash"):
+        load_model(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    weights.write_bytes(b"no weights")
+    manifest.write_text(manifest.read_text().replace(sound, file_hash(weights)))
+    with pytest.raises(EngineError, match="the weights do not fit this code"):
         load_model(tmp_path)
     weights.unlink()
     with pytest.raises(EngineError, match="is missing"):
@@ -448,10 +454,13 @@ def test_tasks_without_contrast_or_weight_have_no_say_in_the_epoch(
     labels[:, silent] = 0
     without = dataclasses.replace(example_night, labels=labels)
     assert _validation_loss(model, without) == pytest.approx((alone["click"] + alone["cart"]) / 2)
-    validation = Dataset(without, model.spec).subset(without.is_validation)
+    every = Dataset(without, model.spec)
     with caplog.at_level("WARNING", "nightshelf"):
-        warn_of_silent_tasks(validation, model.spec)
-    assert [record.args[0] for record in caplog.records] == ["purchase"]
+        check_labels(every.subset(without.is_train), every.subset(without.is_validation), model.spec)
+    assert [(record.args[0], record.args[2]) for record in caplog.records] == [
+        ("purchase", "train"),
+        ("purchase", "validation"),
+    ]
     labels[:] = 0
     nothing = _validation_loss(model, dataclasses.replace(example_night, labels=labels))
     assert 0 < nothing < 1  # the mean cross-entropy of tasks that nobody answered
@@ -464,6 +473,55 @@ def _validation_loss(model, examples, **recipe):
         return validation_metrics(model, Dataset(examples, spec).subset(examples.is_validation))["validation_loss"]
     finally:
         model.spec = kept
+
+
+@pytest.mark.parametrize(
+    ("split", "is_open", "recipe_of", "told"),
+    [
+        ("train", {"click", "cart", "purchase", "spend"}, {}, r"\(click, cart, purchase, spend\) has a mature label"),
+        (
+            "validation",
+            {"click", "cart", "purchase", "spend"},
+            {},
+            r"\(click, cart, purchase, spend\) has a mature label",
+        ),
+        (
+            "train",
+            {"click"},
+            {"cart": 0, "purchase": 0, "spend": 0},
+            r"\(click\) has a mature label; give the night more days",
+        ),
+        ("train", {"cart", "purchase"}, {}, None),
+    ],
+)
+def test_what_no_task_can_learn_from_is_refused_before_the_first_epoch(
+    demo_shop, night, recipe, tmp_path, caplog, monkeypatch, split, is_open, recipe_of, told
+):
+    table = pq.read_table(night.inputs.training_examples[0])
+    begins = np.array(table["event_date"]) >= np.datetime64(night.inputs.window.validation_start)
+    for name in is_open:
+        place, mask = table.schema.get_field_index(f"mask_{name}"), begins if split == "train" else ~begins
+        table = table.set_column(place, f"mask_{name}", pa.array(mask.astype(np.float32)))
+    pq.write_table(table, tmp_path / "open.parquet")
+    inputs = dataclasses.replace(night.inputs, training_examples=[tmp_path / "open.parquet"])
+    weights = {"balancing": "fixed", "task_weights": recipe_of} if recipe_of else {}
+    small = recipe(max_epochs=1, **weights)
+    if told is None:
+        train_ranker(demo_shop, small, inputs, tmp_path / "out")
+        assert "cart: no label of the train rows is mature, so what the model says of it is a guess" in caplog.text
+        return
+    monkeypatch.delattr(Steps, "gradient")
+    with pytest.raises(InputError, match=rf"^{split} rows: no task that is trained {told}"):
+        train_ranker(demo_shop, small, inputs, tmp_path / "out")
+
+
+def test_a_parent_whose_weights_are_not_finite_is_no_beginning(demo_shop, night, recipe, trained, tmp_path, caplog):
+    parent = load_model(trained.folder)
+    parent.item_vector.bias.data[0] = math.nan
+    save_model(parent, tmp_path / "parent")
+    report = train_ranker(demo_shop, recipe(max_epochs=1), night.inputs, tmp_path / "out", tmp_path / "parent")
+    assert not report.warm_started and report.halvings == 0
+    assert "fresh start: the parent of 2026-02-14 does not fit: a weight of it is not finite" in caplog.text
 
 
 def test_where_no_epoch_beats_the_parent_its_weights_are_kept(
