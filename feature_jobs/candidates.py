@@ -8,12 +8,14 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from feature_jobs.item_graph import MIN_USERS
-from feature_jobs.item_quality import expected_utility, item_quality
+from feature_jobs.item_quality import chosen_by, expected_utility, item_quality
+from feature_jobs.rates import expected_choices
 from feature_jobs.schema import conform
 from nightshelf.config import Shop
 from nightshelf.dates import day_bounds_utc
 from nightshelf.features import event_worth, fact_relations, outcome_events
 from nightshelf.tables import table_specs
+from nightshelf.tasks import Sampled
 
 EVERYBODY = "*"
 EVERYWHERE = "*"
@@ -68,12 +70,22 @@ def candidates(inputs: CandidateInputs, shop: Shop, as_of_date: dt.date) -> Data
 
 
 def popular(item_scenario_features: DataFrame, quality: DataFrame, shop: Shop) -> DataFrame:
-    """Return each scenario's items of highest expected utility there; an item never shown there has its own rate."""
-    shown = {event: f"item_scenario_{event}_rate_30d" for event in outcome_events(shop)}
+    """Return each scenario's items of highest expected utility there; an item never shown there has its own rate.
+
+    Where impressions are drawn, those that are chosen there most often; an item never chosen there by its choices elsewhere.
+    """
+    shown, own = chosen_by("item_scenario", shop), chosen_by("item", shop)
     there = item_scenario_features.select("scenario", "item_id", *shown.values())
     rows = quality.withColumn("scenario", F.explode(F.array(*(F.lit(name) for name in shop.scenarios))))
     rows = rows.join(there, ["scenario", "item_id"], "left")
-    rows = rows.withColumns({c: F.coalesce(c, f"item_{event}_rate_30d") for event, c in shown.items()})
+    for event, column in shown.items():
+        if isinstance(shop.negatives, Sampled):
+            readily = expected_choices(
+                F.coalesce(column, F.lit(0.0)), F.col(own[event]), Window.partitionBy("scenario")
+            )
+        else:
+            readily = F.coalesce(column, own[event])
+        rows = rows.withColumn(column, readily)
     score = F.lit(0.0)
     for name in shop.scenarios:
         score = F.when(F.col("scenario") == name, expected_utility(name, shop, shown)).otherwise(score)

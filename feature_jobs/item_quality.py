@@ -7,20 +7,31 @@ from nightshelf.blocked import blocked_items
 from nightshelf.config import Shop
 from nightshelf.exclusions import acted_on, common_rules, item_condition
 from nightshelf.features import outcome_events
+from nightshelf.tasks import Sampled
 
 
 def item_quality(items: DataFrame, item_features: DataFrame, shop: Shop) -> DataFrame:
     """Return item_id, category_3, brand, age, rates, price of the catalogue, and `utility`: expected, of an impression.
 
-    The rates are the items' own over all scenarios; the weights are the mean of the scenarios'. `is_kept_away` tells what no
-    shelf may show.
+    The rates (`chosen_by`) are the items' own over all scenarios; the weights are the mean of the scenarios'. `is_kept_away`
+    tells what no shelf may show.
     """
-    rates = {event: f"item_{event}_rate_30d" for event in outcome_events(shop)}
+    rates = chosen_by("item", shop)
     known = item_features.select("item_id", "item_age_days", "item_log_price", *rates.values())
     named = items.select("item_id", "category_3", "brand", is_kept_away(shop).alias("is_kept_away"))
     rows = named.join(known, "item_id")
     parts = [expected_utility(name, shop, rates) for name in shop.scenarios]
     return rows.withColumn("utility", sum(parts[1:], parts[0]) / len(parts))
+
+
+def chosen_by(name: str, shop: Shop) -> dict[str, str]:
+    """Return event type → the column `<name>_…` that tells how readily it follows: the rate, or the count of 30 days.
+
+    The impressions of a log that has none are drawn from what was chosen that day: beside them an item that one user chose once
+    looks as good as one that is chosen every day.
+    """
+    kind = "count" if isinstance(shop.negatives, Sampled) else "rate"
+    return {event: f"{name}_{event}_{kind}_30d" for event in outcome_events(shop)}
 
 
 def is_kept_away(shop: Shop) -> Column:
@@ -43,7 +54,7 @@ def expected_utility(scenario: str, shop: Shop, rates: dict[str, str]) -> Column
     Args:
         scenario: its name.
         shop: gives the weights.
-        rates: event type → column of its rate.
+        rates: event type → column of its rate, or of what stands for it.
     """
     total = F.lit(0.0)
     for name, weight in shop.scenarios[scenario].utility.items():

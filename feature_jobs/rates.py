@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, WindowSpec
 from pyspark.sql import functions as F
 
 from feature_jobs.windows import spread_over_dates
@@ -33,6 +33,18 @@ def shrunk_rate(outcomes: Column, shown: Column, mean: Column) -> Column:
     wanted = F.when(mean > 0, PRIOR_OUTCOMES / mean).otherwise(F.lit(float(MAX_PRIOR_IMPRESSIONS)))
     m = F.greatest(F.least(wanted, F.lit(float(MAX_PRIOR_IMPRESSIONS))), F.lit(float(MIN_PRIOR_IMPRESSIONS)))
     return (outcomes + m * mean) / (shown + m)
+
+
+def expected_choices(chosen: Column, everywhere: Column, scenario: WindowSpec) -> Column:
+    """Return how often an item would be chosen if all choices were made in a scenario, whose few are pulled to those of all.
+
+    Args:
+        chosen, everywhere: how often the item was chosen in the scenario, and in all.
+        scenario: the rows of all items in that scenario.
+    """
+    m, total = float(MIN_PRIOR_IMPRESSIONS), F.sum(everywhere).over(scenario)
+    share = F.when(total > 0, everywhere / total).otherwise(0.0)
+    return total * (chosen + m * share) / (F.sum(chosen).over(scenario) + m)
 
 
 def mean_of_micros(total: str, count: str) -> Column:

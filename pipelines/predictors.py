@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nightshelf.config import Shop
+from nightshelf.config import Sampled, Shop
 from nightshelf.features import attribute_columns
 from pipelines.first_look import Predict, PredictFor
 from pipelines.shelf_plan import FEATURE_TABLES, ShelfPlan
@@ -15,6 +15,9 @@ from pipelines.user_shards import UserShard
 if TYPE_CHECKING:
     from training.score import Ranker
     from training.shelf_features import ShelfFeatures
+
+# So many choices count in a scenario as the items' shares of all scenarios say.
+_PRIOR_CHOICES = 20
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ def model_predictors(
 def popularity_predictor(shop: Shop, features: "ShelfFeatures", item_ids: list[str], scenario: str) -> Predict:
     """Return each item's shrunk rate in the scenario, or over all scenarios where it was never shown there.
 
+    Where impressions are drawn, of items chosen that day, such a rate says little of an item: instead, the chance to be chosen
+    rather than that many items drawn from all, by how often it was chosen there, and in all scenarios.
     A value in money is the rate × the item's price; of a task on any item nothing is known: 0.
     """
     rows, table = features.item_rows(item_ids), features.target_dense[scenario]
@@ -100,7 +105,11 @@ def popularity_predictor(shop: Shop, features: "ShelfFeatures", item_ids: list[s
     for name, task in shop.tasks.items():
         rate = np.zeros(len(table), np.float32)
         if task.on == "item":
-            rate = column(f"item_scenario_{task.event}_rate_30d")
+            if isinstance(shop.negatives, Sampled):
+                there, own = (column(f"{name}_{task.event}_count_30d") for name in ("item_scenario", "item"))
+                rate = chance_beside_drawn(there, own, shop.negatives.sampled)
+            else:
+                rate = column(f"item_scenario_{task.event}_rate_30d")
         rates[name] = rate * price if task.value in ("amount", "price") else rate
 
     def predict(items: np.ndarray) -> dict[str, np.ndarray]:
@@ -109,3 +118,17 @@ def popularity_predictor(shop: Shop, features: "ShelfFeatures", item_ids: list[s
         return {task: np.where(found >= 0, rate[found], np.nan) for task, rate in rates.items()}
 
     return predict
+
+
+def chance_beside_drawn(there: np.ndarray, everywhere: np.ndarray, drawn: int) -> np.ndarray:
+    """Return the chance that what is chosen is this item, and not one of so many drawn from all that were ever chosen.
+
+    Args:
+        there: how often each item was chosen in the scenario, [I]; few choices are pulled to those of all scenarios.
+        everywhere: … and in all scenarios, [I].
+        drawn: how many stand beside it.
+    """
+    there, everywhere = there.astype(np.float64), everywhere.astype(np.float64)
+    share = (there + _PRIOR_CHOICES * everywhere / max(everywhere.sum(), 1)) / (there.sum() + _PRIOR_CHOICES)
+    times = share * np.count_nonzero(everywhere)  # as often as the mean of what was chosen
+    return (times / (times + drawn)).astype(np.float32)

@@ -119,3 +119,30 @@ def test_of_the_new_items_that_a_shelf_may_show_each_night_draws_others(tiny_sho
         assert {item for item in items if age[item] == 0} < set(expected)
         seen |= set(expected)
     assert len(seen) > 2 * FRESH_ITEMS - 10
+
+
+def test_without_impressions_the_popular_are_those_that_are_chosen_most(tiny_shop, frame):
+    shop = tiny_shop(days=0, negatives={"sampled": 4})
+    # What was chosen once has the better rate: the few items that were drawn beside it
+    chosen = {"often": (40, 0.2), "now and then": (25, 0.25), "once": (1, 0.5), "never": (0, 0.2)}
+    catalogue = [{"as_of_date": NIGHT, "item_id": item, "category_3": "c", "brand": "b"} for item in chosen]
+    features = [
+        {"item_id": item, "item_click_count_30d": count, "item_click_rate_30d": rate, "item_age_days": 99.0}
+        for item, (count, rate) in chosen.items()
+    ]
+    there = [
+        {"scenario": "search", "item_id": item, "item_scenario_click_count_30d": count}
+        | {"item_scenario_click_rate_30d": chosen[item][1]}
+        for item, count in (("now and then", 9), ("once", 1))
+    ]
+    frames = {"items": catalogue, "item_features": features, "item_scenario_features": there, "item_graph": []}
+    inputs = CandidateInputs(
+        acts(frame(shop, "events", []), shop), *(frame(shop, table, rows) for table, rows in frames.items())
+    )
+    rows = [row.asDict() for row in candidates(inputs, shop, NIGHT).collect()]
+    best = {
+        name: [row["item_id"] for row in _of(rows, "popular", EVERYBODY) if row["scenario"] == name]
+        for name in shop.scenarios
+    }
+    assert best["home_feed"] == ["often", "now and then", "once", "never"]  # nobody has come yet: as everywhere
+    assert best["search"] == ["now and then", "often", "once", "never"]  # ten choices do not hide what all others say
