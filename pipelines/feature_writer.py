@@ -30,7 +30,8 @@ _ROWS_AT_A_TIME = 2_000_000
 class FeatureWriter:
     """The tables of the stage, one method each, named as the table.
 
-    dates: the days of which snapshots are written. known: every day of arrival that a window of them reaches.
+    dates: the days of which snapshots are written. known: every day of arrival that a window of them reaches; a closed day is
+    none, and may have its catalogue and users all the same.
     summed: the days whose sums are written. near: those, and the days before whose impressions their outcomes may
     belong to. examples: the partitions of training_examples that are written.
     """
@@ -41,8 +42,8 @@ class FeatureWriter:
         arrived = [day for day in tables.published("events") if day <= self.day]
         history = [day for day in days_back(self.day, self.shop.history_days) if day >= self.window.first_date]
         self.dates = missing_days(night, SNAPSHOTS, history)
-        first = min(self.dates[0], history[0]) - dt.timedelta(days=_LONGEST - 1)
-        self.known = [day for day in arrived if day >= first]
+        self.first = min(self.dates[0], history[0]) - dt.timedelta(days=_LONGEST - 1)
+        self.known = [day for day in arrived if day >= self.first]
         self.summed = missing_days(night, SUMS, self.known)
         self.near = [day for day in arrived if self.summed and day >= self._reaching(self.summed[0])]
 
@@ -117,15 +118,24 @@ class FeatureWriter:
 
     @cached_property
     def items(self) -> "DataFrame":
-        """The catalogues of every known day."""
-        return self.tables.read("items", self.known)
+        """The catalogues that a window of the dates reaches."""
+        return self.tables.read("items", self._told("items"))
+
+    @cached_property
+    def users(self) -> "DataFrame":
+        """The tables of users that a window of the dates reaches."""
+        return self.tables.read("users", self._told("users"))
+
+    def _told(self, table: str) -> list[dt.date]:
+        """Return the days of a catalogue or table of users that a window of the dates reaches."""
+        return [day for day in self.tables.published(table) if self.first <= day <= self.day]
 
     @cached_property
     def catalogue(self) -> "DataFrame":
         """The catalogue of the night, or of the last day before it that has one."""
         from feature_jobs.windows import carry_forward
 
-        return carry_forward(self.items, self.tables.published("items"), [self.day])
+        return carry_forward(self.items, self._told("items"), [self.day])
 
     def impressions(self) -> None:
         """Write impressions."""
@@ -174,9 +184,9 @@ class FeatureWriter:
         from feature_jobs.vocabularies import vocabularies
 
         before = [day for day in self.tables.published("vocabularies") if day < self.day][-1:]
-        users, items, members = (self.tables.read(name, self.known) for name in ("user_days", "item_days", "users"))
+        users, items = (self.tables.read(name, self.known) for name in ("user_days", "item_days"))
         previous = self.tables.read("vocabularies", before)
-        rows = vocabularies(previous, users, items, self.month, self.items, members, self.shop, self.day)
+        rows = vocabularies(previous, users, items, self.month, self.items, self.users, self.shop, self.day)
         self.tables.write("vocabularies", rows, [self.day], ["feature", "value"])
 
     def user_features(self) -> None:
@@ -185,7 +195,7 @@ class FeatureWriter:
         from feature_jobs.user_features import user_features
         from feature_jobs.windows import carry_forward
 
-        users = carry_forward(self.tables.read("users", self.known), self.tables.published("users"), self.dates)
+        users = carry_forward(self.users, self._told("users"), self.dates)
         of_users, of_items, visits = (self.tables.read(n, self.known) for n in ("user_days", "item_days", "sessions"))
         liked = favourites(self.month, self.items, self.shop, self.dates)
         rows = user_features(of_users, of_items, visits, liked, users, self.words, self.shop, self.dates)

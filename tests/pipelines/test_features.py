@@ -119,6 +119,29 @@ def test_a_shop_may_begin_with_one_day_of_logs(spark, tiny_shop):
     assert Warehouse(shop).partitions("training_examples") == DAYS[1:2]  # the first day has no features of a day before
 
 
+@pytest.mark.histories
+def test_the_night_of_a_closed_day_has_that_days_catalogue_and_users(spark, tiny_shop):
+    shop = tiny_shop(days=0)
+    put_days(Warehouse(shop), DAYS[:2])
+    for table, rows in (
+        ("items", [{"item_id": "i1", "category_3": "c/1"}, {"item_id": "new", "category_3": "c/1"}]),
+        ("users", [{"user_key": f"u{n}", "user_age_band": "old"} for n in range(5)]),
+    ):
+        put_rows(Warehouse(shop), table, DAYS[2], rows)
+    run(night_of(shop, DAYS[2], "a"))
+    tables = Warehouse(shop)
+    popular = {
+        (row["scenario"], row["item_id"])
+        for row in tables.read("candidates", [DAYS[2]]).to_pylist()
+        if row["generator"] == "popular"
+    }
+    assert popular == {(scenario, item) for scenario in shop.scenarios for item in ("i1", "new")}
+    assert {row["item_id"] for row in tables.read("candidates", [DAYS[2]]).to_pylist()} == {"i1", "new"}
+    [old] = [row["index"] for row in tables.read("vocabularies", [DAYS[2]]).to_pylist() if row["value"] == "old"]
+    told = tables.read("user_features", [DAYS[2]]).to_pylist()
+    assert {row["user_age_band_index"] for row in told} == {old}
+
+
 def _check_vocabularies_grow(warehouse):
     first, last = (rows_of_day(warehouse, day) for day in DAYS[-2:])
     assert first <= last
