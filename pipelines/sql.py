@@ -7,6 +7,8 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
+from decimal import Decimal
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +78,24 @@ def print_query(shop: Shop, query: str, output: str, as_of: str) -> None:
     connection = connect(Warehouse(shop), as_of)
     try:
         cursor = connection.execute(query)
+        if cursor is None:
+            raise InputError(f'{query!r} asks nothing; write a query such as "from shelf_status"')
         names = [column[0] for column in cursor.description or []]
         rows = cursor.fetchall()
     except duckdb.Error as error:
         raise InputError(f"the query failed: {error}") from None
-    _WRITERS[output](names, rows)
+    _WRITERS[output](_apart(names), rows)
+
+
+def _apart(names: list[str]) -> list[str]:
+    """Return the names, of which the second, third … like another gets a number, as DuckDB names them in a subquery."""
+    found: list[str] = []
+    for name in names:
+        taken, number = {*names, *found}, 1
+        while name in found and f"{name}_{number}" in taken:
+            number += 1
+        found.append(f"{name}_{number}" if name in found else name)
+    return found
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, warehouse: Warehouse, name: str, files: list[str]) -> None:
@@ -131,12 +146,23 @@ def _write_csv(names: list[str], rows: list[tuple[Any, ...]]) -> None:
 
 
 def _write_json(names: list[str], rows: list[tuple[Any, ...]]) -> None:
-    def text(value: Any) -> str:
-        """Return what JSON has no kind for as text: days and moments in ISO 8601, all else as Python writes it."""
-        return value.isoformat() if isinstance(value, dt.date | dt.datetime) else str(value)
-
-    json.dump([dict(zip(names, row, strict=True)) for row in rows], sys.stdout, default=text, ensure_ascii=False)
+    plain = [dict(zip(names, map(_json_value, row), strict=True)) for row in rows]
+    json.dump(plain, sys.stdout, ensure_ascii=False, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def _json_value(value: Any) -> Any:
+    """Return a value as JSON has it: a decimal as a number; what JSON has no number for (nan, infinity) as its name."""
+    if isinstance(value, list | tuple):
+        return [_json_value(part) for part in value]
+    if isinstance(value, dict):
+        return {str(key): _json_value(part) for key, part in value.items()}
+    if isinstance(value, dt.date | dt.datetime):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
+    is_plain = value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and isfinite(value))
+    return value if is_plain else str(value)
 
 
 _WRITERS = {"table": _write_table, "csv": _write_csv, "json": _write_json}

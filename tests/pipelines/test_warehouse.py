@@ -1,4 +1,5 @@
 import datetime as dt
+import json
 import shutil
 from pathlib import Path
 
@@ -204,3 +205,22 @@ def test_a_column_that_nights_before_an_upgrade_lack_is_null(shop: Shop) -> None
     warehouse.publish("shelf_status", folder, [DAY], {"run_id": "old"})
     found = connect(warehouse).execute("SELECT status, reason, serves FROM shelf_status").fetchall()
     assert found == [("published", None, None)]
+
+
+def test_sql_loses_no_column_and_writes_json_that_every_reader_takes(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Warehouse(shop).publish_arrow("source_counts", counts(DAY, "a"), [DAY], "one")
+    query = "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a, 'nan'::DOUBLE AS odd, [1.5::DECIMAL(4, 2)] AS some"
+    print_query(shop, query, "json", "")
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found == [{"a": 1, "a_2": 2, "a_1": 3, "a_3": 4, "odd": "nan", "some": [1.5]}]
+    print_query(shop, query, "csv", "")
+    assert capsys.readouterr().out.splitlines()[0] == "a,a_2,a_1,a_3,odd,some"
+
+
+@pytest.mark.parametrize("query", ["", " ", ";", "-- nothing"])
+def test_an_empty_query_is_told(shop: Shop, query: str) -> None:
+    Warehouse(shop).publish_arrow("source_counts", counts(DAY, "a"), [DAY], "one")
+    with pytest.raises(InputError, match="asks nothing"):
+        print_query(shop, query, "table", "")
