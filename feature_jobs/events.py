@@ -16,7 +16,7 @@ from feature_jobs.numbers import parse_number
 from feature_jobs.pseudonyms import mask_letters_and_digits, masked_texts, user_keys
 from feature_jobs.raw_files import event_date_of
 from feature_jobs.raw_rows import read_raw_rows
-from feature_jobs.rules import OTHER_DAYS, TEXTS, Rule, judge, row_rules, shop_rules
+from feature_jobs.rules import INTEGERS, OTHER_DAYS, TEXTS, Rule, judge, row_rules, shop_rules
 from feature_jobs.timestamps import parse_timestamp
 from nightshelf.config import Shop
 from nightshelf.raw_logs import EVENT_COLUMNS, NUMBERS, Source, ValueMap
@@ -39,7 +39,6 @@ _READ = (
     "user_id",
     *VALUES,
 )
-_INTEGERS = ("position", "quantity")
 JUDGED = (
     "row_id",
     "as_of_date",
@@ -154,7 +153,7 @@ def complete_verdicts(rows: DataFrame, known_items: DataFrame | None, shop: Shop
     )
     reason = F.col("verdict.reason")
     masked = F.coalesce(F.when(reason != "unparsable", F.col("masked")), mask_letters_and_digits(F.col("raw")))
-    rows = rows.withColumns({name: F.col(name).try_cast("int") for name in _INTEGERS})
+    rows = rows.withColumns({name: F.col(name).try_cast("int") for name in INTEGERS})
     columns = {
         "reason": reason,
         "evidence": F.col("verdict.evidence"),

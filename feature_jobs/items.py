@@ -2,11 +2,12 @@
 
 import datetime as dt
 import re
+from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from feature_jobs.numbers import parse_number
+from feature_jobs.numbers import is_no_number, parse_number
 from feature_jobs.raw_files import event_date_of
 from feature_jobs.raw_rows import read_raw_rows, union
 from nightshelf.raw_logs import FINITE, Dimension
@@ -15,7 +16,9 @@ _LEVELS = 3
 
 
 def read_catalogue(spark: SparkSession, items: Dimension, files: list[str]) -> DataFrame:
-    """Return the rows of the shop's catalogue files, typed, with `listed_on` (their day; null if undated) and `arrival`.
+    """Return the rows of the shop's catalogue files, typed, with `listed_on` (their day; null if undated), `arrival` and `fault`.
+
+    What cannot be read of a row is null, of one that is no row of the file everything.
 
     Raises:
         InputError: a file lacks a column that the shop file names, or cannot be read.
@@ -30,21 +33,54 @@ def _typed(rows: DataFrame, items: Dimension, wanted: dict[str, str]) -> DataFra
         return F.nullif(F.trim(F.col(name).cast("string")), F.lit("")) if name in wanted else F.lit(None).cast("string")
 
     parts = F.transform(F.split(text("category"), re.escape(items.category_separator)), lambda part: F.trim(part))
+    price, stock = (parse_number(text(name)) for name in ("price", "stock"))
+    launch_date = text("launch_date").try_cast("date")
+    faults = [
+        (~F.col("is_parsable"), F.lit(f"no {items.format} row of this file")),
+        (text("item_id").isNull(), F.lit(f"{wanted['item_id']} is absent")),
+        (is_no_number(text("price"), price), F.concat(F.lit("no number in price: "), text("price"))),
+        (~price.between(0, FINITE), F.concat(F.lit("price is negative or absurd: "), text("price"))),
+        (is_no_number(text("stock"), stock), F.concat(F.lit("no number in stock: "), text("stock"))),
+        (
+            text("launch_date").isNotNull() & launch_date.isNull(),
+            F.concat(F.lit("no date in launch_date: "), text("launch_date")),
+        ),
+    ]
     columns = {
+        "fault": F.coalesce(*(F.when(is_broken, shown) for is_broken, shown in faults)),
         "listed_on": event_date_of(items.path, F.col("file_path")) if is_dated(items) else F.lit(None).cast("date"),
         "arrival": F.struct("file_path", "place"),
-        "item_id": text("item_id"),
+        "item_id": F.when(F.col("is_parsable"), text("item_id")),
         "title": text("title"),
         **{
             f"category_{n}": F.array_join(F.slice(parts, 1, n), items.category_separator) for n in range(1, _LEVELS + 1)
         },
         "brand": text("brand"),
-        "price": parse_number(text("price")),
-        "stock": parse_number(text("stock")).try_cast("bigint"),
-        "launch_date": text("launch_date").try_cast("date"),
+        "price": price,
+        "stock": stock.try_cast("bigint"),
+        "launch_date": launch_date,
         **{name: text(name) for name in wanted if name.startswith("attribute_")},
     }
-    return rows.where("is_parsable").select(*(column.alias(name) for name, column in columns.items()))
+    return rows.select(*(column.alias(name) for name, column in columns.items()))
+
+
+@dataclass(frozen=True)
+class Faults:
+    """The rows of catalogue files, those of them with a fault, and of each kind of fault the rows and one example."""
+
+    rows: int
+    faulty: int
+    kinds: dict[str, tuple[int, str]]
+
+
+def faults_of(catalogue: DataFrame) -> Faults:
+    """Return what is wrong with the rows that `read_catalogue` returned."""
+    kind = F.substring_index("fault", ": ", 1)
+    found = catalogue.groupBy(kind.alias("kind")).agg(F.count("*").alias("rows"), F.min("fault").alias("example"))
+    counts = {row["kind"]: (row["rows"], row["example"]) for row in found.collect()}
+    rows = sum(count for count, _ in counts.values())
+    counts.pop(None, None)
+    return Faults(rows, sum(count for count, _ in counts.values()), dict(sorted(counts.items())))
 
 
 def is_dated(items: Dimension) -> bool:
@@ -73,7 +109,7 @@ def items(catalogue: DataFrame, listings: dict[dt.date, dt.date | None]) -> Data
         listings: as_of_date → the day whose catalogue counts then, or None where catalogues have no day.
     """
     good = catalogue.where(f"item_id is not null and (price is null or price between 0 and {FINITE})")
-    columns = [name for name in good.columns if name not in ("listed_on", "arrival", "item_id")]
+    columns = [name for name in good.columns if name not in ("fault", "listed_on", "arrival", "item_id")]
     last = F.max_by(F.struct(*columns), F.col("arrival"))
     listed = good.groupBy("item_id", "listed_on").agg(last.alias("item"))
     dates = good.sparkSession.createDataFrame(list(listings.items()), "as_of_date date, catalogue_date date")

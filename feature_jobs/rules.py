@@ -19,6 +19,7 @@ UNKNOWN_ITEM = "unknown_item"
 BY_SOMEBODY = f"(reason is null or reason = '{UNKNOWN_ITEM}')"
 ABSENT = " is absent"
 TEXTS = ("user_id", "item_id", "request_id", "query", "anchor_item_id")
+INTEGERS = ("position", "quantity")
 _FIRST_MOMENT = "2000-01-01 00:00:00"
 _INT32_MAX = 2_147_483_647
 _EVIDENCE_LENGTH = 200
@@ -95,6 +96,8 @@ def _number_rules(source: Source, limits: Quarantine) -> list[Rule]:
         text = F.col(f"{name}_value").cast("string")
         shown = F.concat(F.lit(f"{name} = "), text)
         rules.append(Rule("not_a_number", is_no_number(text, F.col(name)), shown))
+    # Half a piece would be none: what is sold by weight is one piece of its price
+    rules += [Rule("not_whole", F.col(name) != F.round(name), _shown(name)) for name in names if name in INTEGERS]
     faults = [name for name in names if not (name == "quantity" and source.cancels)]
     rules += [Rule("negative_number", F.col(name) < 0, _shown(name)) for name in faults]
     for name in names:

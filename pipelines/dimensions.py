@@ -4,12 +4,17 @@ import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nightshelf.config import Shop
+from nightshelf.errors import InputError
 from nightshelf.features import attribute_columns
+from nightshelf.logs import get_logger
 from pipelines.arrivals import find_listings
 from pipelines.clean_job import CleanJob
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+    from feature_jobs.items import Faults
 
 
 def write_items_of_catalogue(job: CleanJob) -> "DataFrame | None":
@@ -19,9 +24,10 @@ def write_items_of_catalogue(job: CleanJob) -> "DataFrame | None":
         item_id, as_of_date; None if there is no catalogue to read, as on days when the shop was closed.
 
     Raises:
-        InputError: a day on which the shop was not closed has no catalogue, or one lacks a column or cannot be read.
+        InputError: a day on which the shop was not closed has no catalogue, or one lacks a column or cannot be read, or more of
+            its rows than `quarantine.max_share` are faulty.
     """
-    from feature_jobs.items import items, known_items, read_catalogue
+    from feature_jobs.items import faults_of, items, known_items, read_catalogue
     from feature_jobs.storage import write_table
 
     assert job.shop.items is not None
@@ -29,9 +35,25 @@ def write_items_of_catalogue(job: CleanJob) -> "DataFrame | None":
     if not files:
         return None
     catalogue = read_catalogue(job.spark, job.shop.items, [file for of_day in files.values() for file in of_day])
+    _tell_faults(faults_of(catalogue), job.shop)
     spec = job.night.warehouse.specs["items"]
     write_table(items(catalogue, listings), spec, job.folders["items"], ["item_id"])
     return known_items(catalogue, job.days, job.shop.history_days)
+
+
+def _tell_faults(faults: "Faults", shop: Shop) -> None:
+    """Warn of the faulty rows of a catalogue, or refuse it if they are too many."""
+    if not faults.faulty or not shop.items:
+        return
+    kinds = ", ".join(f"{count} × {example}" for count, example in faults.kinds.values())
+    told = f"{faults.faulty} of {faults.rows} rows of {shop.items.path} are faulty: {kinds}"
+    if faults.faulty > shop.quarantine.max_share * faults.rows:
+        most = f"more than quarantine.max_share = {shop.quarantine.max_share:g}"
+        raise InputError(f"items: {told}; {most}; correct that file, or `items` in the shop file")
+    get_logger("clean").warning(
+        "items: %s; rows without an id or with such a price are left out, other values that cannot be read are empty",
+        told,
+    )
 
 
 def write_items_of_events(job: CleanJob, kept: Path) -> None:

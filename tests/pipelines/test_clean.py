@@ -70,6 +70,7 @@ ORDERS = [
     (None, ["u1", "i2", "pay", ms(2) // 1000, "N/A", " null"]),  # words for nothing
     ("not_a_number", ["u1", "i2", "pay", ms(2) // 1000, 1, "9,50"]),
     ("not_a_number", ["u1", "i2", "pay", ms(2) // 1000, "two", "-"]),
+    ("not_whole", ["u1", "i2", "pay", ms(2) // 1000, "0.4", 3]),
     ("unparsable", [CANARY, "i1", "pay", ms(2) // 1000, 2]),
     ("negative_number", ["u1", "i1", "pay", ms(2) // 1000, 1, -3]),
     ("absurd_number", ["u1", "i1", "pay", ms(2) // 1000, 1, 1e9]),
@@ -181,6 +182,37 @@ def test_items_are_the_last_good_rows_of_the_catalogue(cleaned):
     assert [items["i1"][name] for name in ("title", "price", "stock", "attribute_colour")] == ["last", 6.0, 4, "blue"]
     assert [items["i1"][f"category_{n}"] for n in (1, 2, 3)] == ["a", "a/b", "a/b"]
     assert items["i2"]["brand"] is items["i2"]["price"] is None
+
+
+def test_faulty_rows_of_the_catalogue_are_told_and_too_many_stop_the_night(spark, tiny_shop, write_log, caplog):
+    shop = tiny_shop(days=1, user_count=3)
+    header, *good = [line.split(",") for line in (shop.home / "raw/items.csv").read_text().splitlines()]
+    price, sku = header.index("price"), header.index("sku")
+
+    def spoiled(row, place, value):
+        return [value if n == place else old for n, old in enumerate(row)]
+
+    bad = [
+        spoiled(good[0], price, "-1"),
+        spoiled(good[1], sku, ""),
+        [*spoiled(good[2], price, "9,50")],
+        ["i1", "short"],
+    ]
+    write_log(shop.home / "raw/items.csv", [header, *bad, *good * 5])  # the last row of an item counts
+    run_stage("clean", shop, D1)
+    assert len(Warehouse(shop).read("items", [D1])) == len(good)
+    [told] = [record.getMessage() for record in caplog.records if " rows of " in record.getMessage()]
+    for fault in (
+        "4 of",
+        "1 × price is negative or absurd: -1",
+        "1 × sku is absent",
+        "1 × no number in price: 9,50",
+        "1 × no csv row",
+    ):
+        assert fault in told
+    write_log(shop.home / "raw/items.csv", [header, *(spoiled(row, price, "9,50") for row in good)])
+    with pytest.raises(InputError, match=r"items: .*no number in price: 9,50; more than quarantine\.max_share = 0\.2"):
+        run_stage("clean", shop, D1)
 
 
 def test_users_are_the_tables_and_all_seen_so_far(cleaned):
