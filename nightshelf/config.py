@@ -16,7 +16,7 @@ from nightshelf.errors import InputError
 from nightshelf.exclusions import acted_on, highest_price
 from nightshelf.exports import Export, check_folders
 from nightshelf.quarantine import Quarantine
-from nightshelf.raw_logs import Dimension, Duration, Graph, Source
+from nightshelf.raw_logs import FINITE, Dimension, Duration, Graph, Source
 from nightshelf.retention import Keep
 from nightshelf.scenarios import Scenario
 from nightshelf.tasks import Sampled, Task
@@ -97,8 +97,14 @@ class Shop(Strict):
                     f"tasks.{name}.given = {task.given!r} is no other task; known: {', '.join(self.tasks)}"
                 )
         for name, scenario in self.scenarios.items():
+            if not any(scenario.utility.values()):
+                raise ValueError(
+                    f"scenarios.{name}.utility weighs nothing; write what a task is worth, e.g. {{{next(iter(self.tasks))}: 1}}"
+                )
             for key, weights in (("utility", scenario.utility), ("rank_by", scenario.rank_by)):
-                for task_name in weights:
+                for task_name, weight in weights.items():
+                    if not abs(weight) <= FINITE:
+                        raise ValueError(f"scenarios.{name}.{key}.{task_name} = {weight}; write a number")
                     if task_name not in self.tasks:
                         known = ", ".join(self.tasks)
                         raise ValueError(f"scenarios.{name}.{key}: {task_name!r} is no task; known: {known}")
@@ -127,6 +133,10 @@ class Shop(Strict):
                     raise ValueError(
                         f"sources.{source.name}.scenario: {scenario_name!r} is no scenario; known: {known}"
                     )
+        if self.negatives == "impressions" and "impression" not in self.event_types:
+            raise ValueError(
+                "no log has impressions; write `negatives: {sampled: 4}`, so that what was not chosen is drawn"
+            )
         for name in self.quarantine.orphans:
             if name == "impression" or name not in self.event_types or "impression" not in self.event_types:
                 raise ValueError(

@@ -48,6 +48,10 @@ def load_model(path: Path, model: type[Model], example: str = "conf/shops/demo.y
         content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise InputError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    except (ValueError, RecursionError) as error:  # 2026-11-31 looks like a date, and is none
+        raise InputError(
+            f"{path}: a value is none: {error}; correct it (a date is YYYY-MM-DD, of a day that exists)"
+        ) from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no keys; see {example} for an example")
     _check_once(root, path)

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from nightshelf.config import Shop
-from nightshelf.errors import EngineError, NightshelfError
+from nightshelf.errors import EngineError, InputError, NightshelfError
 from nightshelf.identity import ensure_key
 from nightshelf.ledger_tables import ledgers
 from nightshelf.logs import get_logger
@@ -96,14 +96,19 @@ def lease(shop: Shop) -> Iterator[None]:
 
     Raises:
         EngineError: another run holds it.
+        InputError: its home cannot be made, or not be written.
     """
-    shop.home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(shop.home / "night.lock")
     try:
+        shop.home.mkdir(parents=True, exist_ok=True)
         held = lock.acquire(timeout=0)
     except Timeout:
         raise EngineError(
             f"another run holds {lock.lock_file}; wait for it to end, or stop it, then try again"
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"home {shop.home} cannot be written ({error.strerror or error}); name another folder, or mend its permissions"
         ) from None
     with held:
         yield

@@ -36,6 +36,8 @@ def test_every_shipped_shop_file_is_valid(shop_file: Path) -> None:
         ("label_window: 1h", "label_window: 1 hour", ["tasks.click.label_window", "not a duration"]),
         ("given: click, label_window: 1d", "given: clack, label_window: 1d", ["clack", "no other task"]),
         ("utility: {click: 1,", "utility: {clik: 1,", ["clik", "is no task"]),
+        ("utility: {click: 1, cart: 3, purchase: 20}", "utility: {click: 0}", ["utility weighs nothing", "click: 1"]),
+        ("utility: {click: 1, cart: 3, purchase: 20}", "utility: {click: .nan}", ["utility.click = nan", "a number"]),
         ("scenario: home_feed", "scenario: homefeed", ["homefeed", "is no scenario"]),
         ("{user_id: uid, item_id: sku, event_ts: ts,", "{user_id: uid, item_id: sku,", ["event_ts", "is missing"]),
         ("propensity: prop", "propensty: prop", ["propensty", "unknown event column"]),
@@ -205,3 +207,21 @@ def test_a_rule_that_asks_the_catalogue_needs_the_column(tmp_path, column, old, 
     file.write_text(with_rule.replace(name, ""))
     with pytest.raises(InputError, match=f"asks the catalogue's {column}, of which the shop file says nothing"):
         load_shop(file)
+
+
+def test_a_shop_without_impressions_must_draw_what_was_not_chosen(tmp_path: Path) -> None:
+    shop = {
+        "shop": "kiosk", "home": str(tmp_path), "timezone": "UTC",
+        "sources": [
+            {"name": "till", "path": "till/*.csv", "format": "csv", "scenario": "counter", "event_type": "purchase"}
+            | {"columns": {"user_id": "u", "item_id": "i", "event_ts": "t"}}
+        ],
+        "tasks": {"purchase": {"event": "purchase", "label_window": "1d"}},
+        "scenarios": {"counter": {"top_n": 10, "utility": {"purchase": 1}}},
+    }  # fmt: skip
+    file = tmp_path / "kiosk.yaml"
+    file.write_text(yaml.safe_dump(shop))
+    with pytest.raises(InputError, match=r"no log has impressions; write `negatives: \{sampled: 4\}`"):
+        load_shop(file)
+    file.write_text(yaml.safe_dump(shop | {"negatives": {"sampled": 4}}))
+    assert load_shop(file).event_types == ["purchase"]

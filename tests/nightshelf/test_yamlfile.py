@@ -39,3 +39,22 @@ def test_what_would_be_read_otherwise_than_it_is_meant_is_refused(tmp_path: Path
     (tmp_path / "shelf.yaml").write_text(text)
     with pytest.raises(InputError, match=told):
         load_model(tmp_path / "shelf.yaml", Shelf, "conf/an_example.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("on: a\ncountry: b\non: c\n", r"page.yaml:3: key 'on' is there already, in line 1"),
+        ("on: [{a: 1, b: 2, a: 3}]\n", r"page.yaml:1: key 'a' is there already"),
+        ("on: a\ncountry: 2026-11-31\n", r"page.yaml: a value is none: day is out of range"),
+    ],
+)
+def test_a_key_that_is_there_twice_and_a_day_that_does_not_exist_are_told(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "page.yaml").write_text(text)
+    with pytest.raises(InputError, match=told):
+        load_model(tmp_path / "page.yaml", Page)
+
+
+def test_what_an_alias_repeats_is_no_key_twice(tmp_path: Path) -> None:
+    (tmp_path / "page.yaml").write_text("on: &a x\ncountry: *a\nopen: true\n")
+    assert load_model(tmp_path / "page.yaml", Page).country == "x"

@@ -418,3 +418,11 @@ def test_shelves_that_read_back_otherwise_are_taken_back(night, publish_night, m
         publish_night(D2, shelves(0.6))
     assert served(night.shop) == (None if is_first else (D1, 0.5))
     assert told(night.shop)[-1] == (6, "refused", None if is_first else 5)
+
+
+@pytest.mark.parametrize("place", ["a file", "a file/below"])
+def test_a_home_that_cannot_be_written_is_told(tiny_shop, tmp_path, place):
+    (tmp_path / "a file").write_text("")
+    shop = tiny_shop(days=0).model_copy(update={"home": tmp_path / place})
+    with pytest.raises(InputError, match=r"home .*a file.* cannot be written .*name another folder"), lease(shop):
+        pass
