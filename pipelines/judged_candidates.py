@@ -29,10 +29,10 @@ _VALUES = {
 class JudgedCandidates:
     """Outcomes, those that were proposed alike in one row, and what the generators had proposed.
 
-    scenarios: [rows] numbers in the order of the shop file. ranks: [rows, generators], 1 = best, 0: not proposed. outcomes:
-    [rows], how many. worth, squares: [rows, scenarios], sums of what they would be worth in each scenario, and of its square.
-    costs: [generators, ranks], how many candidates a rank brings a user with candidates of their own, on average. proposed:
-    [generators], the most to one user.
+    scenarios: [rows] numbers in the order of the shop file, -1: none of it any more. ranks: [rows, generators], 1 = best, 0: not
+    proposed. outcomes: [rows], how many. worth, squares: [rows, scenarios], sums of what they would be worth in each scenario,
+    and of its square. costs: [generators, ranks], how many candidates a rank brings a user with candidates of their own, on
+    average. proposed: [generators], the most to one user.
     """
 
     scenarios: np.ndarray
@@ -69,7 +69,7 @@ def judged_candidates(night: Night, days: int = DAYS) -> JudgedCandidates | None
     numbers = {name: number for number, name in enumerate(night.shop.scenarios)}
     costs = _costs(lists, users)
     return JudgedCandidates(
-        scenarios=np.array([numbers[name] for name in columns["scenario"]], np.int64),
+        scenarios=np.array([numbers.get(name, -1) for name in columns["scenario"]], np.int64),
         ranks=np.stack([columns[name] for name in GENERATOR_ORDER], axis=1).astype(np.int64),
         outcomes=columns["outcomes"].astype(np.int64),
         worth=np.stack([columns[f"worth_{number}"] for number in names], axis=1),

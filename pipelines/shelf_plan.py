@@ -129,6 +129,7 @@ def plan_shelves(night: Night) -> ShelfPlan:
     files = {table: tuple(night.warehouse.files(table, [day])) for table in tables}
     if not any(files[table] for table in CANDIDATE_TABLES):
         raise InputError(f"there are no candidates of {day}; run `nightshelf stage features` first")
+    _check_scenarios(night, files["candidates"])
     if not files["user_features"]:
         raise InputError(f"table user_features: no rows of {day}; run the features stage for that night first")
     ensure_tracker(tracking_uri(shop), artifact_dir(shop))
@@ -157,6 +158,20 @@ def plan_shelves(night: Night) -> ShelfPlan:
         leaning=_leaning(night) if version is not None else {},
         shards=user_shards(keys, shop.serving.users_at_once),
     )
+
+
+def _check_scenarios(night: Night, candidates: tuple[str, ...]) -> None:
+    """Refuse candidates that were made for other scenarios than the shop file has."""
+    if not candidates:
+        return
+    of_all = dataset.dataset(list(candidates)).to_table(columns=["scenario"], filter=dataset.field("user_key") == "*")
+    found = set(of_all["scenario"].unique().to_pylist())
+    lacking = [name for name in night.scenarios or night.shop.scenarios if name not in found]
+    if found and lacking:
+        raise InputError(
+            f"scenario {lacking[0]!r} has no candidates of {night.as_of_date}: they were made with another shop file; "
+            "run the features stage again with this one"
+        )
 
 
 def _beside(night: Night) -> dict[str, tuple[float, ...]]:

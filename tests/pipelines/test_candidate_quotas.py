@@ -76,6 +76,13 @@ def quotas(night, scenario):
     return {row["generator"]: row["quota"] for row in candidate_quotas(night) if row["scenario"] == scenario}
 
 
+def test_what_was_done_in_a_scenario_that_is_gone_tells_of_all_scenarios_alone(judged):
+    night = judged(acts("home_feed", "related", [1, 2]) + acts("search", "affinity", [1]))
+    search = {"search": night.shop.scenarios["search"]}
+    found = judged_candidates(dataclasses.replace(night, shop=night.shop.model_copy(update={"scenarios": search})))
+    assert {number: int(found.outcomes[found.scenarios == number].sum()) for number in (-1, 0)} == {-1: 600, 0: 300}
+
+
 def test_ranks_and_worth_are_counted_by_hand(night, publish):
     keys = ("user_key", "scenario", "item_id", "generator", "generator_score")
     proposed = [

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from nightshelf.config import load_shop
+from nightshelf.errors import InputError
 from nightshelf.scenarios import Rerank
-from pipelines.shelf_plan import ShelfPlan, _beside, _leaning
+from pipelines.shelf_plan import ShelfPlan, _beside, _leaning, plan_shelves
 from pipelines.stage import Night
 
 DAY = dt.date(2026, 2, 5)
@@ -92,3 +93,15 @@ def test_only_scenarios_with_an_anchor_that_no_log_names_have_lifts(demo: Night,
     monkeypatch.setattr("pipelines.shelf_plan.nearness_lifts", lambda night, name: (1.0, 2.0, 2.0, 1.5))
     assert set(demo.shop.anchors) == {"product_page", "cart", "checkout"}
     assert _beside(demo) == {"cart": (1.0, 2.0, 2.0, 1.5), "checkout": (1.0, 2.0, 2.0, 1.5)}
+
+
+def test_candidates_that_were_made_for_other_scenarios_are_told(night: Night, publish) -> None:  # type: ignore[no-untyped-def]
+    """As where one was renamed after `features`."""
+    row = {"user_key": "*", "item_id": "i1", "generator": "popular", "generator_score": 1.0}
+    publish(night, "candidates", [{**row, "scenario": "home_feed"}, {**row, "scenario": "*", "generator": "fresh"}])
+    with pytest.raises(
+        InputError, match=r"scenario 'search' has no candidates of 2026-02-05.*run the features stage again"
+    ):
+        plan_shelves(night)
+    with pytest.raises(InputError, match="table user_features"):  # the next thing that it wants
+        plan_shelves(replace(night, scenarios=("home_feed",)))
