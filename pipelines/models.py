@@ -15,6 +15,9 @@ def champion_before(night: Night) -> str | None:
     """Return the version that held the alias before this night: the parent of its training and its gate's opponent.
 
     It comes from the ledger, so that a night that is run again meets the same opponent and decides alike.
+
+    Raises:
+        EngineError: the registry knows nothing of the shop.
     """
     return _last_promoted(night, night.as_of_date - dt.timedelta(days=1))
 
@@ -26,7 +29,8 @@ def champion_of(night: Night) -> str | None:
     that was promoted last until then.
 
     Raises:
-        EngineError: a version was promoted, but the registry's alias is gone: popularity must not pass for it.
+        EngineError: a version was promoted, but the registry's alias is gone, or the registry knows nothing of the shop:
+            popularity must not pass for it.
     """
     from training.tracking import get_alias
 
@@ -38,8 +42,9 @@ def champion_of(night: Night) -> str | None:
     version = get_alias(name, "champion")
     if version is None and newest is not None:
         raise EngineError(
-            f"the registry has no alias champion of {name}, though version {_last_promoted(night, newest)} was promoted "
-            f"on {newest}; set the alias again, or look whether MLFLOW_TRACKING_URI names the right registry"
+            f"the registry has no alias champion of {name}, though a version was promoted on {newest}; set the alias again "
+            f"(the last promoted one that is left: {_last_promoted(night, newest) or 'none'}), or look whether "
+            "MLFLOW_TRACKING_URI names the right registry"
         )
     return version
 
@@ -51,6 +56,19 @@ def is_newest_promotion(night: Night) -> bool:
 
 
 def _last_promoted(night: Night, until: dt.date) -> str | None:
+    """Return the version that was promoted last until a day; one that a person has deleted from the registry counts no more."""
+    from training.tracking import versions
+
     rows = night.warehouse.read("promotions", columns=("as_of_date", "promoted", "challenger")).to_pylist()
-    known = [row for row in rows if row["promoted"] and row["as_of_date"] <= until]
-    return max(known, key=lambda row: row["as_of_date"])["challenger"] if known else None
+    promoted = [row for row in rows if row["promoted"] and row["as_of_date"] <= until]
+    if not promoted:
+        return None
+    name = registered_name(night)
+    there = versions(name)
+    if not there:
+        raise EngineError(
+            f"the registry has no version of {name}, though some were promoted; look whether MLFLOW_TRACKING_URI names the "
+            "right registry"
+        )
+    left = [row for row in promoted if row["challenger"] in there]
+    return max(left, key=lambda row: row["as_of_date"])["challenger"] if left else None

@@ -87,10 +87,10 @@ def verify(folder: Path) -> None:
     for name in _FILES:
         path = folder / name
         if not path.is_file():
-            raise EngineError(f"{path} is missing; register the model again, or train it again")
+            raise EngineError(f'{path} is missing; put it back, or see docs/runbook.md, "A model is damaged"')
         if file_hash(path) != manifest.get(name):
             raise EngineError(
-                f"{path} differs from its hash in manifest.json; do not use it: train the model again, or roll the champion back"
+                f'{path} differs from its hash in manifest.json; do not use it: see docs/runbook.md, "A model is damaged"'
             )
 
 
@@ -98,7 +98,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"{folder}/manifest.json cannot be read ({_short(error)}); train the model again") from None
+        raise EngineError(
+            f'{folder}/manifest.json cannot be read ({_short(error)}); see docs/runbook.md, "A model is damaged"'
+        ) from None
 
 
 def file_hash(path: Path) -> str:

@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import mlflow
 from filelock import FileLock
@@ -182,6 +184,18 @@ def get_alias(name: str, alias: str) -> str | None:
             raise
 
 
+def versions(name: str) -> set[str]:
+    """Return the versions of a model that the registry has, also those without an alias; none if it does not know the model."""
+    with _told() as client:
+        found: set[str] = set()
+        token: str | None = None
+        while token != "":
+            page = client.search_model_versions(f"name = '{name}'", page_token=token)
+            found |= {str(one.version) for one in page}
+            token = page.token or ""
+        return found
+
+
 def get_tags(name: str, version: str) -> dict[str, str]:
     """Return the tags of a version."""
     with _told() as client:
@@ -206,7 +220,16 @@ def download(name: str, version: str) -> Path:
         if not source.startswith(("/", "file:")):
             target = mkdtemp(prefix="nightshelf-")
             atexit.register(rmtree, target, ignore_errors=True)
+        elif not _local(source).is_dir():  # what a server lacks, the server tells
+            raise EngineError(
+                f"the files of version {version} of {name} are gone: there is no {source}; see docs/runbook.md, "
+                '"A model is damaged"'
+            )
         return Path(download_artifacts(artifact_uri=source, dst_path=target))
+
+
+def _local(source: str) -> Path:
+    return Path(source if source.startswith("/") else url2pathname(urlsplit(source).path))
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
