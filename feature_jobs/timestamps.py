@@ -11,13 +11,14 @@ from nightshelf.raw_logs import TimestampFormat
 
 _EPOCH_END = 4_102_444_800  # 2100-01-01; later ones would overflow, and no log is from there
 _DATED = r"^[+-]?\d{4}"
-_OFFSET = r":\d{2}(\.\d+)?\s*(Z|z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$"
+# A day, or a day and a clock, and nothing behind it; whatever else the engine reads names its own zone
+_LOCAL = r"^[+-]?\d{4}(-\d{1,2}(-\d{1,2}([T ](\d{1,2}(:\d{1,2}(:\d{1,2}(\.\d*)?)?)?)?)?)?)?$"
 
 
 def parse_timestamp(value: Column, kind: DataType, style: TimestampFormat, timezone: str) -> Column:
     """Return the moment in UTC that `value` (a column of type `kind`) writes, or null.
 
-    Timestamps of the file's own type are taken as they are; those without a zone, and texts without an offset, are local
+    Timestamps of the file's own type are taken as they are; those without a zone, and texts without one, are local
     times of `style.timezone` (default: `timezone`, the shop's).
     """
     zone = style.timezone or timezone
@@ -34,7 +35,7 @@ def parse_timestamp(value: Column, kind: DataType, style: TimestampFormat, timez
     if style.format == "iso8601":
         # An hour without a day would be one of the day on which the night runs
         moment = F.when(text.rlike(_DATED), text).try_cast("timestamp")
-        return F.when(text.rlike(_OFFSET), moment).otherwise(F.to_utc_timestamp(moment, zone))
+        return F.when(text.rlike(_LOCAL), F.to_utc_timestamp(moment, zone)).otherwise(moment)
     moment = F.try_to_timestamp(text, F.lit(style.format))
     has_zone = re.search(r"[XxZzVO]", re.sub(r"'[^']*'", "", style.format))
     return moment if has_zone else F.to_utc_timestamp(moment, zone)
