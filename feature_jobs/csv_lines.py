@@ -7,15 +7,30 @@ from feature_jobs.sail import is_embedded
 from nightshelf.raw_logs import Csv
 
 _HIDDEN = "\x01"  # stands in for a delimiter inside quotes
+_QUOTED = "\x02"  # stands in for what is between two quotes, and for them
 
 
 def has_width(raw: Column, layout: Csv, width: int) -> Column:
-    """Say whether the line has this many fields, and its quotes are closed."""
-    # From_csv fills up short lines and cuts long ones, so the fields are counted apart from it
-    unquoted = F.when(raw.contains('"'), F.regexp_replace(raw, '"(?:[^"]|"")*"', "")).otherwise(raw)
-    others = F.length(F.replace(unquoted, F.lit(layout.delimiter), F.lit("")))
-    delimiters = (F.length(unquoted) - others) / len(layout.delimiter)
-    return (delimiters == width - 1) & ~unquoted.contains('"')
+    """Say whether the line has this many fields, its quotes are closed, and no other reading of them has other fields.
+
+    Quotes around a part of a field mean nothing, so that a delimiter between such ones may be one or not: `a"b,c"d`.
+    """
+    # From_csv fills up short lines and cuts long ones, so the fields are counted apart from it. No group is repeated in
+    # an expression: Java calls itself for each repetition, and a text of some thousand letters would end the process
+    unquoted = F.when(raw.contains('"'), F.regexp_replace(raw, '"[^"]*"', _QUOTED)).otherwise(raw)
+    first, last = _as_regex(layout.delimiter[0]), _as_regex(layout.delimiter[-1])
+    in_part = unquoted.rlike(f"[^{last}{_QUOTED}]{_QUOTED}|{_QUOTED}[^{first}{_QUOTED}]")
+    is_plain = ~in_part | (_delimiters(raw, layout.delimiter) == width - 1)
+    return (_delimiters(unquoted, layout.delimiter) == width - 1) & ~unquoted.contains('"') & is_plain
+
+
+def _delimiters(text: Column, delimiter: str) -> Column:
+    others = F.length(F.replace(text, F.lit(delimiter), F.lit("")))
+    return (F.length(text) - others) / len(delimiter)
+
+
+def _as_regex(letters: str) -> str:
+    return "".join(f"\\x{{{ord(letter):x}}}" for letter in letters)
 
 
 def csv_fields_of(raw: Column, layout: Csv, width: int) -> list[Column]:
@@ -36,11 +51,12 @@ def _split(raw: Column, delimiter: str, width: int) -> list[Column]:
 
     hidden = F.array_join(F.transform(F.split(raw, '"'), hide), '"')
     text = F.when(raw.contains('"'), hidden).otherwise(raw)
-    fields = F.split(text, "".join(f"\\x{{{ord(letter):x}}}" for letter in delimiter))
+    fields = F.split(text, _as_regex(delimiter))
     return [_unquoted(F.get(fields, F.lit(n)), delimiter) for n in range(width)]
 
 
 def _unquoted(field: Column, delimiter: str) -> Column:
-    inner = F.replace(F.substring(field, F.lit(2), F.length(field) - 2), F.lit('""'), F.lit('"'))
-    value = F.when(field.startswith('"') & field.endswith('"'), inner).otherwise(F.nullif(field, F.lit("")))
+    inner = F.substring(field, F.lit(2), F.greatest(F.length(field) - 2, F.lit(0)))
+    is_whole = field.startswith('"') & field.endswith('"') & ~F.replace(inner, F.lit('""'), F.lit("")).contains('"')
+    value = F.when(is_whole, F.replace(inner, F.lit('""'), F.lit('"'))).otherwise(F.nullif(field, F.lit("")))
     return F.replace(value, F.lit(_HIDDEN), F.lit(delimiter))

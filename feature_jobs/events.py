@@ -12,7 +12,7 @@ from pathlib import Path
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from feature_jobs.numbers import parse_number
+from feature_jobs.numbers import number_text, parse_number
 from feature_jobs.pseudonyms import mask_letters_and_digits, masked_texts, user_keys
 from feature_jobs.raw_files import event_date_of
 from feature_jobs.raw_rows import read_raw_rows
@@ -78,9 +78,19 @@ def read_events(
 
 
 def _as_values(rows: DataFrame, wanted: dict[str, str]) -> DataFrame:
-    """Rename the raw columns to <name>_value; an empty text is an absent one."""
+    """Rename the raw columns to <name>_value; an empty text is an absent one, an id that a file has as a float its digits."""
     kinds = dict(rows.dtypes)
-    values = [F.nullif(F.trim(name), F.lit("")) if kinds[name] == "string" else F.col(name) for name in wanted]
+
+    def as_value(name: str) -> Column:
+        """Return the value of a column, null where there is none."""
+        if kinds[name] in ("string", "binary"):
+            return F.nullif(F.trim(F.col(name).cast("string")), F.lit(""))
+        if kinds[name] in ("double", "float") and name not in (*NUMBERS, "event_ts"):
+            # Ids are so where a table had gaps; engines differ in exponents
+            return F.when(~F.isnan(name), F.regexp_replace(number_text(F.col(name)), r"\.0$", ""))
+        return F.col(name)
+
+    values = [as_value(name) for name in wanted]
     return rows.select(
         "file_path", "raw", "is_parsable", *(v.alias(f"{name}_value") for v, name in zip(values, wanted, strict=True))
     )

@@ -2,11 +2,12 @@
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
-from pyspark.sql.types import DataType, DoubleType, FloatType, StructField, TimestampType
+from pyspark.sql.types import DataType, DoubleType, FloatType, StructField, TimestampNTZType, TimestampType
 
 from feature_jobs.numbers import number_text
 
-_MOMENT = "yyyy-MM-dd'T'HH:mm:ss.SSS'Z'"
+_LOCAL = "yyyy-MM-dd'T'HH:mm:ss.SSS"
+_MOMENT = f"{_LOCAL}'Z'"
 
 
 def json_row(fields: list[StructField]) -> Column:
@@ -27,4 +28,6 @@ def quoted(name: str) -> Column:
 def _shown(column: Column, kind: DataType) -> Column:
     if isinstance(kind, (FloatType, DoubleType)):
         return number_text(column)
+    if isinstance(kind, TimestampNTZType):
+        return F.date_format(column.cast("timestamp"), _LOCAL)
     return F.date_format(column, _MOMENT) if isinstance(kind, TimestampType) else column

@@ -24,6 +24,8 @@ from nightshelf.errors import InputError
 from nightshelf.raw_logs import Csv
 
 OPEN: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
+_BLOCK = 4 << 20
+csv.field_size_limit(1 << 30)  # the default, 128 kB, is less than a long query
 _READ_BY_SPARK = (".lz4", ".snappy", ".deflate", ".zst")
 
 
@@ -49,7 +51,7 @@ def find_files(spark: SparkSession, pattern: str) -> list[str]:
     Patterns with a scheme (s3a://, hdfs://, gs:// …) are listed by Spark.
 
     Raises:
-        InputError: Sail is to read a compression that it does not know.
+        InputError: Sail is to read a compression that it does not know, or Spark a name that it does not.
     """
     if "://" in pattern and not pattern.startswith("file://"):
         try:
@@ -68,6 +70,9 @@ def find_files(spark: SparkSession, pattern: str) -> list[str]:
             f"{packed}: Sail does not read {Path(packed).suffix}; pack it as .gz or .bz2, or take `engine: sail` "
             "out of the shop file"
         )
+    # Spark looks for a checksum beside a file, and takes what stands before the colon for a scheme
+    if not is_embedded() and (odd := next((name for name in names if ":" in Path(name).name), None)):
+        raise InputError(f"{odd}: Spark reads no file with a colon in its name; rename it, or say `engine: sail`")
     return names
 
 
@@ -86,7 +91,7 @@ def _path_regex(glob_part: str) -> str:
 
 
 def first_line(spark: SparkSession, file: str, encoding: str) -> str | None:
-    """Return the first line of a text file without its line break or byte order mark; None if the file is empty.
+    """Return the first line of a text file that is not blank, without its line break or byte order mark; None if there is none.
 
     Raises:
         InputError: the file cannot be read.
@@ -95,22 +100,46 @@ def first_line(spark: SparkSession, file: str, encoding: str) -> str | None:
 
 
 def first_lines(spark: SparkSession, file: str, encoding: str, count: int) -> list[str]:
-    """Return the first lines of a text file, `count` at most, without their line breaks or a byte order mark.
+    """Return the first lines of a text file that are not blank, `count` at most, without line breaks or a byte order mark.
+
+    Lines end where Spark ends them: at a line feed, a carriage return, or both.
 
     Raises:
         InputError: the file cannot be read.
     """
     if "://" in file or file.endswith(_READ_BY_SPARK):
         rows = spark.read.text(literal_path(file)).select(F.col("value").cast("binary")).head(count)
-        found = [bytes(row[0]) for row in rows]
-    else:
+        texts = [bytes(row[0]).decode(encoding, "replace") for row in rows]
+        return [text for line in texts if (text := line.lstrip("\ufeff")).strip()]
+    try:
+        with OPEN.get(Path(file).suffix, open)(file, "rt", encoding=encoding, errors="replace") as lines:
+            found = (line.rstrip("\n").lstrip("\ufeff") for line in lines)
+            return list(islice((text for text in found if text.strip()), count))
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{file}: cannot be read ({error}); bring the file again") from None
+
+
+def check_whole(files: list[str]) -> None:
+    """Read all of the packed and the Parquet files that lie on this machine: an engine that fails at one does not say at which.
+
+    Raises:
+        InputError: one of them cannot be read to its end.
+    """
+    for file in files:
+        is_packed = Path(file).suffix in OPEN
+        if "://" in file or not (is_packed or file.endswith(".parquet")):
+            continue
         try:
-            with OPEN.get(Path(file).suffix, open)(file, "rb") as lines:
-                found = list(islice(lines, count))
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{file}: cannot be read ({error}); bring the file again") from None
-    texts = [line.decode(encoding, "replace").rstrip("\r\n") for line in found]
-    return [texts[0].lstrip("\ufeff"), *texts[1:]] if texts else []
+            if is_packed:
+                with OPEN[Path(file).suffix](file, "rb") as stream:
+                    while stream.read(_BLOCK):
+                        pass
+            else:
+                for _ in pq.ParquetFile(file).iter_batches():
+                    pass
+        except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(f"{file}: cannot be read to its end ({reason}); bring the file again") from None
 
 
 def csv_fields(line: str, delimiter: str) -> list[str]:
@@ -128,7 +157,17 @@ def parquet_schema(spark: SparkSession, file: str) -> pa.Schema:
     if "://" in file:
         return spark.read.parquet(literal_path(file)).limit(0).toArrow().schema
     try:
-        return pq.read_schema(file)
+        with pq.ParquetFile(file) as opened:
+            return _with_moments(opened)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{file}: is no whole Parquet file ({reason}); bring the file again") from None
+
+
+def _with_moments(file: pq.ParquetFile) -> pa.Schema:
+    """Return the schema; times of the old type INT96, as Spark and Hive write them, are moments in UTC."""
+    schema = file.schema_arrow
+    old = {column.path for n in range(len(file.schema)) if (column := file.schema.column(n)).physical_type == "INT96"}
+    for name in old & set(schema.names):
+        schema = schema.set(schema.get_field_index(name), pa.field(name, pa.timestamp("ns", "UTC")))
+    return schema

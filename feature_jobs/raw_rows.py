@@ -10,7 +10,7 @@ from functools import reduce
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StringType, StructField, StructType
+from pyspark.sql.types import ArrayType, StringType, StructField, StructType
 
 from feature_jobs.csv_lines import csv_fields_of, has_width
 from feature_jobs.raw_files import RawTable, csv_fields, first_line, parquet_schema
@@ -44,13 +44,16 @@ def read_raw_rows(
 def _json_rows(spark: SparkSession, files: list[str], columns: dict[str, str]) -> DataFrame:
     names = sorted(set(columns.values()))
     rows = read_lines(spark, files, "UTF-8")
-    parsed = rows.withColumn("row", F.from_json("raw", StructType([StructField(name, StringType()) for name in names])))
-    values = {ours: F.col("row").getField(theirs) for ours, theirs in columns.items()}
-    # from_json gives nulls for broken text, reads on after a closing brace, and takes an array for its first object
-    text = F.trim("raw")
-    is_object = text.startswith("{") & text.endswith("}") & ~text.contains("}{")
-    has_value = F.coalesce(*values.values()).isNotNull()
-    is_parsable = is_object & (has_value | F.get_json_object("raw", "$").isNotNull())
+    # From_json gives nulls for broken text and forgets what follows an object, a second one too: between a beginning and
+    # an end of our own it must read the whole line
+    row = StructType([StructField(name, StringType()) for name in names])
+    whole = StructType([StructField("rows", ArrayType(row)), StructField("end", StringType())])
+    text = F.concat(F.lit('{"rows":['), F.col("raw"), F.lit('],"end":1}'))
+    parsed = rows.withColumn("whole", F.from_json(text, whole))
+    found, end = F.col("whole").getField("rows"), F.col("whole").getField("end")
+    values = {ours: F.get(found, F.lit(0)).getField(theirs) for ours, theirs in columns.items()}
+    is_one = (F.size(found) == 1) & end.isNotNull()
+    is_parsable = F.trim("raw").startswith("{") & F.coalesce(is_one, F.lit(False))
     return parsed.select("file_path", "place", "raw", is_parsable.alias("is_parsable"), *_named(values))
 
 

@@ -1,9 +1,7 @@
 """Which columns the beginnings of raw files have, and of what kind: enough to see that a log has changed its schema."""
 
-import csv
 import json
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,11 +75,7 @@ def _spread(files: list[str]) -> list[str]:
 
 
 def _csv_kinds(lines: list[str], table: RawTable) -> list[dict[str, str | None]]:
-    rows = []
-    for line in lines:
-        # What the csv module refuses (a field of megabytes, a bare carriage return) is the cleaning's matter
-        with suppress(csv.Error):
-            rows += [csv_fields(line, table.csv.delimiter)] if line.strip() else []
+    rows = [csv_fields(line, table.csv.delimiter) for line in lines]
     if not rows:
         return []
     header = rows[0] if table.csv.header else [f"_c{n}" for n in range(len(rows[0]))]

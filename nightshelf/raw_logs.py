@@ -1,5 +1,6 @@
 """How a shop's raw logs and tables are written: the part of the shop file that cleaning reads."""
 
+import codecs
 import datetime as dt
 import re
 from typing import Annotated, Any, Literal
@@ -75,9 +76,22 @@ class TimestampFormat(Strict):
 class Csv(Strict):
     """How a CSV source is written."""
 
-    delimiter: str = ","
+    delimiter: str = Field(",", min_length=1)
     header: bool = True
     encoding: str = "UTF-8"
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        """Return the name that Python and Java share; refuse what neither knows, or what has line breaks of several bytes."""
+        remedy = "write UTF-8, ISO-8859-1, windows-1252 or another that Python knows"
+        try:
+            known = codecs.lookup(value).name
+        except LookupError:
+            raise ValueError(f"no encoding {value!r}; {remedy}") from None
+        if known.startswith(("utf-16", "utf-32")):
+            raise ValueError(f"{value}: its line breaks are of several bytes; bring the files as UTF-8")
+        return {"utf-8": "UTF-8", "utf-8-sig": "UTF-8", "iso8859-1": "ISO-8859-1"}.get(known, value)
 
 
 class Source(Strict):

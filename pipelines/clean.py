@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from nightshelf.dates import days_back, parse_duration
+from nightshelf.errors import NightshelfError
 from nightshelf.identity import ensure_key
 from nightshelf.paths import scratch_dir, source_path
 from pipelines.arrivals import find_arrivals, find_listings
@@ -48,13 +49,27 @@ def run(night: Night) -> StageResult:
     shutil.rmtree(scratch, ignore_errors=True)
     job = CleanJob(night, spark, arrivals, folders, scratch / "judged", ensure_key(night.shop))
     try:
-        return _clean(job)
+        return _read_whole(job)
     except BaseException:
         for folder in folders.values():
             shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _read_whole(job: CleanJob) -> StageResult:
+    """Clean, and tell which file is to blame where an engine failed at a broken one."""
+    from feature_jobs.raw_files import check_whole
+
+    try:
+        return _clean(job)
+    except NightshelfError:
+        raise
+    except Exception:
+        found = {**job.arrivals.by_day, **_other_files(job)}
+        check_whole([file for by_day in found.values() for files in by_day.values() for file in files])
+        raise
 
 
 def _clean(job: CleanJob) -> StageResult:

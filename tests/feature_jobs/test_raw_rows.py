@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from feature_jobs import raw_files
-from feature_jobs.raw_files import csv_fields, event_date_of, find_files, first_line, first_lines
+from feature_jobs.raw_files import check_whole, csv_fields, event_date_of, find_files, first_line, first_lines
 from feature_jobs.raw_rows import read_raw_rows, union
 from nightshelf.errors import InputError
 from nightshelf.raw_logs import Csv, Dimension
@@ -40,6 +40,17 @@ def test_json_lines_tell_broken_ones_apart(spark, tmp_path):
     assert rows[' {"uid":"ü"}']["user_id"] == "ü"
 
 
+def test_a_second_object_on_a_line_is_no_row_that_is_lost(spark, tmp_path):
+    file = tmp_path / "a.jsonl"
+    good = ['{"uid":"}{"}', '{"uid":[{"n":1},{"n":2}]}', "{ }"]
+    broken = ['{"uid":"a"} {"uid":"b"}', '{"uid":"a"},{"uid":"b"}', '{"uid":"a"}],[{"uid":"b"}', '{"uid":"a"} // b}']
+    file.write_text("\n".join([*good, *broken]))
+    rows = rows_of(spark, [file], table("jsonl"), {"user_id": "uid"})
+    assert {raw for raw, row in rows.items() if row["is_parsable"]} == set(good)
+    assert set(rows) == {*good, *broken}
+    assert [rows[raw]["user_id"] for raw in good] == ["}{", '[{"n":1},{"n":2}]', None]
+
+
 def test_a_broken_byte_becomes_a_character(spark, tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"uid":"\xff\xfe"}\n')
     (row,) = rows_of(spark, [tmp_path / "a.jsonl"], table("jsonl"), {"user_id": "uid"}).values()
@@ -57,6 +68,40 @@ def test_csv_finds_columns_by_each_files_own_header(spark, tmp_path):
     }  # fmt: skip
     assert rows['1;"a;""b"""']["title"] == 'a;"b"'
     assert rows["z;;9"]["id"] == "9"
+
+
+def test_quotes_inside_a_field_move_no_other_field(spark, tmp_path):
+    """A delimiter between such quotes may be one or not: the line is set aside, and is no row with shifted columns."""
+    lines = {
+        'a "b" c,d': ('a "b" c', "d"), '"a"b"c",d': ('"a"b"c"', "d"), '""a"",d': ('""a""', "d"), '"",d': (None, "d"),
+        '"a,""b""",d': ('a,"b"', "d"), 'a"b,c"d,e': None, ' "a,b",c': None, '"a,b"c,d': None, '",a': None,
+    }  # fmt: skip
+    (tmp_path / "a.csv").write_text("\n".join(["x,y", *lines]))
+    rows = rows_of(spark, [tmp_path / "a.csv"], table("csv"), {"x": "x", "y": "y"})
+    found = {raw: (row["x"] or None, row["y"]) if row["is_parsable"] else None for raw, row in rows.items()}
+    assert found == lines
+
+
+def test_a_long_text_in_quotes_is_a_text(spark, tmp_path):
+    long = {'"' + "q" * 200_000 + '"': "q" * 200_000, '"' + 'q""' * 50_000 + '"': 'q"' * 50_000}
+    (tmp_path / "a.csv").write_text("\n".join(["x,y", *(f"{text},1" for text in long)]))
+    (tmp_path / "b.csv").write_text("\n".join(f"{text},1" for text in long))
+    for file, layout, x in (("a.csv", table("csv"), "x"), ("b.csv", table("csv", header=False), "_c0")):
+        rows = rows_of(spark, [tmp_path / file], layout, {"x": x}).values()
+        assert {row["x"] for row in rows if row["is_parsable"]} == set(long.values())
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_header_is_the_first_line_that_is_not_blank(spark, tmp_path, line_end):
+    (tmp_path / "a.csv").write_bytes(line_end.join(["", " ", "x,y", "1,2", "", "3,4"]).encode())
+    rows = rows_of(spark, [tmp_path / "a.csv"], table("csv"), {"x": "x", "y": "y"})
+    assert {raw: (row["x"], row["y"]) for raw, row in rows.items()} == {"1,2": ("1", "2"), "3,4": ("3", "4")}
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "latin1", "ISO-8859-1", "cp1252", "windows-1252"])
+def test_an_encoding_goes_by_any_of_its_names(spark, tmp_path, encoding):
+    (tmp_path / "a.csv").write_bytes("x\nCafé\n".encode(encoding))
+    assert [*rows_of(spark, [tmp_path / "a.csv"], table("csv", encoding=encoding), {"x": "x"})] == ["Café"]
 
 
 def test_csv_without_header_with_long_delimiter_and_encoding(spark, tmp_path):
@@ -78,6 +123,31 @@ def test_parquet_keeps_types_and_reads_every_timestamp(spark, tmp_path):
         assert frame.selectExpr("cast(at as string) at", "raw").first()["at"] == "2026-02-01 03:04:05"
     files = [str(tmp_path / "ns.parquet"), str(tmp_path / "us.parquet")]
     assert len(read_raw_rows(spark, files, table("parquet"), {"at": "at"}, "x")) == 2
+
+
+def test_parquet_times_are_the_same_microseconds_in_every_type(spark, tmp_path):
+    # As quotients of doubles some of these would be a microsecond less
+    micros = [1_769_961_600_123_456 + n * 7_777_777 for n in range(500)]
+    moments = pa.array([n * 1000 for n in micros], pa.timestamp("ns"))
+    pq.write_table(pa.table({"at": moments}), tmp_path / "ns.parquet")
+    pq.write_table(pa.table({"at": moments}), tmp_path / "int96.parquet", use_deprecated_int96_timestamps=True)
+    kinds = {}
+    for name in ("ns", "int96"):
+        (frame,) = read_raw_rows(spark, [str(tmp_path / f"{name}.parquet")], table("parquet"), {"at": "at"}, "x")
+        kinds[name] = dict(frame.dtypes)["at"], frame.agg(F.min("raw")).first()[0]
+        found = frame.select(F.unix_micros(F.col("at").cast("timestamp")).alias("n")).collect()
+        assert sorted(row["n"] for row in found) == micros, name
+    # The old type holds moments, the other one local times
+    assert kinds["ns"] == ("timestamp_ntz", '{"at":"2026-02-01T16:00:00.123"}')
+    assert kinds["int96"] == ("timestamp", '{"at":"2026-02-01T16:00:00.123Z"}')
+
+
+def test_parquet_numbers_without_a_sign_are_read(spark, tmp_path):
+    kinds = {"a": pa.uint8(), "b": pa.uint16(), "c": pa.uint32(), "d": pa.uint64()}
+    most = {name: 2**kind.bit_width - 1 for name, kind in kinds.items()}
+    pq.write_table(pa.table({n: pa.array([most[n]], kind) for n, kind in kinds.items()}), tmp_path / "a.parquet")
+    (row,) = rows_of(spark, [tmp_path / "a.parquet"], table("parquet"), dict(zip(kinds, kinds, strict=True))).values()
+    assert {name: int(row[name]) for name in kinds} == most
 
 
 @pytest.mark.parametrize("format", ["csv", "parquet"])
@@ -109,6 +179,29 @@ def test_files_are_found_by_pattern_folder_and_scheme(spark, tmp_path):
     assert find_files(spark, f"{tmp_path}/d") == expected
     assert find_files(spark, f"file://{tmp_path}/*/a.csv") == expected[:1]
     assert find_files(spark, f"{tmp_path}/none/*") == []
+
+
+@pytest.mark.skipif("NIGHTSHELF_TEST_ENGINE" in os.environ, reason="Sail reads such names")
+def test_a_name_that_spark_cannot_read_is_told(spark, tmp_path):
+    (tmp_path / "12:00.csv").write_text("x\n1\n")
+    with pytest.raises(InputError, match=r"12:00\.csv: Spark reads no file with a colon in its name; rename it"):
+        find_files(spark, f"{tmp_path}/*.csv")
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.csv.bz2", "a.parquet"])
+def test_the_file_that_ends_too_early_is_told(tmp_path, name):
+    rows = "".join(f"{n},{n * 7919 % 100_003}\n" for n in range(100_000)).encode()
+    if name.endswith("parquet"):
+        pq.write_table(pa.table({"x": [str(n) for n in range(9999)]}), tmp_path / name, compression="snappy")
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[:2000] + b"\xff" * 2000 + whole[4000:])
+    else:
+        whole = {"gz": gzip, "bz2": bz2}[name.rsplit(".", 1)[1]].compress(rows)
+        (tmp_path / name).write_bytes(whole[:-2000])
+    (tmp_path / "good.csv.gz").write_bytes(gzip.compress(rows))
+    check_whole([str(tmp_path / "good.csv.gz"), "s3a://bucket/x.gz"])
+    with pytest.raises(InputError, match=rf"{name}: cannot be read to its end \(.+\); bring the file again"):
+        check_whole([str(tmp_path / "good.csv.gz"), str(tmp_path / name)])
 
 
 def test_the_day_of_a_file_comes_from_its_path(spark):

@@ -51,9 +51,9 @@ def test_csv(spark, tmp_path):
     assert kinds(spark, [tmp_path / "empty.csv"], "csv") == (0, {})
 
 
-def test_lines_that_no_parser_takes_are_passed_over(spark, tmp_path):
+def test_long_lines_are_looked_at_and_those_that_no_parser_takes_passed_over(spark, tmp_path):
     (tmp_path / "a.csv").write_bytes(b"id,q\n1,x\n2," + b"y" * 200_000 + b"\n3,a\rb\n")
-    assert kinds(spark, [tmp_path / "a.csv"], "csv") == (1, {"id": ("integer", 1), "q": ("text", 1)})
+    assert kinds(spark, [tmp_path / "a.csv"], "csv") == (3, {"id": ("integer", 3), "q": ("text", 3)})
     (tmp_path / "a.jsonl").write_text("[" * 100_000 + '\n{"id": 1}\n[1]\n')
     assert kinds(spark, [tmp_path / "a.jsonl"], "jsonl") == (1, {"id": ("integer", 1)})
 

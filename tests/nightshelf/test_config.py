@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nightshelf.config import load_shop
 from nightshelf.errors import InputError
+from nightshelf.raw_logs import Csv
 from nightshelf.yamlfile import load_model
 
 DEMO = Path(__file__).resolve().parents[2] / "conf/shops/demo.yaml"
@@ -225,3 +226,13 @@ def test_a_shop_without_impressions_must_draw_what_was_not_chosen(tmp_path: Path
         load_shop(file)
     file.write_text(yaml.safe_dump(shop | {"negatives": {"sampled": 4}}))
     assert load_shop(file).event_types == ["purchase"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "error"), [("latin-7b", "no encoding 'latin-7b'"), ("utf-16", "line breaks are of several bytes")]
+)
+def test_an_encoding_that_cannot_be_read_is_told_at_once(encoding, error):
+    with pytest.raises(ValueError, match=error):
+        Csv(encoding=encoding)
+    names = {"utf8": "UTF-8", "utf-8-sig": "UTF-8", "latin-1": "ISO-8859-1", "windows-1252": "windows-1252"}
+    assert {name: Csv(encoding=name).encoding for name in names} == names
