@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from feature_jobs.numbers import is_no_number, number_text
 from nightshelf.quarantine import Quarantine
-from nightshelf.raw_logs import CANCELLATION, FINITE, NUMBERS, WITHOUT_USER, Source, ValueMap
+from nightshelf.raw_logs import CANCELLATION, FINITE, LAST_POSITION, NUMBERS, WITHOUT_USER, Source, ValueMap
 
 # A row of a file that holds all days, and which belongs to a day that this run does not write: counted, not set aside.
 OTHER_DAYS = "other_days"
@@ -21,7 +21,6 @@ ABSENT = " is absent"
 TEXTS = ("user_id", "item_id", "request_id", "query", "anchor_item_id")
 INTEGERS = ("position", "quantity")
 _FIRST_MOMENT = "2000-01-01 00:00:00"
-_INT32_MAX = 2_147_483_647
 _EVIDENCE_LENGTH = 200
 
 
@@ -90,7 +89,7 @@ def _time_rules(source: Source) -> list[Rule]:
 
 def _number_rules(source: Source, limits: Quarantine) -> list[Rule]:
     names = [name for name in NUMBERS if name in source.columns]
-    most = {"position": _INT32_MAX, "quantity": limits.max_quantity, "price": limits.max_price, "propensity": 1.0}
+    most = {"position": LAST_POSITION, "quantity": limits.max_quantity, "price": limits.max_price, "propensity": 1.0}
     rules = []
     for name in names:
         text = F.col(f"{name}_value").cast("string")

@@ -21,6 +21,8 @@ EVENT_COLUMNS = (
 )  # fmt: skip
 # No number of a log is larger; it is smaller than float32's infinity.
 FINITE = 1e30
+# No place of a list is further down; what says so is no place.
+LAST_POSITION = 1_000_000
 # Reasons for which rows are set aside without a fault, where the shop file says so.
 CANCELLATION, CANCELLED, WITHOUT_USER = "cancellation", "cancelled", "without_user"
 # Those of them that are read as numbers.

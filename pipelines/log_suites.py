@@ -4,7 +4,7 @@ import datetime as dt
 
 from nightshelf.config import Shop
 from nightshelf.dates import day_bounds_utc
-from nightshelf.raw_logs import FINITE
+from nightshelf.raw_logs import FINITE, LAST_POSITION
 from pipelines.rules import Rule, in_range, no_rows, values_of
 from pipelines.source_counts import COLUMNS
 
@@ -30,7 +30,7 @@ def event_rules(shop: Shop, day: dt.date, complete: bool = True) -> list[Rule]:
         values_of("known_values", "event_type", shop.event_types),
         values_of("known_values", "scenario", shop.scenarios),
         _known_sources(shop),
-        in_range("position", 1, 1e6),
+        in_range("position", 1, LAST_POSITION),
         in_range("quantity", 0, limits.max_quantity),
         in_range("price", 0, limits.max_price),
         in_range("propensity", 0, 1),
@@ -57,7 +57,7 @@ def impression_rules(shop: Shop) -> list[Rule]:
     """Return the rules for the impressions that arrived on the night's day."""
     return [
         values_of("known_values", "scenario", shop.scenarios),
-        in_range("position", 1, 1e6),
+        in_range("position", 1, LAST_POSITION),
         in_range("propensity", 0, 1),
         in_range("sampling_rate", 0, 1),
         no_rows("above_zero", "sampling_rate", "sampling_rate <= 0"),
