@@ -4,6 +4,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from feature_jobs.attribution import touch_rules
+from feature_jobs.scenarios import in_scenarios
 from nightshelf.config import Shop
 from nightshelf.features import outcome_events
 
@@ -25,12 +26,13 @@ def activity(acts: DataFrame, impressions: DataFrame, attributed: DataFrame, sho
 
     The first two have an event_type (`impression` covers drawn negatives too) and the log's scenario; the third has an
     attributed_type and the scenario of the impression: a purchase in the checkout log belongs to the search result that
-    led to it. An event type counts by the first rule that learns it.
+    led to it. An event type counts by the first rule that learns it. What belongs to an impression of a scenario that the
+    shop file has no more is an outcome all the same, but has no third row.
 
     Args:
         acts, impressions: of the wanted days of arrival.
         attributed: `attributed_outcomes` of the same days, without hindsight.
-        shop: gives event types and rules.
+        shop: gives event types, rules and scenarios.
     """
     events: dict[str, str] = {}
     for rule in touch_rules(shop):
@@ -39,7 +41,8 @@ def activity(acts: DataFrame, impressions: DataFrame, attributed: DataFrame, sho
     frames = [
         acts.where(F.col("event_type").isin(outcome_events(shop))),
         impressions.withColumn("event_type", F.lit("impression")),
-        attributed.where(F.col("rule").isin(list(events.values())))
+        in_scenarios(attributed, shop)
+        .where(F.col("rule").isin(list(events.values())))
         .withColumn("attributed_type", belongs)
         .drop("price", "dwell_seconds"),
     ]

@@ -5,6 +5,7 @@ import datetime as dt
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from feature_jobs.scenarios import in_scenarios
 from feature_jobs.schema import conform
 from feature_jobs.statistics import attributed, own_rates, statistics, sums
 from feature_jobs.windows import LONGEST_WINDOW, spread_over_dates
@@ -22,10 +23,10 @@ def item_scenario_features(
     Args:
         item_days: of the 30 days of arrival up to each of `dates`.
         item_features: of `dates`, for the items' own rates.
-        shop: gives event types.
+        shop: gives event types and scenarios.
         dates: the wanted days.
     """
-    days = spread_over_dates(item_days.withColumnRenamed("as_of_date", "day"), dates)
+    days = spread_over_dates(in_scenarios(item_days, shop).withColumnRenamed("as_of_date", "day"), dates)
     rows = days.groupBy("as_of_date", "scenario", "item_id").agg(*sums(attributed(shop)))
     rates = own_rates("item", shop)
     own = item_features.select("as_of_date", "item_id", *rates.values())

@@ -5,6 +5,7 @@ import datetime as dt
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from feature_jobs.scenarios import in_scenarios
 from feature_jobs.schema import conform
 from feature_jobs.statistics import attributed, own_rates, statistics, sum_names, sums
 from feature_jobs.windows import spread_over_dates
@@ -22,10 +23,10 @@ def user_scenario_features(
     Args:
         user_days: of these days.
         user_features: of the night, for the users' own rates.
-        shop: gives event types.
+        shop: gives event types and scenarios.
         as_of_date: the night.
     """
-    days = spread_over_dates(user_days.withColumnRenamed("as_of_date", "day"), [as_of_date])
+    days = spread_over_dates(in_scenarios(user_days, shop).withColumnRenamed("as_of_date", "day"), [as_of_date])
     rows = days.groupBy("user_key", "scenario").agg(*sums(attributed(shop)))
     rows = rows.where(F.greatest(*sum_names(shop)) > 0)
     rates = own_rates("user", shop)

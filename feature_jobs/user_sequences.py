@@ -6,6 +6,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from feature_jobs.query_tokens import query_tokens
+from feature_jobs.scenarios import in_scenarios
 from feature_jobs.schema import conform
 from feature_jobs.vocabularies import add_index
 from feature_jobs.windows import LONGEST_WINDOW
@@ -79,7 +80,7 @@ def user_scenario_sequences(
     acts: DataFrame, items: DataFrame, vocabularies: DataFrame, shop: Shop, dates: list[dt.date]
 ) -> DataFrame:
     """Return one row per as_of_date of `dates`, user and scenario: the last 20 events there, as in `user_sequences`."""
-    users = _lists_of_acts(acts, items, vocabularies, shop, ["user_key", "scenario"])
+    users = _lists_of_acts(in_scenarios(acts, shop), items, vocabularies, shop, ["user_key", "scenario"])
     known = _known(users, {"acts": SCENARIO_SEQUENCE_LENGTH}, shop, dates).where(F.size("acts") > 0)
     fields = {column: field for column, field in _ACTS.items() if field in ("item", "event_type", "category")}
     lists = {column: _each("acts", field) for column, field in fields.items()}

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from feature_jobs.events import IDENTITY, JUDGED, hash_of
 from feature_jobs.rules import UNKNOWN_ITEM
+from feature_jobs.scenarios import in_scenarios
 from nightshelf.config import Shop
 
 
@@ -28,14 +29,16 @@ def waiting_events(judged: DataFrame, bots: DataFrame) -> DataFrame:
 def taken_back(waiting: DataFrame, known_items: DataFrame, days: list[dt.date], shop: Shop) -> DataFrame:
     """Return the waiting events whose item is first known on one of `days`, as JUDGED rows that arrived on that day.
 
-    An event waits no longer than its source's events may be late. Row ids are below 0, those of raw rows are not.
+    An event waits no longer than its source's events may be late, and in vain where the shop file has its scenario no more.
+    Row ids are below 0, those of raw rows are not.
 
     Args:
         waiting: events of `waiting_events`, of `days` and of the days before.
         known_items: item_id, as_of_date of the items that were known on these days, as far back as `waiting` reaches.
         days: the days that are written.
-        shop: gives late_by_days.
+        shop: gives late_by_days and scenarios.
     """
+    waiting = in_scenarios(waiting, shop)
     known = known_items.join(F.broadcast(waiting.select("item_id").distinct()), "item_id", "left_semi")
     known = known.groupBy("item_id").agg(F.collect_set("as_of_date").alias("known_on"))
     pairs = (F.lit(part) for source in shop.sources for part in (source.name, source.late_by_days))

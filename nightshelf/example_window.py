@@ -1,4 +1,7 @@
-"""Which impressions a night learns from, by which it chooses the epoch, and on which it measures: by time, never by chance."""
+"""Which impressions a night learns from, by which it chooses the epoch, and on which it measures: by time, never by chance.
+
+Partitions of earlier nights keep the rows of scenarios that were renamed or removed since; whoever reads them leaves those out.
+"""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -11,7 +14,7 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class ExampleWindow:
-    """The impressions after first_date, up to as_of_date.
+    """The impressions after first_date, up to as_of_date, in the scenarios that the shop file has.
 
     Weights learn from those before validation_start; those before test_start choose the epoch; the others measure.
     A window too short for three has test_start = validation_start: training then holds back some users of its own days to choose.
@@ -21,6 +24,7 @@ class ExampleWindow:
     validation_start: dt.date
     test_start: dt.date
     as_of_date: dt.date
+    scenarios: tuple[str, ...]
 
     @property
     def days(self) -> list[dt.date]:
@@ -40,7 +44,20 @@ class ExampleWindow:
             f"CASE WHEN event_date < DATE '{self.validation_start}' THEN 'train' "
             f"WHEN event_date < DATE '{self.test_start}' THEN 'validation' ELSE 'test' END AS split"
         )
-        return f"SELECT *, {split} FROM {relation} WHERE event_date > DATE '{self.first_date}'"
+        return f"SELECT *, {split} FROM {relation} WHERE {self._is_after} AND scenario IN ({self._named})"
+
+    def left_out(self, relation: str) -> str:
+        """Return SQL for the number of examples of each scenario that the shop file has no more, by name."""
+        where = f"{self._is_after} AND scenario NOT IN ({self._named})"
+        return f"SELECT scenario, count(*) FROM {relation} WHERE {where} GROUP BY scenario ORDER BY scenario"
+
+    @property
+    def _is_after(self) -> str:
+        return f"event_date > DATE '{self.first_date}'"
+
+    @property
+    def _named(self) -> str:
+        return ", ".join(f"'{name}'" for name in self.scenarios)
 
 
 def example_window(shop: Shop, first_date: dt.date, as_of_date: dt.date) -> ExampleWindow:
@@ -52,7 +69,7 @@ def example_window(shop: Shop, first_date: dt.date, as_of_date: dt.date) -> Exam
     an open day for training is left before it.
 
     Args:
-        shop: gives label windows and closed days.
+        shop: gives label windows, closed days and scenarios.
         first_date: the first day that has features.
         as_of_date: the night.
     """
@@ -62,7 +79,7 @@ def example_window(shop: Shop, first_date: dt.date, as_of_date: dt.date) -> Exam
     validation_start = _open_day(shop, test_start - dt.timedelta(days=1), first_date)
     if _open_day(shop, validation_start - dt.timedelta(days=1), first_date) <= first_date:
         validation_start = test_start
-    return ExampleWindow(first_date, validation_start, test_start, as_of_date)
+    return ExampleWindow(first_date, validation_start, test_start, as_of_date, tuple(shop.scenarios))
 
 
 def _open_day(shop: Shop, day: dt.date, first_date: dt.date) -> dt.date:

@@ -15,12 +15,13 @@ from pipelines.train import challenger, training_inputs
 def run(night: Night) -> StageResult:
     """Write model_metrics of this night, for the challenger and for the champion that it would replace.
 
-    After an upgrade of nightshelf the champion may be of a code that is gone: then the challenger is measured alone.
+    After an upgrade of nightshelf the champion may be of a code that is gone, and after a change of the shop file of other
+    scenarios, tasks or features: then the challenger is measured alone.
     """
     if not night.retrain:
         return StageResult(message="no retraining was asked for: nothing to evaluate")
     from training import tracking
-    from training.artifact import OtherCodeError
+    from training.artifact import OtherCodeError, OtherShopError
     from training.evaluate import evaluate
 
     tracking.ensure_tracker(tracking_uri(night.shop), artifact_dir(night.shop))
@@ -34,7 +35,7 @@ def run(night: Night) -> StageResult:
         constant = {"as_of_date": night.as_of_date, "model_version": number, "role": role}
         try:
             rows += [constant | row for row in evaluate(artefact, night.shop, inputs)]
-        except OtherCodeError as error:
+        except (OtherCodeError, OtherShopError) as error:
             if role == "challenger":
                 raise
             get_logger("evaluate").warning("the champion, version %s, is measured no more: %s", number, error)

@@ -12,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
+from nightshelf.example_window import ExampleWindow
 from nightshelf.logs import get_logger
 from pipelines.attempt import Attempt
 from pipelines.example_days import AGAIN, ExampleDay
 from pipelines.feature_days import OF_LOGS
 from pipelines.feature_writer import FeatureWriter
 from pipelines.stage import Night, StageResult
+from pipelines.validate import connect, view_files
 
 
 def run(night: Night) -> StageResult:
@@ -34,6 +36,7 @@ def run(night: Night) -> StageResult:
     night.warehouse.publish_arrow(
         "example_days", _example_days(night, writer.examples), [night.as_of_date], night.run_id
     )
+    _tell_left_out(night, writer.window)
     reopened = [str(example.day) for example in writer.examples if example.reason == "late events"]
     message = f"{len(writer.dates)} days, {rows['training_examples']} examples" + (
         f", late events reopened {', '.join(reopened)}" if reopened else ""
@@ -52,6 +55,18 @@ def _example_days(night: Night, examples: list[ExampleDay]) -> pa.Table:
             "reason": pa.array([example.reason for example in told], pa.string()),
         }
     )
+
+
+def _tell_left_out(night: Night, window: ExampleWindow) -> None:
+    """Say how many examples nobody will learn from, because the shop file has no more the scenario that they are of."""
+    connection = connect(night)
+    files = night.warehouse.files("training_examples", window.days)
+    view_files(connection, "examples", files, night.warehouse.specs["training_examples"])
+    if counts := connection.execute(window.left_out("examples")).fetchall():
+        told = ", ".join(f"{name} ({count})" for name, count in counts)
+        get_logger("features").warning(
+            "training_examples of scenarios that the shop file has no more are left out: %s", told
+        )
 
 
 def _write_all(w: FeatureWriter) -> None:

@@ -121,8 +121,7 @@ def plan_shelves(night: Night) -> ShelfPlan:
         InputError: candidates or features are missing, or the file of blocked items is.
         EngineError: the registry cannot be read.
     """
-    from training.artifact import SERVING
-    from training.tracking import download, ensure_tracker
+    from training.tracking import ensure_tracker
 
     shop, day = night.shop, night.as_of_date
     tables = (*CANDIDATE_TABLES, *FEATURE_TABLES, "items")
@@ -133,11 +132,7 @@ def plan_shelves(night: Night) -> ShelfPlan:
     if not files["user_features"]:
         raise InputError(f"table user_features: no rows of {day}; run the features stage for that night first")
     ensure_tracker(tracking_uri(shop), artifact_dir(shop))
-    version = champion_of(night)
-    if version is None:
-        get_logger("recommend").warning(
-            "no version has passed the gate yet: the shelves show what is popular in the scenario and near to the user"
-        )
+    version, model = _champion(night)
     keys = dataset.dataset(list(files["user_features"])).to_table(columns=["user_key"])["user_key"].combine_chunks()
     rules = {rule for scenario in shop.scenarios.values() for rule in scenario.exclude}
     acted = {rule: found for rule in sorted(rules) if (found := acted_on(rule))}
@@ -146,7 +141,7 @@ def plan_shelves(night: Night) -> ShelfPlan:
         as_of_date=day,
         scenarios=tuple(name for name in shop.scenarios if name in (night.scenarios or shop.scenarios)),
         version=version,
-        model=download(registered_name(night), version) / SERVING if version is not None else None,
+        model=model,
         files=files,
         acted={
             rule: (event, tuple(night.warehouse.files("events", days_back(day, days))))
@@ -158,6 +153,25 @@ def plan_shelves(night: Night) -> ShelfPlan:
         leaning=_leaning(night) if version is not None else {},
         shards=user_shards(keys, shop.serving.users_at_once),
     )
+
+
+def _champion(night: Night) -> tuple[str | None, Path | None]:
+    """Return the version that ranks and its folder, None while there is none, or none that fits the shop file."""
+    from training.artifact import SERVING, load_spec
+    from training.shop_fit import why_not_ranking
+    from training.tracking import download
+
+    version = champion_of(night)
+    if version is None:
+        why = "no version has passed the gate yet"
+    else:
+        model = download(registered_name(night), version) / SERVING
+        other = why_not_ranking(load_spec(model), night.shop)
+        if not other:
+            return version, model
+        why = f"the champion, version {version}, is of another shop file ({other}) and no later one has passed the gate yet"
+    get_logger("recommend").warning("%s: the shelves show what is popular in the scenario and near to the user", why)
+    return None, None
 
 
 def _check_scenarios(night: Night, candidates: tuple[str, ...]) -> None:

@@ -43,6 +43,10 @@ class OtherCodeError(EngineError):
     """A sound model that another version of this code has made: nothing but a training helps."""
 
 
+class OtherShopError(EngineError):
+    """A sound model of another shop file: nothing but a training helps."""
+
+
 def load_model(folder: Path) -> RankingModel:
     """Read a ranker, ready to predict.
 

@@ -51,7 +51,7 @@ class Examples:
     item: np.ndarray  # int32 [n], item_index
     user_dense: np.ndarray  # float32 [n, user features], raw
     target_dense: np.ndarray  # float32 [n, item and item-in-scenario features], raw
-    scenario: np.ndarray  # int64 [n], 1 + place in the shop file, 0 unknown
+    scenario: np.ndarray  # int64 [n], 1 + place in the shop file
     position: np.ndarray  # int64 [n], 1 = first, 0 unknown
     labels: np.ndarray  # float32 [n, tasks]
     masks: np.ndarray  # float32 [n, tasks]
@@ -85,8 +85,8 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
     user_dense, target_dense = dense_names(shop)
     tasks = [task.name for task in order_tasks(shop)]
     labels, masks = [f"label_{t}" for t in tasks], [f"mask_{t}" for t in tasks]
-    keys = read_example_keys(files, list(shop.scenarios))
-    rows = keys.sort(files, _is_in(keys.event_date, inputs.window, split))
+    keys = read_example_keys(files, list(inputs.window.scenarios))
+    rows = keys.sort(files, _is_in(keys.event_date, inputs.window, split) & (keys.scenario > 0))
     if not len(rows):
         of_split = f"{split} " if split else ""
         raise InputError(

@@ -15,12 +15,13 @@ import numpy as np
 from nightshelf.config import Shop
 from nightshelf.parallel import in_parallel
 from training import metrics
-from training.artifact import OtherCodeError, load_model
+from training.artifact import OtherCodeError, OtherShopError, load_model
 from training.batches import Dataset
 from training.bootstrap import auc_bounds, paired_bootstrap, ratio_bounds, user_draws
 from training.data import Examples, TrainingInputs, load_examples
 from training.predict import predict
 from training.ranking_model import RankingModel
+from training.shop_fit import why_not_measured
 from training.spec import TaskSpec
 from training.transfer import read_night
 
@@ -44,9 +45,12 @@ def evaluate(folder: Path, shop: Shop, inputs: TrainingInputs, seed: int = 0) ->
 
     Raises:
         InputError: there are no test rows.
-        EngineError: the folder holds no sound model, or one that does not fit the shop.
+        EngineError: the folder holds no sound model.
+        OtherCodeError, OtherShopError: it was made by another version of this code, or for another shop file.
     """
     model = load_model(folder)
+    if other := why_not_measured(model.spec, shop):
+        raise OtherShopError(f"{folder}: {other}; train the model again")
     examples = _test(shop, inputs)
     first, logged = _predictions(model, examples)
     draws = user_draws(int(examples.user.max()) + 1, seed)

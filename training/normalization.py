@@ -6,6 +6,7 @@ the table normalization, training reads that table, a model carries what it read
 
 import datetime as dt
 import math
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from nightshelf.errors import InputError
 from nightshelf.example_window import ExampleWindow
 from nightshelf.parallel import in_parallel, row_blocks
 from nightshelf.yamlfile import nearest
-from training.columns import Files, day_numbers, read_columns, to_numpy
+from training.columns import Files, day_numbers, places, read_columns, to_numpy
 
 # A value further out than this many deviations says no more than one at the edge.
 CLIP = 8.0
@@ -24,6 +25,8 @@ BUCKETS = 16
 # The newest days that make a week and hold that many rows tell a scale well enough; a longer history is not read for it.
 _LEAST_DAYS, _LEAST_ROWS = 7, 1_000_000
 _FITTED = ["feature", "version", "clip", "mean", "deviation", "edges"]
+# Days since 1970 of a row that does not count
+_NEVER = np.iinfo(np.int32).min
 # Columns that are read at a time: each reading opens every file.
 _TOGETHER = 8
 
@@ -77,15 +80,13 @@ def fit_normalization(files: Files, names: list[str], window: ExampleWindow) -> 
     """Fit the scales of the columns `names` of training examples; return the rows of the table normalization.
 
     Values are put in order first, so that the order of rows and files leaves no trace. Without a row of the train split a
-    scale changes nothing.
+    scale changes nothing. Rows of scenarios that the window does not name do not count.
 
     Raises:
         InputError: there are no files, or a column is missing.
         EngineError: a file cannot be read.
     """
-    days = {
-        file: day_numbers(read_columns("training_examples", [file], ["event_date"])["event_date"]) for file in files
-    }
+    days = {file: _days_of(file, window.scenarios) for file in files}
     first, end = _fitted_days(list(days.values()), window)
     chosen = {file: _is_between(numbers, first, end) for file, numbers in days.items()}
     chosen = {file: rows for file, rows in chosen.items() if rows.any()}
@@ -190,6 +191,12 @@ def _fitted_days(days: list[np.ndarray], window: ExampleWindow) -> tuple[dt.date
         first -= dt.timedelta(days=1)
         rows += sum(int(_is_between(numbers, first, first + dt.timedelta(days=1)).sum()) for numbers in days)
     return first, end
+
+
+def _days_of(file: Path | str, scenarios: tuple[str, ...]) -> np.ndarray:
+    """Return the days since 1970 of a file's rows, for those of other scenarios one that no window holds."""
+    rows = read_columns("training_examples", [file], ["event_date", "scenario"])
+    return np.where(places(rows["scenario"], list(scenarios)) > 0, day_numbers(rows["event_date"]), _NEVER)
 
 
 def _is_between(days: np.ndarray, first: dt.date, end: dt.date) -> np.ndarray:

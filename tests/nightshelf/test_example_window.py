@@ -2,6 +2,8 @@
 
 import datetime as dt
 
+import duckdb
+
 from nightshelf.example_window import example_window
 
 NIGHT = dt.date(2026, 2, 10)
@@ -46,3 +48,13 @@ def test_the_days_of_arrival_follow_the_first_day(tiny_shop):
     window = example_window(tiny_shop(days=0), FIRST, dt.date(2026, 2, 4))
     assert window.days == [dt.date(2026, 2, day) for day in (2, 3, 4)]
     assert example_window(tiny_shop(days=0), FIRST, FIRST).days == []
+
+
+def test_examples_of_scenarios_that_the_shop_file_has_no_more_are_left_out_and_counted(tiny_shop):
+    window = example_window(tiny_shop(days=0), FIRST, NIGHT)
+    connection = duckdb.connect()
+    days = {"home_feed": [1, 9], "news": [1, 9, 10], "cart": [2]}
+    rows = ", ".join(f"('{name}', DATE '2026-02-{day:02}')" for name, of in days.items() for day in of)
+    connection.execute(f"CREATE TABLE examples AS FROM (VALUES {rows}) AS rows(scenario, event_date)")
+    assert connection.sql(window.select("examples")).fetchall() == [("home_feed", dt.date(2026, 2, 9), "test")]
+    assert connection.sql(window.left_out("examples")).fetchall() == [("cart", 1), ("news", 2)]

@@ -148,3 +148,15 @@ def test_a_catalogue_of_all_days_may_grow_from_night_to_night(spark, logged, wri
         run_stage("clean", shop, day)
     assert events(shop) == EVENTS
     assert counts(shop) == COUNTS
+
+
+def test_what_waits_for_a_scenario_that_was_renamed_is_not_taken_back(spark, logged):
+    shop = logged("raw/items/{event_date}.csv")
+    run_stage("clean", shop, D1)
+    sources = [shop.sources[0].model_copy(update={"scenario": "front"})]
+    scenarios = {"front": shop.scenarios["home_feed"], "search": shop.scenarios["search"]}
+    renamed = shop.model_copy(update={"sources": sources, "scenarios": scenarios})
+    run_stage("clean", renamed, D2)
+    assert {row["scenario"] for row in Warehouse(renamed).read("events", [D2]).to_pylist()} == {"front"}
+    assert counts(renamed)[2] == (4, 0, 2, 2, 0)  # the row that another one of them would repeat is the first now
+    run_stage("validate_events", renamed, D2)

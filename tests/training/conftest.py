@@ -174,7 +174,9 @@ def write_inputs(
         path = folder / f"training_examples-{part}.parquet"
         pq.write_table(examples.slice(part * rows // files, (part + 1) * rows // files - part * rows // files), path)
         paths["training_examples"].append(path)
-    window = ExampleWindow(feature_days[0], feature_days[-1], feature_days[-1] + dt.timedelta(days=1), as_of)
+    window = ExampleWindow(
+        feature_days[0], feature_days[-1], feature_days[-1] + dt.timedelta(days=1), as_of, tuple(shop.scenarios)
+    )
     scales = fit_normalization(paths["training_examples"], names, window)
     paths["normalization"] = [folder / "normalization.parquet"]
     pq.write_table(pa.Table.from_pylist(scales), *paths["normalization"])

@@ -104,13 +104,25 @@ def test_a_pairwise_loss_keeps_the_impressions_of_a_request_together(build, reci
             assert (len(found) == len(set(found)) and max(map(len, of_chunk)) == 1) == whole
 
 
+def test_examples_of_a_scenario_that_is_gone_are_not_read(demo_shop, night, example_night):
+    first, *others = demo_shop.scenarios
+    shop = demo_shop.model_copy(update={"scenarios": {name: demo_shop.scenarios[name] for name in others}})
+    window = dataclasses.replace(night.inputs.window, scenarios=tuple(others))
+    found = load_examples(shop, dataclasses.replace(night.inputs, window=window))
+    kept = example_night.scenario > 1  # the first is gone
+    assert 0 < len(found) < len(example_night)
+    assert np.array_equal(found.scenario, example_night.scenario[kept] - 1)
+    assert np.array_equal(found.labels, example_night.labels[kept])
+    assert first not in window.scenarios
+
+
 def test_faults_are_told_in_one_line(demo_shop, make_night, tmp_path):
     night = make_night(tmp_path, users=5, per_day=4)
     empty = dataclasses.replace(night.inputs, training_examples=[])
     with pytest.raises(InputError, match="table training_examples: no files"):
         load_examples(demo_shop, empty)
     day = night.inputs.window.as_of_date
-    late = dataclasses.replace(night.inputs, window=ExampleWindow(day, day, day, day))
+    late = dataclasses.replace(night.inputs, window=ExampleWindow(day, day, day, day, tuple(demo_shop.scenarios)))
     with pytest.raises(InputError, match="no test rows"):
         load_examples(demo_shop, late, split="test")
     file = night.inputs.training_examples[0]

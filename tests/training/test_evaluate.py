@@ -4,7 +4,7 @@ from sklearn.metrics import roc_auc_score
 
 from nightshelf.errors import EngineError
 from nightshelf.tables import table_specs
-from training.artifact import OtherCodeError, load_model, save_model
+from training.artifact import OtherCodeError, OtherShopError, load_model, save_model
 from training.batches import Dataset
 from training.data import load_examples
 from training.evaluate import compare, evaluate
@@ -58,6 +58,14 @@ def test_a_champion_of_another_shop_is_not_comparable(demo_shop, night, trained,
     found = compare(trained.folder, tmp_path / "old", demo_shop, night.inputs)
     assert found["comparable"] is False
     assert "tasks" in found["reason"] and found["gauc_difference"] is None
+
+
+def test_a_model_of_other_scenarios_is_not_measured(demo_shop, night, trained):
+    """Rows bear the numbers of the shop file's scenarios, which would be others of the model's."""
+    first, *others = demo_shop.scenarios.items()
+    shop = demo_shop.model_copy(update={"scenarios": dict([*others, first])})
+    with pytest.raises(OtherShopError, match="it was trained for other scenarios; train the model again"):
+        evaluate(trained.folder, shop, night.inputs)
 
 
 def test_a_champion_of_another_code_is_not_comparable_and_a_broken_one_is_an_error(

@@ -32,7 +32,7 @@ def write(folder, columns, parts=1):
 
 
 def window(start, validation, end=DAY):
-    return ExampleWindow(start, validation, validation + dt.timedelta(days=1), end)
+    return ExampleWindow(start, validation, validation + dt.timedelta(days=1), end, ("search",))
 
 
 def draw(rows, seed=0):
@@ -43,7 +43,7 @@ def draw(rows, seed=0):
 @pytest.fixture
 def month(tmp_path):
     """Return 30 days of 40 rows, the window that trains on 27 of them, and their file."""
-    columns = {**draw(1200), "event_date": np.repeat(days(dt.date(2026, 1, 16), 30), 40)}
+    columns = {**draw(1200), "scenario": ["search"] * 1200, "event_date": np.repeat(days(dt.date(2026, 1, 16), 30), 40)}
     return columns, window(dt.date(2026, 1, 15), dt.date(2026, 2, 12)), write(tmp_path, columns)
 
 
@@ -82,6 +82,18 @@ def test_nothing_after_the_train_split_moves_a_scale(month, tmp_path):
     later = columns["event_date"] >= when.validation_start
     changed = columns | {name: np.where(later, np.float32(1e6), columns[name]) for name in NAMES}
     assert fit_normalization(files, NAMES, when) == fit_normalization(write(tmp_path / "other", changed), NAMES, when)
+
+
+def test_rows_of_a_scenario_that_is_gone_move_no_scale(month, tmp_path):
+    columns, when, _ = month
+    (tmp_path / "other").mkdir()
+    is_gone = np.arange(1200) % 2 == 1
+    changed = columns | {name: np.where(is_gone, np.float32(1e6), columns[name]) for name in NAMES}
+    changed["scenario"] = np.where(is_gone, "cart", "search")
+    alone = {name: np.asarray(values)[~is_gone] for name, values in columns.items()}
+    found = fit_normalization(write(tmp_path / "other", changed), NAMES, when)
+    assert found == fit_normalization(write(tmp_path, alone), NAMES, when)
+    assert {row["rows"] for row in found} == {27 * 20}
 
 
 def test_without_a_row_a_scale_changes_nothing(month):
