@@ -175,8 +175,7 @@ def candidate_rules(shop: Shop) -> list[Rule]:
 
 def example_rules(shop: Shop) -> list[Rule]:
     """Return the rules for training examples: labels, masks, weights, and no knowledge of the future."""
-    rules = [
-        values_of("known_values", "scenario", shop.scenarios),
+    rules = [  # of other scenarios the batch has none: nightshelf.example_window
         values_of("train_and_test", "split", ("train", "test"), "ContainSet"),
         no_rows("not_from_the_future", "feature_date", "feature_date >= event_date OR event_date > as_of_date"),
         no_rows("above_zero", "sample_weight", "sample_weight <= 0"),

@@ -42,7 +42,8 @@ def row_rules(table: str, past: Usual | None, checks: Checks, least: int, day: d
     rules = [between("row_count", "", "count(*)", least, None)]
     if past is None:
         return rules
-    of_day = f"count(*) FILTER (WHERE as_of_date = DATE '{day}')"
+    # Of all scenarios, as the nights before are counted: of examples the batch has only those of the shop file's own
+    of_day = f"(SELECT count(*) FROM data_files WHERE as_of_date = DATE '{day}')"
     for name, band, is_warning in (
         ("row_count_as_usual", checks.rows_warn, True),
         ("row_count_roughly_as_usual", checks.rows_fail, table in _WARNS_ONLY or past.rows < _FEW_ROWS),

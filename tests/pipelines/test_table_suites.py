@@ -15,7 +15,7 @@ from nightshelf.log_tables import log_tables
 from pipelines.arrow_schema import arrow_schema
 from pipelines.feature_suites import index_sizes
 from pipelines.table_suites import spec_rules
-from pipelines.usual import FEWEST_NIGHTS
+from pipelines.usual import FEWEST_NIGHTS, usual
 from pipelines.validate import stop_on_failure
 from pipelines.validate_events import check_log_table
 from pipelines.validate_examples import check_feature_table
@@ -153,13 +153,13 @@ BROKEN = [
     (
         "training_examples",
         {
-            "impression_id": "e0", "scenario": "lobby", "feature_date": DAY, "sample_weight": 0.0, "propensity": 1.5,
+            "impression_id": "e0", "feature_date": DAY, "sample_weight": 0.0, "propensity": 1.5,
             "inverse_propensity": 0.5, "hour": 24, "weekday": 0,
             "label_click": 0.5, "label_spend": -1.0, "mask_cart": 0.5, "mask_purchase": 0.0, "label_purchase": 1.0,
             "item_index": LAST_ID + 1, "user_recency_days": float("inf"), "brand_index": None,
         },
         {
-            "unique": ["impression_id"], "known_values": ["scenario"], "not_from_the_future": ["feature_date"],
+            "unique": ["impression_id"], "not_from_the_future": ["feature_date"],
             "above_zero": ["sample_weight"], "0_where_masked": ["label_purchase"], "not_null": ["brand_index"],
             "within_range": [
                 "propensity", "inverse_propensity", "hour", "weekday", "label_click", "label_spend", "mask_cart",
@@ -321,6 +321,27 @@ def test_examples_are_counted_where_they_are_ripe(night, publish, publish_good, 
         )
     (fault,) = {fault for fault in faults(check(night, "training_examples")) if "row_count" in fault[1]}
     assert fault == ("warn", "row_count_as_usual", "")
+
+
+def test_examples_of_a_scenario_that_is_gone_count_among_the_rows_of_a_day(night, publish, publish_good, good_rows):
+    """The day before was still all of it, as were those before."""
+    publish_good(night, "vocabularies", "users")
+    row = {**good_rows(night.shop, "training_examples")[0], "scenario": "news"}
+    for back in (1, 2, 3, 4):
+        day = DAY - dt.timedelta(days=back)
+        dates = {"event_date": day, "feature_date": day - dt.timedelta(days=1)}
+        rows = [{**row, **dates, "impression_id": f"{back}-{n}"} for n in range(300)]
+        publish(night, "training_examples", rows, day)
+    found = check(night, "training_examples")
+    assert not [fault for fault in faults(found) if "as_usual" in fault[1] or fault[1] == "known_values"]
+    assert [row["observed"] for row in found if row["expectation"] == "row_count_as_usual"] == ["300"]
+
+
+def test_what_is_told_by_scenario_is_not_held_against_nights_that_had_one_which_is_gone(night, publish):
+    publish_nights(night, publish, 200, FEWEST_NIGHTS, "item_scenario_features", scenario="search")
+    assert usual(night, "item_scenario_features").rows == 200
+    publish_nights(night, publish, 200, 1, "item_scenario_features", scenario="news")
+    assert usual(night, "item_scenario_features") is None
 
 
 def test_limits_of_the_shop_file_count_and_null_lifts_them(night, publish):
