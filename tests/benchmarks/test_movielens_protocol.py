@@ -72,7 +72,7 @@ def test_each_entry_is_a_model_all_of_whose_weights_learn(name):
     found.square().sum().backward()
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
     groups = make_optimizer(model, OURS).param_groups
-    assert [group["weight_decay"] for group in groups] == [2e-4, 1e-5]
+    assert [group["weight_decay"] for group in groups] == [3e-4, 1e-5]
 
 
 @pytest.mark.parametrize(("name", "deviation"), [("star", 1e-4), ("shared_bottom", 0.02)])
