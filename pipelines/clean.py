@@ -18,6 +18,7 @@ from pipelines.arrivals import find_arrivals, find_listings
 from pipelines.arrow_schema import arrow_schema
 from pipelines.clean_job import CleanJob
 from pipelines.dimensions import write_items_of_catalogue, write_items_of_events, write_users
+from pipelines.late_files import warn_of_late_files
 from pipelines.schema_drift import Column, RawInput, Schema, as_rows, check_inputs, from_rows, raw_inputs
 from pipelines.source_counts import as_table, check_books, count_rows
 from pipelines.stage import Night, StageResult
@@ -44,6 +45,7 @@ def run(night: Night) -> StageResult:
     arrivals = find_arrivals(
         night.shop, night.as_of_date, warehouse.partitions("source_counts"), lambda pattern: find_files(spark, pattern)
     )
+    warn_of_late_files(night.shop, night.as_of_date, warehouse, lambda pattern: find_files(spark, pattern))
     folders = {table: warehouse.new_run_dir(table, night.run_id) for table in _TABLES}
     scratch = scratch_dir(night.shop) / "clean"
     shutil.rmtree(scratch, ignore_errors=True)
