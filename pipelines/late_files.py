@@ -10,6 +10,9 @@ from nightshelf.logs import get_logger
 from nightshelf.paths import source_path
 from pipelines.warehouse import Warehouse
 
+# What a cleaning writes between the moment when it lists the files and its end: the first of it is nearest to that moment
+_WRITTEN = ("items", "events", "users", "source_counts")
+
 
 def warn_of_late_files(
     shop: Shop, as_of_date: dt.date, warehouse: Warehouse, list_files: Callable[[str], list[str]]
@@ -22,12 +25,13 @@ def warn_of_late_files(
     for day in days_back(as_of_date, shop.history_days):
         if day == as_of_date or day not in cleaned:
             continue
-        written = max(Path(file).stat().st_mtime for file in warehouse.files("source_counts", [day]))
+        files = [file for table in _WRITTEN for file in warehouse.files(table, [day])]
+        began = min(Path(file).stat().st_mtime for file in files)
         for source in shop.sources:
             pattern = source_path(shop, source.path, day)
             if not source.is_dated or ("://" in pattern and not pattern.startswith("file://")):
                 continue
-            late = [file for file in list_files(pattern) if _came_after(file, written)]
+            late = [file for file in list_files(pattern) if _came_after(file, began)]
             if late:
                 get_logger("clean").warning(
                     "%s: %d files of %s came or changed after that day was cleaned, and are not read (%s …); "

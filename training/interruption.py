@@ -57,6 +57,7 @@ def signals_end() -> Iterator[None]:
         return
 
     def end(number: int, frame: FrameType | None) -> None:
+        """Raise AskedToEnd where the block is."""
         raise AskedToEnd("the stage was interrupted; run it again")
 
     before = signal.signal(signal.SIGTERM, end)

@@ -25,8 +25,8 @@ def torch_workers(count: int = 0, processes: int = 1) -> ThreadPoolExecutor:
 def flush_tiny_numbers() -> None:
     """Let this thread, and those that it starts, take numbers below 1e-38 (denormal float32) for 0.
 
-    What a unit that never fires any more has learned decays to such numbers, and a processor multiplies by them ten times as
-    slowly.
+    What a unit that never fires any more has learned decays to such numbers, and a processor multiplies by them many times as
+    slowly (docs/benchmarks.md, "Denormal numbers").
     """
     torch.set_flush_denormal(True)
 
