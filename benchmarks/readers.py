@@ -6,9 +6,9 @@ the audit (of either table), and 5 were killed at a random moment and run again.
 table rows of two versions, too few rows, a version older than one that was published when it began, or one that no publish
 had begun when it ended.
 
-Each table has a commit of its own, so the two may be of different versions while a publish runs, and after a kill between the
-commits until it was run again. Such reads are counted as `apart` and are no violation. At all other times the bounds above
-leave one version: who sees two then sees one that is too old or too new. Prints a table and one JSON line.
+Both tables change in one commit, but a read looks at one after the other: where the commit falls between its looks it is
+counted as `apart`, and is no violation. At all other times the bounds above leave one version: who sees two then sees one
+that is too old or too new. Prints a table and one JSON line.
 
   make bench-readers      (or: .venv/jobs/bin/python -m benchmarks.readers --reads 1000 --seed 1)
 """

@@ -1,6 +1,6 @@
-"""Stage `publish`: audit the drafts, then make them the night's recommendations in one atomic commit a table, and read them back.
+"""Stage `publish`: audit the drafts, then make them the night's recommendations in one atomic commit, once they read back.
 
-How it ended, and which night's shelves readers see since, stands in shelf_status."""
+Shelves of users, shelves of items and the row of shelf_status that says so are seen together, or none of them."""
 
 import hashlib
 import os
@@ -21,23 +21,22 @@ def run(night: Night) -> StageResult:
     Raises:
         InputError: there are no drafts of this night.
         GateError: the audit said no; yesterday's shelves stay in place.
-        EngineError: the rows read back differ from the drafts; the shelves before are back, as after whatever else fails.
+        EngineError: the rows read back differ from the drafts; the shelves before stay, as after whatever else fails.
     """
     drafts = {TABLE: _drafts(night, "shelf_drafts")}
     if night.shop.anchors:
         drafts[ITEM_TABLE] = _drafts(night, "item_shelf_drafts")
-    before = {table: night.warehouse.snapshot_id(table) for table in drafts}
     try:
         audit_shelves(night, drafts[TABLE])
         if ITEM_TABLE in drafts:
             audit_item_shelves(night, drafts[ITEM_TABLE])
-        rows = sum(_publish(night, table, files) for table, files in drafts.items())
-        reads = [_read_back(night, table, files) for table, files in drafts.items()]
-        for table in drafts:
-            night.warehouse.tag(table, f"night-{night.as_of_date}")
-        tell_status(night.warehouse, night.as_of_date, night.run_id, "published")
-    except BaseException as failure:  # an interrupt, too, must not leave shelves of two nights
-        _take_back(night, before)
+        with night.warehouse.together():  # an interrupt or a kill, too, must not leave shelves of two nights
+            rows = sum(_publish(night, table, files) for table, files in drafts.items())
+            reads = [_read_back(night, table, files) for table, files in drafts.items()]
+            for table in drafts:
+                night.warehouse.tag(table, f"night-{night.as_of_date}")
+            tell_status(night.warehouse, night.as_of_date, night.run_id, "published")
+    except BaseException as failure:
         told = str(failure) if isinstance(failure, NightshelfError) else f"{type(failure).__name__}: {failure}"
         tell_status(night.warehouse, night.as_of_date, night.run_id, "refused", told)
         raise
@@ -54,42 +53,21 @@ def _drafts(night: Night, table: str) -> list[str]:
 
 
 def _publish(night: Night, table: str, drafts: list[str]) -> int:
-    folder = _new_folder(night, table)
+    folder = night.warehouse.new_run_dir(table, night.run_id)
+    (folder / f"{DAY_FOLDER}={night.as_of_date}").mkdir()
     for draft in map(Path, drafts):  # the same bytes under a second name: the two tables own their files apart
         os.link(draft, folder / f"{DAY_FOLDER}={night.as_of_date}" / draft.name)
     return night.warehouse.publish(table, folder, [night.as_of_date], night.summary)
-
-
-def _new_folder(night: Night, table: str) -> Path:
-    folder = night.warehouse.new_run_dir(table, night.run_id)
-    (folder / f"{DAY_FOLDER}={night.as_of_date}").mkdir()
-    return folder
 
 
 def _read_back(night: Night, table: str, drafts: list[str]) -> str:
     wrote, found = content_hash(drafts), content_hash(night.warehouse.files(table, [night.as_of_date]))
     if wrote != found:
         raise EngineError(
-            f"{table} {night.as_of_date}: reads back as {found}, but {wrote} was written; the shelves before are back; "
+            f"{table} {night.as_of_date}: reads back as {found}, but {wrote} was written; the shelves before stay; "
             "run the stage again"
         )
     return found
-
-
-def _take_back(night: Night, before: dict[str, int | None]) -> None:
-    """Make what readers saw before the commits current again; nothing, in a shop's first night.
-
-    The states between are forgotten: neither a rollback nor a look at the past may find them.
-    """
-    for table, snapshot in before.items():
-        if night.warehouse.snapshot_id(table) == snapshot:
-            continue
-        taken = night.warehouse.states_of(table, night.run_id)
-        if snapshot is None:
-            night.warehouse.publish(table, _new_folder(night, table), [night.as_of_date], night.summary)
-        else:
-            night.warehouse.restore(table, snapshot)
-        night.warehouse.forget(table, taken)
 
 
 def content_hash(files: list[str]) -> str:

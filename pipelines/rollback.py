@@ -85,9 +85,10 @@ def _check_files(warehouse: Warehouse, states: dict[str, int], to: str) -> None:
 
 def _serve(warehouse: Warehouse, states: dict[str, int], night: dt.date, reason: str) -> None:
     """Make these states the current ones, and tell it. What was done before is done again, with no harm."""
-    for table, state in states.items():
-        warehouse.restore(table, state)
-    tell_status(warehouse, night, f"{night}-rollback-{uuid.uuid4().hex[:12]}", "rolled_back", reason)
+    with warehouse.together():
+        for table, state in states.items():
+            warehouse.restore(table, state)
+        tell_status(warehouse, night, f"{night}-rollback-{uuid.uuid4().hex[:12]}", "rolled_back", reason)
     write_views(warehouse)
 
 

@@ -8,7 +8,7 @@ attempt leaves an orphan folder and no trace in the table.
 import contextlib
 import datetime as dt
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,21 @@ class Warehouse:
         if seen != rows:
             raise EngineError(f"{table} {days[-1]}: wrote {rows} rows but reads back {seen}; run the stage again")
         return rows
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Let readers see all commits inside at once, as it ends; if an exception or a kill ends it, none of them.
+
+        Inside, this object sees them. The catalogue is a table of pointers: they move in one transaction of its database, that
+        catalogue's own sessions join (SQLAlchemy 2, "Joining a Session into an External Transaction").
+        """
+        engine = self._catalog.engine
+        with engine.begin() as connection:
+            self._catalog.engine = connection  # type: ignore[assignment]
+            try:
+                yield
+            finally:
+                self._catalog.engine = engine
 
     def publish_arrow(self, table: str, rows: pa.Table, dates: Iterable[dt.date], run_id: str) -> int:
         """Replace the partitions `dates` by these rows (columns in any order; types are cast to the spec's)."""

@@ -1,6 +1,9 @@
 import datetime as dt
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,6 +31,11 @@ def counts(day: dt.date, *sources: str, rows: int = 1) -> pa.Table:
     return pa.table(
         {"as_of_date": [day] * n, "source": list(sources), "rows_read": [rows] * n, "kept": [rows] * n, **zeros}
     )
+
+
+def edges(day: dt.date) -> pa.Table:
+    edge = {"as_of_date": [day], "head": ["i1"], "relation": ["click"], "tail": ["i2"], "weight": [0.5], "lift": [2.0]}
+    return pa.table(edge)
 
 
 def test_a_partition_is_replaced_and_its_neighbour_stays(shop: Shop) -> None:
@@ -109,6 +117,53 @@ def test_files_that_were_never_published_are_not_seen(shop: Shop) -> None:
     folder.mkdir()
     pa.parquet.write_table(counts(DAY, "ghost"), folder / "part-0.parquet")
     assert warehouse.read("source_counts")["source"].to_pylist() == ["a"]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_commits_that_belong_together_are_seen_together_or_not_at_all(shop: Shop, is_new: bool) -> None:
+    warehouse, reader = Warehouse(shop), Warehouse(shop)
+    tables = ("source_counts", "item_graph")
+    if not is_new:
+        for table in tables:
+            warehouse.publish_arrow(table, counts(EVE, "a") if table == tables[0] else edges(EVE), [EVE], "one")
+
+    def seen(by: Warehouse) -> list[list[dt.date]]:
+        return [by.partitions(table) for table in tables]
+
+    before = seen(reader)
+    with pytest.raises(OSError, match="the disk is full"), warehouse.together():
+        warehouse.publish_arrow(tables[0], counts(DAY, "a"), [DAY], "two")
+        warehouse.tag(tables[0], "two")
+        raise OSError("the disk is full")
+    assert seen(warehouse) == seen(reader) == before
+    with warehouse.together():
+        warehouse.publish_arrow(tables[0], counts(DAY, "a"), [DAY], "three")
+        warehouse.publish_arrow(tables[1], edges(DAY), [DAY], "three")
+        warehouse.tag(tables[0], "three")
+        assert seen(reader) == before  # and no reader waits
+        assert seen(warehouse) == [[*days, DAY] for days in before]
+    assert seen(warehouse) == seen(reader) == [[*days, DAY] for days in before]
+    found = reader.load(tables[0])
+    assert found is not None and set(found.metadata.refs) == {"main", "three"}
+
+
+def test_a_kill_among_commits_that_belong_together_leaves_what_was_there(shop: Shop) -> None:
+    Warehouse(shop).publish_arrow("source_counts", counts(EVE, "a"), [EVE], "one")
+    doomed = multiprocessing.get_context("spawn").Process(target=_publish_and_die, args=(shop.home,))
+    doomed.start()
+    doomed.join()
+    assert doomed.exitcode == -signal.SIGKILL
+    warehouse = Warehouse(shop)
+    assert warehouse.partitions("source_counts") == [EVE]
+    warehouse.publish_arrow("source_counts", counts(DAY, "b"), [DAY], "two")  # nothing is locked
+    assert warehouse.partitions("source_counts") == [EVE, DAY]
+
+
+def _publish_and_die(home: Path) -> None:
+    warehouse = Warehouse(load_shop(DEMO).model_copy(update={"home": home}))
+    with warehouse.together():
+        warehouse.publish_arrow("source_counts", counts(DAY, "a"), [DAY], "two")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_new_column_of_the_shop_file_widens_the_table(shop: Shop) -> None:
