@@ -1,5 +1,7 @@
 """### A fresh shelf for every shopper in every scenario, every night at 02:00 in the shop's time zone.
 
+Where summer time begins at 02:00 (most of Europe and North America), so that one day a year has none: at 03:00.
+
 Raw logs of the day that ended go in; the tables `recommendations`, `model_metrics` and `promotions` come out, and one HTML
 report. Each task is one command, `nightshelf stage NAME --shop F --as-of-date D`: run it by hand to see what the task saw.
 
@@ -44,11 +46,13 @@ import datetime as dt
 
 from airflow.sdk import DAG, Asset, CronPartitionTimetable, Param, chain
 
+from nightshelf.dates import unskipped_hour
 from pipelines.airflow_stage import GPU_POOL, scheduled_shop, shelves, shop_param, stage, triage_notes
 from pipelines.night_request import SCENARIO_PATTERN
 
 SHOP_FILE, SHOP = scheduled_shop()
 NOTES = triage_notes(__doc__)
+START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 # What a storefront's own DAG may wait for (PartitionedAssetTimetable hands it the same date).
 RECOMMENDATIONS = Asset("recommendations")
 
@@ -56,9 +60,15 @@ with DAG(
     dag_id="nightly_recommendations",
     description="Raw logs in, a fresh shelf for every shopper in every scenario out.",
     doc_md=__doc__,
-    # The run at 02:00 carries the day before as its partition key, and a backfill goes over partition keys.
-    schedule=CronPartitionTimetable("0 2 * * *", timezone=SHOP.timezone, run_offset=-1, key_format="%Y-%m-%d"),
-    start_date=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    # The run at 02:00 carries the day before as its partition key, and a backfill goes over partition keys. On a day
+    # without a 02:00 the key would be that day itself, which is not over.
+    schedule=CronPartitionTimetable(
+        f"0 {unskipped_hour(SHOP.timezone, 2, START.date())} * * *",
+        timezone=SHOP.timezone,
+        run_offset=-1,
+        key_format="%Y-%m-%d",
+    ),
+    start_date=START,
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=dt.timedelta(hours=10),

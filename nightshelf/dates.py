@@ -51,3 +51,18 @@ def day_bounds_utc(day: dt.date, timezone: str) -> tuple[dt.datetime, dt.datetim
     start = dt.datetime.combine(day, dt.time(), zone)
     end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), zone)
     return start.astimezone(dt.UTC), end.astimezone(dt.UTC)
+
+
+def unskipped_hour(timezone: str, first: int, since: dt.date) -> int:
+    """Return the first hour, from `first` on, that every day of `timezone` has in the ten years from `since` on.
+
+    Where clocks are put forward, one day of the year lacks an hour: 02:00 in New York and Berlin, 03:00 in Athens.
+    """
+    zone = ZoneInfo(timezone)
+    days = [since + dt.timedelta(days=ahead) for ahead in range(3653)]
+
+    def is_there(day: dt.date, hour: int) -> bool:
+        local = dt.datetime.combine(day, dt.time(hour), zone)
+        return local.astimezone(dt.UTC).astimezone(zone).time() == local.time()
+
+    return next(hour for hour in range(first, 24) if all(is_there(day, hour) for day in days))

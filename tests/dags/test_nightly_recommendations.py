@@ -103,6 +103,44 @@ def test_the_schedule_names_the_day_that_ended(dag: Any) -> None:
     assert keys == ["2026-02-01", "2026-02-02", "2026-02-03"]
 
 
+def test_the_runbooks_backfill_makes_the_nights_that_it_says_one_at_a_time(dag: Any) -> None:
+    """Airflow takes a date for its midnight, and a backfill's own limit for the DAG's: ten at once if it has none."""
+    from airflow.serialization.encoders import coerce_to_core_timetable
+
+    command = "airflow backfill create --dag-id nightly_recommendations --max-active-runs 1 --from-date "
+    assert command in (ROOT / "README.md").read_text()
+    dates = (ROOT / "docs" / "runbook.md").read_text().split(command)[1].split()
+    first, last = (dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC) for text in (dates[0], dates[2]))
+    nights = coerce_to_core_timetable(dag.timetable).iter_partition_dagrun_infos(earliest=first, latest=last)
+    assert [night.partition_key for night in nights] == [f"2026-02-{day}" for day in range(10, 15)]
+
+
+@pytest.mark.parametrize(
+    ("zone", "spring"),
+    [("Europe/Berlin", "2026-03-29"), ("America/New_York", "2026-03-08"), ("Asia/Jerusalem", "2026-03-27")],
+)
+def test_the_day_that_has_no_two_o_clock_is_dated_as_any_other(
+    zone: str, spring: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.serialization.encoders import coerce_to_core_timetable
+
+    from pipelines import airflow_stage
+
+    file, shop = airflow_stage.scheduled_shop()
+    there = shop.model_copy(update={"timezone": zone})
+    monkeypatch.setattr(airflow_stage, "scheduled_shop", lambda: (file, there))
+    bag = DagBag(dag_folder=str(ROOT / "dags/nightly_recommendations.py"))
+    assert bag.import_errors == {}
+    timetable = coerce_to_core_timetable(bag.dags["nightly_recommendations"].timetable)
+    for days_later in range(-1, 2):
+        today = dt.date.fromisoformat(spring) + dt.timedelta(days=days_later)
+        midnight = dt.datetime.combine(today, dt.time(), ZoneInfo(zone)).astimezone(dt.UTC)
+        run = timetable._align_to_next(timetable._get_next(midnight))
+        assert run.astimezone(ZoneInfo(zone)).date() == today
+        assert timetable._get_partition_info(run)[1] == str(today - dt.timedelta(days=1))
+
+
 @pytest.mark.parametrize("name", ["as_of_date", "shop", "retrain", "scenarios"])
 def test_the_form_takes_its_own_defaults(dag: Any, name: str) -> None:
     dag.params.get_param(name).resolve()

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightshelf.dates import day_bounds_utc, days_back, last_complete_day, parse_as_of_date, parse_duration
+from nightshelf.dates import (
+    day_bounds_utc,
+    days_back,
+    last_complete_day,
+    parse_as_of_date,
+    parse_duration,
+    unskipped_hour,
+)
 from nightshelf.errors import InputError
 
 ZONES = st.sampled_from(
@@ -45,3 +52,19 @@ def test_the_last_complete_day_is_over_and_the_next_is_not(moment: dt.datetime, 
     local = aware.astimezone(ZoneInfo(zone)).date()
     assert day < local
     assert day + dt.timedelta(days=1) == local
+
+
+@pytest.mark.parametrize(
+    ("zone", "hour"),
+    [
+        ("Asia/Shanghai", 2),  # no summer time
+        ("Europe/London", 2),  # skips 01:00
+        ("Europe/Athens", 2),  # skips 03:00
+        ("Europe/Berlin", 3),
+        ("America/New_York", 3),
+        ("Australia/Lord_Howe", 3),  # skips half an hour
+        ("Antarctica/Troll", 3),  # skips two
+    ],
+)
+def test_an_hour_that_no_day_skips(zone: str, hour: int) -> None:
+    assert unskipped_hour(zone, 2, dt.date(2026, 1, 1)) == hour
