@@ -23,13 +23,12 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from nightshelf.config import Shop, load_shop
 from nightshelf.errors import GateError, InputError
-from pipelines.night_request import SHOP_PATTERN, NightRequest, decide_as_of_date, read_request
+from pipelines.night_request import SHOP_PATTERN, NightRequest, decide_as_of_date, read_request, scheduled_shop_file
 
 if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 ROOT = Path(__file__).resolve().parents[1]
-DEFAULT_SHOP = "conf/shops/demo.yaml"
 GPU_POOL = "gpu"
 # A second attempt meets the same rows and the same gate: these exit codes end the task at once.
 NO_RETRY = {InputError.exit_code: "the input or the configuration is wrong", GateError.exit_code: "a gate said no"}
@@ -45,7 +44,7 @@ def scheduled_shop() -> tuple[str, Shop]:
     Raises:
         InputError: the variable names no file of conf/shops, or the file is wrong.
     """
-    name = read_request({"shop": os.environ.get("NIGHTSHELF_SHOP", DEFAULT_SHOP)}).shop
+    name = scheduled_shop_file(os.environ)
     return name, load_shop(ROOT / name)
 
 

@@ -1,6 +1,8 @@
 """What may be asked of a night from outside (form, REST, command line): checked once more, and dated, before anything runs."""
 
 import datetime as dt
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError
@@ -12,6 +14,7 @@ from nightshelf.yamlfile import Name
 # A file directly below conf/shops: no way out of that folder, nothing that a shell would read.
 SHOP_PATTERN = r"^conf/shops/[a-z0-9][a-z0-9_-]{0,39}\.yaml$"
 SCENARIO_PATTERN = r"^[a-z][a-z0-9_]{0,39}$"
+DEFAULT_SHOP = "conf/shops/demo.yaml"
 
 
 def _date(value: Any) -> dt.date | None:
@@ -32,6 +35,21 @@ class NightRequest(BaseModel):
     as_of_date: Annotated[dt.date | None, BeforeValidator(_date)] = None
     retrain: StrictBool = True
     scenarios: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
+
+
+def scheduled_shop_file(environment: Mapping[str, str]) -> str:
+    """Return the shop file that the schedule serves, as a path below the repository: `$NIGHTSHELF_SHOP`, or the demo's.
+
+    Raises:
+        InputError: the variable names no file of conf/shops.
+    """
+    name = environment.get("NIGHTSHELF_SHOP") or DEFAULT_SHOP
+    if not re.fullmatch(SHOP_PATTERN, name):
+        raise InputError(
+            f"NIGHTSHELF_SHOP={name[:80]!r} is nothing that Airflow can serve; put the shop file into conf/shops and name it"
+            f" from there, e.g. NIGHTSHELF_SHOP={DEFAULT_SHOP} (small letters, digits, _ and -)"
+        )
+    return name
 
 
 def read_request(values: dict[str, Any]) -> NightRequest:

@@ -15,6 +15,7 @@ from pathlib import Path
 from nightshelf.config import Shop, load_shop
 from nightshelf.errors import EngineError, InputError, NightshelfError
 from nightshelf.paths import artifact_dir, tracking_uri
+from pipelines.night_request import scheduled_shop_file
 from pipelines.processes import Server, end, living_pid, start, wait_until_healthy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,7 +59,7 @@ def is_free(port: int) -> bool:
 
 def airflow_home(environment: Mapping[str, str]) -> Path:
     """Return where this checkout's Airflow keeps its database, logs and passwords."""
-    return Path(environment.get("AIRFLOW_HOME") or ROOT / "var" / "airflow")
+    return ROOT / (environment.get("AIRFLOW_HOME") or "var/airflow")
 
 
 def airflow_settings(home: Path, port: int, environment: Mapping[str, str]) -> dict[str, str]:
@@ -86,23 +87,46 @@ def airflow_settings(home: Path, port: int, environment: Mapping[str, str]) -> d
 
 
 def kept(path: Path, fresh: str) -> str:
-    """Return the text of a file that only its owner can read, from its first moment on; `fresh` is its first text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Return the text of a file that only its owner can read, from its first moment on; `fresh` is its first text.
+
+    Raises:
+        InputError: its folder cannot be made, or not be written.
+    """
+    make_folder(path.parent)
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(fresh)
     except FileExistsError:
         path.chmod(0o600)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); mend its permissions") from None
     return path.read_text()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it.
+
+    Raises:
+        InputError: it cannot be.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be made ({error.strerror}); mend its permissions, or name another folder"
+        ) from None
 
 
 def servers(shop: Shop, ports: Mapping[str, int], environment: Mapping[str, str]) -> list[Server]:
     """Return the servers of this checkout; MLflow's shows the runs of `shop`.
 
     The scheduler serves no logs over a port of its own, which would be open to the network: the UI reads the files.
+
+    Raises:
+        InputError: a folder cannot be made.
     """
     artifacts = artifact_dir(shop)
-    artifacts.mkdir(parents=True, exist_ok=True)
+    make_folder(artifacts)
     store = ["--backend-store-uri", tracking_uri(shop), "--artifacts-destination", str(artifacts)]
     address = ["--host", LOOPBACK, "--port", str(ports["MLFLOW_PORT"]), "--workers", "1"]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -133,7 +157,7 @@ def up() -> None:
     """Start the servers, wait until they answer, and print where to look and how to log in.
 
     Raises:
-        InputError: a port is taken, they run already, or the file of `$NIGHTSHELF_SHOP` is wrong.
+        InputError: a port is taken, they run already, a folder cannot be made, or the file of `$NIGHTSHELF_SHOP` is wrong.
         EngineError: a server ended, or did not answer in time.
     """
     ports = read_ports(os.environ)
@@ -142,7 +166,7 @@ def up() -> None:
     for variable, port in ports.items():
         if not is_free(port):
             raise InputError(f"port {port} on {LOOPBACK} is taken; end its owner, or set {variable} to another")
-    shop = load_shop(ROOT / os.environ.get("NIGHTSHELF_SHOP", "conf/shops/demo.yaml"))
+    shop = load_shop(ROOT / scheduled_shop_file(os.environ))
     wanted = servers(shop, ports, os.environ)
     passwords = Path(wanted[-1].environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
     kept(passwords, json.dumps({"admin": secrets.token_urlsafe(12)}))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nightshelf.dates import day_bounds_utc
 from nightshelf.errors import InputError
-from pipelines.night_request import NightRequest, decide_as_of_date, read_request
+from pipelines.night_request import NightRequest, decide_as_of_date, read_request, scheduled_shop_file
 
 ZONES = st.sampled_from(
     [
@@ -74,6 +74,20 @@ def test_an_empty_form_asks_for_everything() -> None:
     request = read_request({"shop": SHOP, "as_of_date": None, "retrain": True, "scenarios": []})
     assert request == NightRequest(shop=SHOP)
     assert read_request({"shop": SHOP, "as_of_date": ""}).as_of_date is None
+
+
+@pytest.mark.parametrize("environment", [{}, {"NIGHTSHELF_SHOP": ""}, {"NIGHTSHELF_SHOP": SHOP}])
+def test_the_schedule_serves_the_shop_of_the_variable_or_the_demo(environment: dict[str, str]) -> None:
+    assert scheduled_shop_file(environment) == SHOP
+
+
+@pytest.mark.parametrize(
+    "name", ["var/movielens/movielens.yaml", "/srv/conf/shops/demo.yaml", "demo.yaml", SHOP + "\n"]
+)
+def test_a_shop_that_airflow_cannot_serve_is_told_by_the_variables_name(name: str) -> None:
+    """`make up` would start servers whose DAGs cannot be read."""
+    with pytest.raises(InputError, match=r"^NIGHTSHELF_SHOP=.*put the shop file into conf/shops"):
+        scheduled_shop_file({"NIGHTSHELF_SHOP": name})
 
 
 ATTACKS = [

@@ -45,6 +45,22 @@ def test_a_secret_is_made_once_and_is_its_owners(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file/airflow cannot be made"):
+        services.kept(tmp_path / "file" / "airflow" / "jwt_secret", "x")
+    monkeypatch.setenv("NIGHTSHELF_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(InputError, match="cannot be made"):
+        services.servers(load_shop(services.ROOT / "conf/shops/demo.yaml"), {}, {})
+
+
+def test_airflows_home_is_a_whole_path() -> None:
+    """Airflow refuses the address of a database that is not."""
+    assert services.airflow_home({}) == services.ROOT / "var/airflow"
+    assert services.airflow_home({"AIRFLOW_HOME": "var/other"}) == services.ROOT / "var/other"
+    assert services.airflow_home({"AIRFLOW_HOME": "/some/home"}) == Path("/some/home")
+
+
 def test_airflow_listens_on_loopback_and_starts_paused(tmp_path: Path) -> None:
     settings = services.airflow_settings(tmp_path, 9000, {"AIRFLOW__CORE__PARALLELISM": "1", "PATH": "/bin"})
     assert settings["AIRFLOW__API__HOST"] == "127.0.0.1"
