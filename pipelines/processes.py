@@ -82,11 +82,14 @@ def answer_of(url: str) -> str:
 def end(pid_file: Path, patience: float) -> bool:
     """End the server of a pid file with all its children, and say whether one was there.
 
-    Its first process is asked first (SIGTERM: it ends its own children), then what outlives the patience, then killed.
+    Its first process is asked first (SIGTERM: it ends its own children), then what outlives the patience, then killed. If it
+    is gone itself, all are asked at once.
     """
-    group = living_pid(pid_file)
+    group = living_group(pid_file)
     if group is not None:
-        os.kill(group, signal.SIGTERM)
+        ask = os.kill if living_pid(pid_file) else os.killpg
+        with suppress(ProcessLookupError):
+            ask(group, signal.SIGTERM)
         for insistence in (signal.SIGTERM, signal.SIGKILL):
             _, left = psutil.wait_procs(group_members(group), timeout=patience)
             if not left:
@@ -118,3 +121,20 @@ def living_pid(pid_file: Path) -> int | None:
     except (FileNotFoundError, ValueError, psutil.Error):
         return None
     return process.pid if lives else None
+
+
+def living_group(pid_file: Path) -> int | None:
+    """Return the group of the server that a pid file names, if any process of it lives: a killed scheduler leaves workers.
+
+    While one does, the system gives the group's number to no new process: a group led by another one is not ours.
+    """
+    if (leader := living_pid(pid_file)) is not None:
+        return leader
+    try:
+        pid, started = pid_file.read_text().split()
+        group, born = int(pid), float(started)
+        members = {process.pid: process.create_time() for process in group_members(group)}
+    except (FileNotFoundError, ValueError, psutil.Error):
+        return None
+    is_another = born < psutil.boot_time() or group in members or any(since < born for since in members.values())
+    return group if members and not is_another else None

@@ -16,7 +16,7 @@ from nightshelf.config import Shop, load_shop
 from nightshelf.errors import EngineError, InputError, NightshelfError
 from nightshelf.paths import artifact_dir, tracking_uri
 from pipelines.night_request import scheduled_shop_file
-from pipelines.processes import Server, end, living_pid, start, wait_until_healthy
+from pipelines.processes import Server, end, living_group, start, wait_until_healthy
 
 ROOT = Path(__file__).resolve().parents[1]
 STATE = ROOT / "var" / "services"
@@ -161,7 +161,7 @@ def up() -> None:
         EngineError: a server ended, or did not answer in time.
     """
     ports = read_ports(os.environ)
-    if running := [name for name in SERVERS if living_pid(STATE / f"{name}.pid")]:
+    if running := [name for name in SERVERS if living_group(STATE / f"{name}.pid")]:
         raise InputError(f"{', '.join(running)} of this checkout runs already; `make down` ends it")
     for variable, port in ports.items():
         if not is_free(port):

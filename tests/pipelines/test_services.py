@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -116,6 +117,25 @@ def test_a_server_starts_answers_and_ends_with_its_children(tmp_path: Path) -> N
     assert not processes.end(small.pid_file, 0.5), "a second end finds nothing"
 
 
+def test_what_a_killed_server_leaves_is_seen_and_ended(tmp_path: Path) -> None:
+    """Airflow's scheduler, killed by SIGKILL, leaves its workers, which go on with their tasks."""
+    program = (
+        "import subprocess, sys, time; subprocess.Popen(['sleep', '300']); print('up', flush=True); time.sleep(300)"
+    )
+    small = server(tmp_path, program)
+    processes.start(small, tmp_path)
+    while "up" not in small.log_file.read_text():
+        time.sleep(0.02)
+    group = processes.living_pid(small.pid_file)
+    assert group is not None
+    psutil.Process(group).kill()
+    psutil.Process(group).wait()
+    assert processes.living_pid(small.pid_file) is None
+    assert processes.living_group(small.pid_file) == group
+    assert processes.end(small.pid_file, 5)
+    assert processes.group_members(group) == []
+
+
 def test_a_server_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None:
     small = server(tmp_path, "raise SystemExit('no')")
     processes.start(small, tmp_path)
@@ -126,10 +146,11 @@ def test_a_server_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None
 
 def test_a_pid_that_was_given_anew_is_not_ours(tmp_path: Path) -> None:
     """A pid file left by a crash names a pid that now is another's: it must never be signalled."""
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     try:
         pid_file = tmp_path / "old.pid"
         pid_file.write_text(f"{other.pid} {psutil.Process(other.pid).create_time() - 100}")
+        assert processes.living_group(pid_file) is None
         assert not processes.end(pid_file, 0.1)
         assert other.poll() is None
     finally:
@@ -141,3 +162,4 @@ def test_a_pid_that_was_given_anew_is_not_ours(tmp_path: Path) -> None:
 def test_a_broken_pid_file_names_nobody(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.pid").write_text(text)
     assert processes.living_pid(tmp_path / "a.pid") is None
+    assert processes.living_group(tmp_path / "a.pid") is None
