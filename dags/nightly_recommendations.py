@@ -11,7 +11,7 @@ new shelves. `scenarios`: only these shelves are made anew; none chosen means al
 
 **Red?** Each stage publishes everything or nothing, so yesterday's shelves are still there, and clearing the red task is
 always safe. Exit code 2 (input or configuration) and 3 (a gate) are not retried: mend the cause first, then clear the task.
-Exit code 4 (an engine or service) was retried twice. The last line of the task's log names value, place and remedy; all
+Exit code 4 (an engine or service) was retried twice. The error at the end of the log names value, place and remedy; all
 stages of a night are in `nightshelf sql "select * from stage_runs"`. More in docs/runbook.md.
 
 - `clean`: Reads the raw logs into `events`; what is broken goes to `quarantine` with its reason. *Red:* a source is

@@ -128,13 +128,12 @@ class CommandOperator(BaseOperator):
             raise AirflowFailException(str(error)) from None
         self.log.info("%s", shlex.join(command))
         with ends_with_parent():
-            code = self.hook.run_command(command, env=stage_environment(os.environ), cwd=str(ROOT)).exit_code
+            done = self.hook.run_command(command, env=stage_environment(os.environ), cwd=str(ROOT))
+        code, last_line = done.exit_code, done.output.strip()
         if code in NO_RETRY:
-            raise AirflowFailException(
-                f"{self.task_id}: exit code {code}, {NO_RETRY[code]}; the log's last line says which"
-            )
+            raise AirflowFailException(f"{self.task_id}: exit code {code}, {NO_RETRY[code]}: {last_line}")
         if code != 0:
-            raise AirflowException(f"{self.task_id}: exit code {code}; the log's last lines say why")
+            raise AirflowException(f"{self.task_id}: exit code {code}; the lines above say why, the last: {last_line}")
 
     def on_kill(self) -> None:
         """End the command with all its children: ask, wait, insist."""

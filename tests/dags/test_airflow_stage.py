@@ -87,10 +87,14 @@ def test_only_an_engine_failure_is_retried(command: Path, code: int, retried: bo
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
     (command.parent / "code").write_text(str(code))
+    (command.parent / "then").write_text("echo reading; echo 'nightshelf: no file at raw/search' >&2")
     with pytest.raises(AirflowException) as failure:
         operator().execute(context())
     assert isinstance(failure.value, AirflowFailException) is not retried
     assert f"exit code {code}" in str(failure.value)
+    assert str(failure.value).endswith(": nightshelf: no file at raw/search"), (
+        "what a page or an alert shows of the log"
+    )
 
 
 @pytest.mark.parametrize(
