@@ -185,7 +185,8 @@ def up() -> None:
         f"Airflow   {wanted[-1].environment['AIRFLOW__API__BASE_URL']}   user admin, password in {passwords}\n"
         f"MLflow    http://{LOOPBACK}:{ports['MLFLOW_PORT']}\n"
         f"Logs      {STATE}/*.log\n"
-        "Trigger a night: Dags > nightly_recommendations > Trigger. Unpause it, and it runs at 02:00 by itself."
+        "Nights    Dags > nightly_recommendations > Trigger; a paused DAG lets what is triggered wait.\n"
+        "          Unpaused, it makes last night at once, and from then on each night by itself."
     )
 
 
