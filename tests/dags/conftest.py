@@ -23,6 +23,7 @@ else:
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
     }
+    os.environ.pop("NIGHTSHELF_SHOP", None)  # who exports it for `make up` tests the demo shop all the same
 
 
 @pytest.fixture(scope="session")
