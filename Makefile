@@ -3,7 +3,7 @@ SHELL := /bin/sh
 JOBS := .venv/jobs/bin
 AIRFLOW := .venv/airflow/bin
 .DEFAULT_GOAL := help
-.PHONY: help env lock night up down doctor test test-cluster test-engines test-stack test-peers test-readers test-torchrec coverage lint format bench-night bench-truth bench-dirt bench-features bench-gpu bench-readers bench-recipes bench-movielens bench-training bench-shelves bench-peers chaos docs
+.PHONY: help env lock night up down doctor test test-long test-cluster test-engines test-stack test-peers test-readers test-torchrec coverage lint format bench-night bench-truth bench-dirt bench-features bench-gpu bench-readers bench-recipes bench-movielens bench-training bench-shelves bench-peers chaos docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -11,10 +11,13 @@ help: ## list the targets
 night: env ## one whole night: demo shop, the real Airflow DAG in one process, a look at the tables
 	@scripts/night
 
-test: lint ## lint, then every test that needs no GPU, in both environments
+test: lint ## lint, then the tests, in both environments; those of minutes have targets of their own
 	OMP_NUM_THREADS=1 $(JOBS)/python -m pytest -n 2 --dist loadfile
 	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest -n 2 --dist worksteal -m histories
 	$(AIRFLOW)/python -m pytest tests/dags
+
+test-long: env ## trainings in several processes and on another device, kills again and again, nights once more; minutes
+	OMP_NUM_THREADS=1 $(JOBS)/python -m pytest -n 2 --dist loadfile -m long
 
 test-cluster: env ## the feature jobs on a Spark cluster of two workers, one of them killed; minutes
 	$(JOBS)/python -m pytest tests/cluster -m cluster

@@ -18,6 +18,7 @@ runpy.run_module("benchmarks.gpu", run_name="__main__")
 """
 
 
+@pytest.mark.long
 def test_a_machine_with_torch_alone_measures_both_models():
     command = [sys.executable, "-c", BARE, "--device", "cpu", "--rows", "1500", "--batch-sizes", "512", "1024"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -264,12 +264,9 @@ RESTORE, TELL, VIEWS = (
     "pipelines.rollback.write_views",
 )
 BREAKS = {
-    "users": (RESTORE, failing(Warehouse.restore, "recommendations")),
-    "after_users": (RESTORE, failing(Warehouse.restore, "recommendations", is_after=True)),
+    "users": (RESTORE, failing(Warehouse.restore, "recommendations", is_after=True)),
     "items": (RESTORE, failing(Warehouse.restore, "item_recommendations")),
-    "after_items": (RESTORE, failing(Warehouse.restore, "item_recommendations", is_after=True)),
-    "status": (TELL, failing(tell_status)),
-    "after_status": (TELL, failing(tell_status, is_after=True)),
+    "status": (TELL, failing(tell_status, is_after=True)),
     "views": (VIEWS, failing(write_views)),
     "export": ("pipelines.exports.parquet_drop.export", failing(parquet_drop.export)),
 }
@@ -288,6 +285,9 @@ def test_a_rollback_that_stopped_half_way_is_finished_by_the_next(with_anchor, p
         patch.setattr(*BREAKS[step])
         with pytest.raises(EngineError, match=said):
             rollback(shop, "2026-02-05", "prices were wrong")
+    is_done = step in ("views", "export")  # what readers see changes at once: tables and status, or nothing
+    assert (served(shop), beside(shop)) == (((D1, 0.5), [0.5]) if is_done else ((D2, 0.6), [0.5, 0.6]))
+    assert told(shop)[-1] == ((5, "rolled_back", 5) if is_done else (6, "published", 6))
     rollback(shop, "2026-02-05", "prices were wrong")
     assert (served(shop), beside(shop)) == ((D1, 0.5), [0.5])
     assert told(shop)[-1] == (5, "rolled_back", 5)
@@ -299,21 +299,6 @@ def test_a_rollback_that_stopped_half_way_is_finished_by_the_next(with_anchor, p
         assert file.execute("SELECT arg_max(status, told_at) FROM shelf_status").fetchall() == [("rolled_back",)]
     exported = duckdb.sql(f"SELECT max(score) FROM '{shop.home}/drop/current/*.parquet'")
     assert exported.fetchall() == [(0.5,)]
-
-
-def test_a_kill_between_the_tables_is_mended_from_either_side(with_anchor, publish_both):
-    for day, score in ((D1, 0.5), (D2, 0.6)):
-        publish_both(with_anchor, day, score)
-    shop, warehouse = with_anchor.shop, Warehouse(with_anchor.shop)
-    newest = warehouse.snapshot_id("recommendations")
-    first = warehouse.load("recommendations").snapshots()[0].snapshot_id
-    warehouse.restore("recommendations", first)
-    assert (served(shop), beside(shop)) == ((D1, 0.5), [0.5, 0.6])
-    rollback(shop, "2026-02-05")
-    assert (served(shop), beside(shop)) == ((D1, 0.5), [0.5])
-    warehouse.restore("recommendations", newest)
-    rollback(shop, "2026-02-06")
-    assert (served(shop), beside(shop)) == ((D2, 0.6), [0.5, 0.6])
 
 
 @pytest.mark.parametrize("table", ["recommendations", "item_recommendations"])
@@ -359,13 +344,13 @@ def test_where_shelves_of_items_are_refused_those_of_users_are_not_published_eit
     assert (served(with_anchor.shop), beside(with_anchor.shop)) == ((D1, 0.5), [0.5])
 
 
-@pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize(
-    ("failure", "is_committed", "reason"),
+    ("failure", "is_committed", "reason", "is_first"),
     [
-        (OSError("the disk is full"), False, "OSError: the disk is full"),
-        (EngineError("wrote 1 rows but reads back 0"), True, "wrote 1 rows but reads back 0"),
-        (KeyboardInterrupt(), True, "KeyboardInterrupt: "),
+        (OSError("the disk is full"), False, "OSError: the disk is full", False),
+        (EngineError("wrote 1 rows but reads back 0"), True, "wrote 1 rows but reads back 0", True),
+        (KeyboardInterrupt(), True, "KeyboardInterrupt: ", False),
+        (KeyboardInterrupt(), True, "KeyboardInterrupt: ", True),
     ],
 )
 def test_where_the_second_table_fails_the_first_is_not_published_either(

@@ -84,6 +84,7 @@ def end_at(step):
     return lambda n: signal.raise_signal(signal.SIGTERM) if n == step else None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [
@@ -127,8 +128,12 @@ def test_interrupted_again_and_again_it_ends_with_equal_bits(
 
 @pytest.mark.parametrize(
     ("number", "step", "changes"),
-    [(signal.SIGTERM, 20, {}), (signal.SIGKILL, 20, {"balancing": "gradnorm", "dropout": 0.2})],
-    ids=["SIGTERM", "SIGKILL"],
+    [
+        pytest.param(signal.SIGTERM, 20, {}, id="SIGTERM"),
+        pytest.param(
+            signal.SIGKILL, 20, {"balancing": "gradnorm", "dropout": 0.2}, id="SIGKILL", marks=pytest.mark.long
+        ),
+    ],
 )
 def test_a_process_that_is_killed_in_mid_epoch_goes_on_with_equal_bits(
     demo_shop, night, recipe, tmp_path, number, step, changes

@@ -70,6 +70,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.long
 def test_another_device_trains_to_the_same_weights(demo_shop, make_night, recipe, tmp_path, monkeypatch):
     """Nothing of the CPU's gets among the tensors of the device, and nothing of them is lost on the way."""
     monkeypatch.setattr(steps_module, "SLICES", 1)  # as an accelerator computes

@@ -84,7 +84,10 @@ def difference(one, other):
 ALL = get_args(Balancing)
 
 
-@pytest.mark.parametrize(("precision", "balancings"), [("float32", ("equal", "gradnorm", "upgrad")), ("bfloat16", ALL)])
+@pytest.mark.parametrize(
+    ("precision", "balancings"),
+    [("float32", ("equal", "gradnorm", "upgrad")), pytest.param("bfloat16", ALL, marks=pytest.mark.long)],
+)
 def test_two_processes_train_as_one_does(demo_shop, make_night, recipe, tmp_path, torchrun, precision, balancings):
     night = make_night(tmp_path / "night", users=20)
 
@@ -108,6 +111,7 @@ MOVING = {
 }
 
 
+@pytest.mark.long
 def test_two_processes_move_moments_and_counts_and_drop_units_as_one_does(
     demo_shop, make_night, recipe, tmp_path, torchrun
 ):
@@ -125,7 +129,7 @@ def test_two_processes_move_moments_and_counts_and_drop_units_as_one_does(
     assert weights(tmp_path / "one" / "star")[0]["backbone.norm.moments.steps"].min() > 0
 
 
-@pytest.mark.parametrize("balancing", ["equal", "upgrad"])
+@pytest.mark.parametrize("balancing", ["equal", pytest.param("upgrad", marks=pytest.mark.long)])
 def test_where_one_process_has_no_room_both_compute_smaller_slices(
     demo_shop, night, recipe, tmp_path, torchrun, balancing
 ):
@@ -147,6 +151,7 @@ def test_where_no_slice_is_small_enough_for_one_process_all_tell_the_remedy(
     assert all(any(f"rank {rank}:" in line and remedy in line for line in told.splitlines()) for rank in (0, 1))
 
 
+@pytest.mark.long
 def test_where_one_process_is_asked_both_end_and_one_alone_goes_on(demo_shop, night, recipe, tmp_path, torchrun):
     training = {"shop": demo_shop, "recipe": recipe(), "inputs": night.inputs}
     resumed = {**training, "out": tmp_path / "resumed", "checkpoints": tmp_path / "checkpoints"}

@@ -106,6 +106,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_who_is_asked_to_end_asks_them_and_goes_on_alone(demo_shop, night, recipe, tmp_path):
     training = training_of(demo_shop, recipe(max_epochs=60, patience=60), night, tmp_path / "out")
     training |= {"checkpoints": tmp_path / "checkpoints"}
