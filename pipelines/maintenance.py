@@ -7,6 +7,7 @@ Beside the tables, parts of shelves that no night will take over go.
 """
 
 import datetime as dt
+import os
 import re
 import shutil
 import time
@@ -223,13 +224,14 @@ def _sweep(warehouse: Warehouse, table: Table, left: list[Snapshot], kept: Kept,
         old = {state.snapshot_id for state in table.snapshots()} - {state.snapshot_id for state in left}
         warehouse.forget(kept.table, old)
         table.refresh()
-    wanted = {path.removeprefix("file://") for path in _referenced(table, left)}
+    # A home may be named by a link, or with `..`, and tables know their files by the name that it had then
+    wanted = {os.path.realpath(path.removeprefix("file://")) for path in _referenced(table, left)}
     youngest = time.time() - _GRACE_SECONDS
     folders = (warehouse_dir(warehouse.shop) / "data" / kept.table, Path(table.location().removeprefix("file://")))
     for file in [file for folder in folders for file in folder.rglob("*") if file.is_file()]:
         kept.files += 1
         told = file.stat()
-        if str(file) in wanted or told.st_mtime > youngest:
+        if os.path.realpath(file) in wanted or told.st_mtime > youngest:
             continue
         kept.files_deleted += 1
         kept.bytes_freed += told.st_size if told.st_nlink == 1 else 0  # shelves share their bytes with their drafts

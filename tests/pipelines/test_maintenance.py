@@ -77,6 +77,17 @@ def test_what_nobody_can_read_goes_and_the_rest_stays(used):
     assert content(used) == before
 
 
+@pytest.mark.parametrize("way", ["link", "dots"])
+def test_a_home_that_is_named_another_way_keeps_its_files(used, way, tmp_path):
+    home = used.shop.home
+    (tmp_path / "link").symlink_to(home)
+    other = {"link": tmp_path / "link", "dots": home / ".." / home.name}[way]
+    before, files = content(used), set(used.files("items"))
+    maintain(used.shop.model_copy(update={"home": other}), NOW + dt.timedelta(days=31))
+    assert files <= set(data_files(used, "items"))
+    assert content(Warehouse(used.shop)) == before
+
+
 def test_states_younger_than_the_shop_wants_stay_readable(used):
     snapshots = [snapshot.snapshot_id for snapshot in used.load("items").snapshots()]
     before = {n: connect(used, str(n)).sql("from items order by all").fetchall() for n in snapshots}
