@@ -10,24 +10,26 @@ from nightshelf.exports import ParquetDrop
 from pipelines.exports.version import NAME, Version
 
 LINK = "current"
-# The version before stays for who is reading it.
-_KEPT = 2
 
 
 def export(target: ParquetDrop, version: Version, home: Path) -> str:
     """Replace the version that `current` names; return where it is.
 
-    A folder that a killed run left has no link to it, and goes with the next version but one.
+    The version before stays for who is reading it. What a run that failed wrote goes at once, what a killed one left with the
+    next version.
 
     Raises:
         EngineError: the disk is full, or the folder cannot be written.
     """
     drop = target.below(home)
     try:
+        before = (drop / LINK).readlink().name if (drop / LINK).is_symlink() else version.name
         _write(version, drop / version.name)
         _move(drop, version.name)
-        _sweep(drop, drop / version.name)
+        _sweep(drop, {before, version.name})
     except OSError as error:
+        if not _is_shown(drop, version.name):  # on a full disk it takes the room that the next attempt needs
+            shutil.rmtree(drop / version.name, ignore_errors=True)
         raise EngineError(
             f"{error}; mend that and run the stage again: what {drop / LINK} names is whole meanwhile"
         ) from error
@@ -67,10 +69,12 @@ def _sync(folder: Path) -> None:
         os.close(opened)
 
 
-def _sweep(drop: Path, newest: Path) -> None:
-    """Delete the versions but the newest and the one before; whatever else lies there is somebody else's."""
-    folders = [folder for folder in drop.iterdir() if folder.is_dir() and not folder.is_symlink()]
-    others = [folder for folder in folders if re.fullmatch(NAME, folder.name) and folder != newest]
-    others.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
-    for folder in others[_KEPT - 1 :]:
-        shutil.rmtree(folder)
+def _is_shown(drop: Path, name: str) -> bool:
+    return os.path.realpath(drop / LINK) == os.path.realpath(drop / name)
+
+
+def _sweep(drop: Path, kept: set[str]) -> None:
+    """Delete all versions but these; whatever else lies there is somebody else's."""
+    for folder in [folder for folder in drop.iterdir() if folder.is_dir() and not folder.is_symlink()]:
+        if re.fullmatch(NAME, folder.name) and folder.name not in kept:
+            shutil.rmtree(folder)

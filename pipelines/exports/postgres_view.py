@@ -10,11 +10,12 @@ import psycopg
 import pyarrow as pa
 import pyarrow.csv as csv
 from psycopg import errors, sql
+from psycopg.conninfo import conninfo_to_dict
 
-from nightshelf.errors import EngineError
+from nightshelf.errors import EngineError, InputError
 from nightshelf.exports import PostgresView
 from nightshelf.logs import get_logger
-from pipelines.exports.version import NAME, Version, address, without_password
+from pipelines.exports.version import NAME, Version, address
 
 _TYPES = {
     pa.date32(): "date", pa.string(): "text", pa.int32(): "integer", pa.int64(): "bigint",
@@ -29,10 +30,11 @@ def export(target: PostgresView, version: Version) -> str:
     """Replace the version that the view shows; return what was written.
 
     Raises:
-        InputError: the address is not set.
+        InputError: the address is not set, or none of PostgreSQL.
         EngineError: the server is away or refuses.
     """
     url = address(target.url_env)
+    place = _place(url, target.url_env)
     table = f"{target.view}_{version.name}"
     try:
         with psycopg.connect(url) as connection:
@@ -42,8 +44,24 @@ def export(target: PostgresView, version: Version) -> str:
             _sweep(connection, target.view)
     except psycopg.Error as error:
         reason = str(error).strip().splitlines()[0]
-        raise EngineError(f"PostgreSQL at {without_password(url)}: {reason}; its view shows what it did") from None
+        raise EngineError(f"PostgreSQL at {place}: {reason}; what its view shows is whole") from None
     return f"view {target.view} shows table {table}"
+
+
+def _place(url: str, url_env: str) -> str:
+    """Return of an address what may stand in a log.
+
+    Raises:
+        InputError: it is none of PostgreSQL; what it is may hold a password, as does what libpq says of it.
+    """
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise InputError(
+            f"${url_env} is no address of PostgreSQL; write postgresql://user:password@host/database, "
+            "and in the password %40 for @, %25 for %"
+        ) from None
+    return f"postgresql://{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
 
 
 def _write(connection: psycopg.Connection, table: str, version: Version) -> None:

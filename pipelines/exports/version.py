@@ -51,9 +51,3 @@ def address(url_env: str) -> str:
 
 
 _EXAMPLE = "postgresql://user:password@host/database or redis://:password@host:6379/0"
-
-
-def without_password(url: str) -> str:
-    """Return an address that may stand in a log."""
-    login, at, place = url.rpartition("@")
-    return f"{login.split('://')[0]}://{place}" if at else url

@@ -82,9 +82,10 @@ def test_what_a_killed_run_left_does_not_show(exporting):
     half.mkdir()
     (half / "part-0000.parquet").write_bytes(b"PAR1")
     assert len(read(night.shop.home)) == 6
-    for number in (2, 3):
-        run(exporting(2.0, f"0000000{number}", to="parquet", folder="drop"))
-    assert not half.exists()
+    run(exporting(2.0, "00000002", to="parquet", folder="drop"))
+    # The version before stays for its readers, and not what is younger but was never shown
+    names = ["20260205_00000001", "20260205_00000002", "current"]
+    assert sorted(path.name for path in (night.shop.home / "drop").iterdir()) == names
 
 
 def test_what_else_lies_in_the_folder_stays(exporting):
@@ -196,3 +197,40 @@ def test_an_address_that_is_missing_and_a_column_that_is_unknown_are_told(export
     with pytest.raises(InputError, match="no column 'prize'; known: as_of_date"):
         run(exporting(to="redis", url_env="SHELVES_URL", columns=["prize"]))
     assert RedisKeys(to="redis", url_env="X").columns == ["item_id", "score", "reason"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "url"),
+    [
+        ("postgres", "postgres//shop:secret@127.0.0.1:1/x"),
+        ("postgres", "redis://:secret@127.0.0.1:1/0"),
+        ("postgres", "postgresql://shop:%secret@127.0.0.1:1/x"),
+        ("postgres", "postgresql://127.0.0.1:1/x?user=shop&password=secret"),
+        ("postgres", "host=127.0.0.1 port=1 user=shop password=secret"),
+        ("redis", "postgresql://shop:secret@127.0.0.1:1/x"),
+        ("redis", "redis://:secret/@127.0.0.1:1/0"),
+        ("redis", "redis://127.0.0.1:1/0?username=shop&password=secret"),
+    ],
+)
+def test_whatever_is_wrong_with_an_address_its_password_is_not_told(exporting, monkeypatch, caplog, kind, url):
+    monkeypatch.setenv("SHELVES_URL", url)
+    with pytest.raises((InputError, EngineError), match=r"is no address of|127\.0\.0\.1:1/") as failed:
+        run(exporting(to=kind, url_env="SHELVES_URL"))
+    assert "secret" not in str(failed.value) + caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_version_that_failed_gives_its_room_back(exporting, monkeypatch):
+    run(exporting(1.0, "00000001", to="parquet", folder="drop"))
+    copy = parquet_drop._copy
+
+    def copy_half(file, target):
+        copy(file, target)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(parquet_drop, "_copy", copy_half)
+    night = exporting(2.0, "00000002", to="parquet", folder="drop")
+    with pytest.raises(EngineError, match="No space left"):
+        run(night)
+    assert sorted(path.name for path in (night.shop.home / "drop").iterdir()) == ["20260205_00000001", "current"]
+    assert {score for *_, score in read(night.shop.home)} == {1.0}

@@ -175,6 +175,24 @@ def _all_scores(module, target, postgres, redis_url):
         return [place["score"] for shelf in server.mget(found) for place in json.loads(shelf)]
 
 
+def test_a_full_redis_keeps_nothing_of_what_failed_and_takes_the_next(keys, redis_url, version):
+    redis_keys.export(keys, version(0))
+    with redis.Redis.from_url(redis_url, decode_responses=True) as server:
+        before, used = set(server.keys("*")), server.info("memory")["used_memory"]
+        server.set("shelf:20260203_deadbeef:search:u7", "left by a run that was killed")
+        server.config_set("maxmemory", used + 300_000)
+        try:
+            for number in (1, 2):
+                with pytest.raises(EngineError, match="maxmemory"):
+                    redis_keys.export(keys, version(number))
+                assert set(server.keys("*")) == {*before, "shelf:20260203_deadbeef:search:u7"}
+            assert 0 < server.ttl("shelf:20260203_deadbeef:search:u7") <= 3600
+        finally:
+            server.config_set("maxmemory", 0)
+    redis_keys.export(keys, version(3))
+    assert set(_all_scores("redis_keys", keys, "", redis_url)) == {3.0}
+
+
 def test_a_server_that_is_away_is_told_without_its_password(monkeypatch, version):
     monkeypatch.setenv("SHELVES_PG", "postgresql://shop:secret@127.0.0.1:1/x")
     with pytest.raises(EngineError, match=r"PostgreSQL at postgresql://127\.0\.0\.1:1/x: .*refused") as failed:
