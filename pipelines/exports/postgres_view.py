@@ -5,6 +5,7 @@ Who reads the view sees one version, by PostgreSQL's own isolation; a run that i
 
 import io
 import re
+import time
 
 import psycopg
 import pyarrow as pa
@@ -24,6 +25,8 @@ _TYPES = {
 # The version before stays for who is reading it in a long transaction.
 _KEPT = 2
 _PATIENCE_MS = 5000
+# Two minutes, half of which nobody waits behind the export
+_ATTEMPTS, _MOMENT_MS, _PAUSE_SECONDS = 60, 1000, 1.0
 
 
 def export(target: PostgresView, version: Version) -> str:
@@ -83,21 +86,44 @@ def _write(connection: psycopg.Connection, table: str, version: Version) -> None
 
 
 def _move(connection: psycopg.Connection, view: str, table: str) -> None:
-    """Let the view show the table. Its grants and what hangs on it stay, unless the shop's tasks have changed its columns."""
+    """Let the view show the table. Its grants and what hangs on it stay, unless the shop's tasks have changed its columns.
+
+    A reader whose transaction stays open holds the view, and who asks for it meanwhile stands behind whoever waits to move it: so
+    this waits for moments alone, between which all of those are served.
+
+    Raises:
+        EngineError: somebody holds the view for too long.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            with connection.transaction():
+                connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_MOMENT_MS)))
+                _show(connection, view, table)
+            return
+        except errors.LockNotAvailable:
+            time.sleep(_PAUSE_SECONDS)
+    raise EngineError(
+        f"view {view} is held by a transaction that reads it and stays open; end that one (pg_stat_activity has it), "
+        "and run the stage again; the view shows the version before"
+    )
+
+
+def _show(connection: psycopg.Connection, view: str, table: str) -> None:
     shown = sql.SQL("VIEW {} AS SELECT * FROM {}").format(sql.Identifier(view), sql.Identifier(table))
     try:
         with connection.transaction():
             connection.execute(sql.SQL("CREATE OR REPLACE {}").format(shown))
     except errors.InvalidTableDefinition:
-        get_logger("export").warning("view %s has other columns now: it is made anew, grant its readers again", view)
         connection.execute(sql.SQL("DROP VIEW {}").format(sql.Identifier(view)))
         connection.execute(sql.SQL("CREATE {}").format(shown))
+        get_logger("export").warning("view %s has other columns now: it is made anew, grant its readers again", view)
 
 
 def _sweep(connection: psycopg.Connection, view: str) -> None:
     """Drop all versions but the newest two; one that somebody reads just now goes another night."""
     rows = connection.execute(
-        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace ORDER BY oid"
+        "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
+        "WHERE relkind = 'r' AND nspname = current_schema() ORDER BY c.oid"
     )
     versions = [name for (name,) in rows if re.fullmatch(rf"{view}_{NAME}", name)]
     for name in versions[:-_KEPT]:

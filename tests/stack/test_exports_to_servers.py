@@ -88,6 +88,38 @@ def test_a_reader_of_postgres_sees_one_version_at_a_time(view, postgres, version
     assert [low for _, low, _ in seen] == sorted(low for _, low, _ in seen)
 
 
+def test_a_transaction_that_stays_open_does_not_shut_out_the_other_readers(view, postgres, version, monkeypatch):
+    monkeypatch.setattr(postgres_view, "_ATTEMPTS", 3)
+    postgres_view.export(view, version(0))
+    of_one = f"SELECT min(score), max(score) FROM {view.view} WHERE user_key = 'u7'"
+    with psycopg.connect(postgres) as idle:
+        idle.execute(of_one)
+
+        def read():
+            begun = time.monotonic()
+            return ask(postgres, of_one)[0], time.monotonic() - begun
+
+        def export():
+            with pytest.raises(EngineError, match="is held by a transaction that reads it and stays open"):
+                postgres_view.export(view, version(1))
+
+        seen = poll(read, export)
+    assert len(seen) > 5
+    assert {scores for scores, _ in seen} == {(0.0, 0.0)}
+    assert max(seconds for _, seconds in seen) < 5
+    postgres_view.export(view, version(1))
+    assert ask(postgres, of_one) == [(1.0, 1.0)]
+
+
+def test_a_schema_of_any_name_is_swept(view, postgres, version, monkeypatch):
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute('CREATE SCHEMA "Shelves of-1"')
+    monkeypatch.setenv("SHELVES_PG", f"{postgres}?options=-csearch_path%3D%22Shelves%5C%20of-1%22")
+    for number in (1, 2, 3):
+        postgres_view.export(view, version(number))
+    assert ask(postgres, "SELECT count(*) FROM pg_tables WHERE schemaname = 'Shelves of-1'") == [(2,)]
+
+
 def test_a_reader_of_redis_sees_one_version_at_a_time(keys, redis_url, version):
     redis_keys.export(keys, version(0))
     server = redis.Redis.from_url(redis_url, decode_responses=True)
