@@ -5,11 +5,14 @@ from nightshelf.exports import Export, ParquetDrop, PostgresView
 from nightshelf.logs import get_logger
 from pipelines.arrow_schema import arrow_schema
 from pipelines.exports.version import Version
+from pipelines.shelf_status import TABLE
 from pipelines.stage import Night, StageResult
 
 
 def run(night: Night) -> StageResult:
     """Write the night's shelves to every place that `exports` names, one after the other, whatever becomes of the others.
+
+    Of a night that is run again after later ones nothing is written: storefronts show what is served.
 
     Raises:
         InputError: nothing of this night is published that these places show, or a server's address is missing, or the like.
@@ -18,14 +21,19 @@ def run(night: Night) -> StageResult:
     targets = night.shop.exports
     if not targets:
         return StageResult(message="the shop file has no `exports`")
+    newer = [day for day in night.warehouse.partitions(TABLE) if day > night.as_of_date]
+    if newer:
+        told = f"nothing is exported: readers see the shelves of {newer[-1]}, which are newer"
+        get_logger("export").warning("%s: %s", night.as_of_date, told)
+        return StageResult(message=told)
     versions: dict[str, Version] = {}
-    told, failed, written = [], {}, 0
+    places, failed, written = [], {}, 0
     for target in targets:
         try:
             version = versions[target.table] = _version(night, target.table)
-            told.append(_export(night, target, version))
+            places.append(_export(night, target, version))
             written += version.rows
-            get_logger("export").info("%s", told[-1])
+            get_logger("export").info("%s", places[-1])
         except Exception as error:
             failed[target.place] = error
             is_strange = not isinstance(error, NightshelfError)
@@ -33,7 +41,7 @@ def run(night: Night) -> StageResult:
     if failed:
         raise _failure(failed, len(targets))
     read = sum(version.rows for version in versions.values())
-    return StageResult(read, written, inputs=list(versions), message="; ".join(told))
+    return StageResult(read, written, inputs=list(versions), message="; ".join(places))
 
 
 def _version(night: Night, table: str) -> Version:

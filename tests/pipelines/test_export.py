@@ -1,5 +1,6 @@
 """The stage export, and the folder of Parquet files: whole versions, the one before kept, nothing left of killed runs."""
 
+import datetime as dt
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -187,6 +188,16 @@ def test_a_night_that_is_not_published_is_told(night):
     shop = night.shop.model_copy(update={"exports": [ParquetDrop(to="parquet", folder=Path("drop"))]})
     with pytest.raises(InputError, match="no recommendations of 2026-02-05 are published"):
         run(replace(night, shop=shop))
+
+
+def test_a_night_that_is_run_again_after_a_later_one_leaves_the_storefronts_as_they_are(exporting, publish):
+    night = exporting(1.0, "00000001", to="parquet", folder="drop")
+    run(night)
+    publish(night, "recommendations", [place("u1", 1)], night.as_of_date + dt.timedelta(days=1))
+    later = replace(night, as_of_date=night.as_of_date + dt.timedelta(days=1))
+    run(later)
+    assert "readers see the shelves of 2026-02-06, which are newer" in run(exporting(**USERS)).message
+    assert read(night.shop.home) == [("u1", 1, "i1", 1.0)]
 
 
 def test_an_address_that_is_missing_and_a_column_that_is_unknown_are_told(exporting, monkeypatch):

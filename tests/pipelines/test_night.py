@@ -387,6 +387,7 @@ def test_an_analysts_question_has_an_answer(two_nights: Shop, question: str, que
     # Nobody was shown last night's shelves here: tests/pipelines/test_exploration.py has one who was.
     assert rows or question.startswith("What would another order have earned")
     assert all(any(row[name] is not None for row in rows) for name in names) or not rows, "a column is always empty"
+    assert {row["night"] for row in rows if "share_kept" in row} <= {TOMORROW}, "of the first night nobody can tell"
     for row in rows:
         assert row.get("unaccounted", 0) == 0
         assert all(0 <= value <= 1 for name, value in row.items() if "share" in name and value is not None)
