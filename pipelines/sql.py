@@ -4,6 +4,7 @@ import csv
 import datetime as dt
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -69,7 +70,7 @@ def print_query(shop: Shop, query: str, output: str, as_of: str) -> None:
     """Run a query and print its rows as table, csv or json.
 
     Raises:
-        InputError: the query or the format is wrong.
+        InputError: the query or the format is wrong, or it would do more than read.
     """
     if output not in _WRITERS:
         raise InputError(f"--format {output!r} is unknown; write table, csv or json")
@@ -77,6 +78,7 @@ def print_query(shop: Shop, query: str, output: str, as_of: str) -> None:
         raise InputError(f"{shop.home}: no night has been published there; run `nightshelf run --shop …` first")
     connection = connect(Warehouse(shop), as_of)
     try:
+        _check_reads(connection, query)
         cursor = connection.execute(query)
         if cursor is None:
             raise InputError(f'{query!r} asks nothing; write a query such as "from shelf_status"')
@@ -85,6 +87,29 @@ def print_query(shop: Shop, query: str, output: str, as_of: str) -> None:
     except duckdb.Error as error:
         raise InputError(f"the query failed: {error}") from None
     _WRITERS[output](_apart(names), rows)
+
+
+# PIVOT is MULTI; SET has variables, since the configuration is locked.
+_READING = {"SELECT", "MULTI", "PRAGMA", "SET"}
+_EXPLAIN = re.compile(r"\s*explain(\s+analyze|\s*\([^)]*\))?\s+", re.IGNORECASE)
+
+
+def _check_reads(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    """See to it that a query only reads: whoever may open the warehouse's folder may write there, too, for all that DuckDB knows.
+
+    Raises:
+        InputError: a statement of it does more, or explains what would: EXPLAIN ANALYZE does it.
+    """
+    for statement in connection.extract_statements(query):
+        inner = [statement]
+        if statement.type.name == "EXPLAIN":
+            inner = connection.extract_statements(_EXPLAIN.sub("", statement.query, count=1))
+        for part in inner:
+            if part.type.name not in _READING:
+                raise InputError(
+                    f"{statement.query.strip()!r} does more than read, and nothing can be written here; "
+                    "ask with SELECT, FROM or WITH; --format csv or json with `> FILE` keeps an answer"
+                )
 
 
 def _apart(names: list[str]) -> list[str]:

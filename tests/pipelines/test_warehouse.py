@@ -230,14 +230,38 @@ def test_sql_reads_and_does_nothing_else(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "secret.csv").write_text("a\n1\n")
     for query in (
         f"SELECT * FROM read_csv('{tmp_path}/secret.csv')",
-        f"COPY source_counts TO '{tmp_path}/out.csv'",
         "SET enable_external_access = true",
         "SELECT nothing FROM source_counts",
         "SELEC 1",
     ):
         with pytest.raises(InputError, match="the query failed"):
             print_query(shop, query, "table", "")
-    assert not (tmp_path / "out.csv").exists()
+    within = str(shop.home / "warehouse").replace("'", "''")
+    files = {file: file.read_bytes() for file in shop.home.rglob("*") if file.is_file()}
+    data = warehouse.files("source_counts")[0].replace("'", "''")
+    for query in (
+        f"COPY source_counts TO '{tmp_path}/out.csv'",
+        f"COPY (SELECT 1 AS a) TO '{data}' (FORMAT parquet)",
+        f"EXPLAIN ANALYZE COPY (SELECT 1) TO '{within}/out.csv'",
+        f"explain (analyze) copy (select 1) to '{within}/out.csv'",
+        f"PREPARE p AS COPY (SELECT 1) TO '{within}/out.csv'",
+        f"SELECT 1; ATTACH '{within}/new.duckdb' AS new",
+        f"EXPORT DATABASE '{within}/all'",
+        "DELETE FROM source_counts",
+        "CREATE TABLE mine AS FROM source_counts",
+    ):
+        with pytest.raises(InputError, match="does more than read"):
+            print_query(shop, query, "table", "")
+    assert {file: file.read_bytes() for file in shop.home.rglob("*") if file.is_file()} == files
+    for query in (
+        "EXPLAIN ANALYZE FROM source_counts",
+        "SET VARIABLE name = 'a'; SELECT getvariable('name')",
+        "PIVOT source_counts ON source USING sum(rows_read)",
+        "SUMMARIZE source_counts",
+        "SHOW TABLES",
+        "PRAGMA table_info('source_counts')",
+    ):
+        print_query(shop, query, "table", "")
 
 
 @pytest.mark.parametrize("output", ["table", "csv", "json"])
