@@ -161,7 +161,8 @@ def _write_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
         table.add_row(
             *("" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value) for value in row)
         )
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    # A title such as "[new] shirt" is a text, no markup of the terminal
+    Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False).print(table)
 
 
 def _write_csv(names: list[str], rows: list[tuple[Any, ...]]) -> None:

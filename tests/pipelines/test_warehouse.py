@@ -271,6 +271,13 @@ def test_formats(shop: Shop, capsys: pytest.CaptureFixture[str], output: str) ->
     assert "2026-02-14" in capsys.readouterr().out
 
 
+def test_a_table_shows_texts_as_they_are(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    Warehouse(shop).publish_arrow("source_counts", counts(DAY, "a"), [DAY], "one")
+    print_query(shop, "SELECT '[new] shirt' AS \"[b]\", '[/b]' AS closed, ':star:' AS name", "table", "")
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("[new] shirt", "[b]", "[/b]", ":star:"))
+
+
 def test_a_shop_without_a_night_says_so(shop: Shop) -> None:
     with pytest.raises(InputError, match="no night has been published"):
         print_query(shop, "SELECT 1", "table", "")
