@@ -36,7 +36,8 @@ def connect(warehouse: Warehouse, as_of: str = "") -> duckdb.DuckDBPyConnection:
         _create_view(connection, warehouse, name, files)
     if as_of and not found:
         raise InputError(
-            f"--as-of {as_of!r} is neither a snapshot id nor a night of this shop; leave it out for the tables of now"
+            f"--as-of {as_of!r} is neither a snapshot id nor a night of this shop whose state is left (`nightshelf maintain` "
+            "forgets those older than keep.snapshot_days); leave it out for the tables of now"
         )
     connection.execute(f"SET allowed_directories = ['{_quoted(str(warehouse_dir(warehouse.shop)))}/']")
     connection.execute("SET enable_external_access = false")
