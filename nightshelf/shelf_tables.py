@@ -60,7 +60,12 @@ def shelf_tables(shop: Shop) -> list[TableSpec]:
                 Column("shown", "float64", "examples, by their sample weights"),
                 Column("outcomes", "float64", "of those, how many had the outcome of the first task"),
                 Column("expected", "float64", "how many they would have had at their items' own rates in the scenario"),
-                Column("lift", "float64", "how many times as often as elsewhere such an item is acted on there"),
+                Column(
+                    "lift",
+                    "float64",
+                    "how many times as often as elsewhere such an item is acted on there: (outcomes + 10 × that of all pairs "
+                    "as near in the tree of categories) / (expected + 10)",
+                ),
             ),
         ),
         *(
