@@ -56,8 +56,13 @@ def _place(url: str, url_env: str) -> str:
     """
     try:
         parts = parse_url(url)
-    except ValueError:
-        raise InputError(f"${url_env} is no address of Redis; write redis://:password@host:6379/0") from None
+        redis.ConnectionPool.from_url(
+            url
+        ).make_connection()  # without a connection yet: a TypeError if an option is unknown
+    except (ValueError, TypeError):
+        raise InputError(
+            f"${url_env} is no address of Redis, or has an option that is none; write redis://:password@host:6379/0"
+        ) from None
     if "path" in parts:
         return f"unix://{parts['path']}"
     return f"redis://{parts.get('host', 'localhost')}:{parts.get('port', 6379)}/{parts.get('db', 0)}"

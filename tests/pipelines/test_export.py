@@ -221,6 +221,7 @@ def test_an_address_that_is_missing_and_a_column_that_is_unknown_are_told(export
         ("redis", "postgresql://shop:secret@127.0.0.1:1/x"),
         ("redis", "redis://:secret/@127.0.0.1:1/0"),
         ("redis", "redis://127.0.0.1:1/0?username=shop&password=secret"),
+        ("redis", "redis://127.0.0.1:1/0?password=secret&colour=blue"),
     ],
 )
 def test_whatever_is_wrong_with_an_address_its_password_is_not_told(exporting, monkeypatch, caplog, kind, url):
