@@ -16,14 +16,14 @@ test: lint ## lint, then the tests, in both environments; those of minutes have 
 	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest -n 2 --dist worksteal -m histories
 	$(AIRFLOW)/python -m pytest tests/dags
 
-test-long: env ## trainings in several processes and on another device, kills again and again, nights once more; minutes
+test-long: env ## a whole night and those that follow, trainings in several processes, kills again and again; minutes
 	OMP_NUM_THREADS=1 $(JOBS)/python -m pytest -n 2 --dist loadfile -m long
 
 test-cluster: env ## the feature jobs on a Spark cluster of two workers, one of them killed; minutes
 	$(JOBS)/python -m pytest tests/cluster -m cluster
 
 test-engines: env ## the feature jobs' tests on Sail, histories on Spark, nights on three engines and of late events; minutes
-	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest tests/feature_jobs tests/pipelines/test_clean.py tests/pipelines/test_features.py tests/pipelines/test_file_order.py
+	NIGHTSHELF_TEST_ENGINE=sail $(JOBS)/python -m pytest -m "not histories and not engines" tests/feature_jobs tests/pipelines/test_clean.py tests/pipelines/test_features.py tests/pipelines/test_file_order.py
 	$(JOBS)/python -m pytest -m "engines or histories"
 
 test-stack: env ## exports to real servers of PostgreSQL and Redis, which it starts on loopback; a minute; last line JSON

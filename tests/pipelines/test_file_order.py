@@ -117,6 +117,7 @@ def test_the_cleaned_tables_are_the_same(two_shops, five_partitions):
     check_equal(plain, scattered, 6)
 
 
+@pytest.mark.long
 def test_every_table_is_the_same(two_shops):
     """On Sail, in processes of their own: it takes a sixth of Spark's time, whose features meet other partitions elsewhere."""
     shops = two_shops("sail")

@@ -38,7 +38,7 @@ from simulation.simulate import simulate_shop
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST, NIGHT, TOMORROW = dt.date(2026, 2, 9), dt.date(2026, 2, 13), dt.date(2026, 2, 14)
-pytestmark = pytest.mark.night
+pytestmark = [pytest.mark.night, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +348,6 @@ def words_of_text_columns(shop: Shop) -> dict[str, set[str]]:
     return words
 
 
-@pytest.mark.long
 def test_the_same_night_again_gives_the_same_rows(shop: Shop) -> None:
     tables = ("recommendations", "item_recommendations")
     before = [content_hash(Warehouse(shop).files(table, [NIGHT])) for table in tables]
@@ -471,7 +470,6 @@ def test_a_night_that_fails_leaves_the_old_shelves_readable(shop: Shop) -> None:
     assert len(failed) == 1
 
 
-@pytest.mark.long
 def test_a_night_without_a_champion_shows_what_is_popular(shop: Shop) -> None:
     yesterday = NIGHT - dt.timedelta(days=1)  # before the first model was promoted
     run_night(shop, yesterday, "features", "publish", retrain=False)
@@ -494,7 +492,6 @@ def serving(shop: Shop, explore: float = 0.2, **serving: object) -> Shop:
     return shop.model_copy(update={"scenarios": scenarios, "serving": Serving(**serving)})  # type: ignore[arg-type]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("rules", ["as they are", "that count earlier shelves"])
 def test_the_shelves_of_some_scenarios_are_those_of_a_run_for_all(shop: Shop, rules: str) -> None:
     """In whatever order they are asked for, and whichever of the others their rows hang on."""
@@ -523,7 +520,6 @@ def see_the_same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
     assert np.allclose(found[computed], expected[computed], rtol=2e-6, atol=1.1e-6)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("engine", ["process", "spark"])
 def test_the_shelves_are_the_same_however_the_users_are_served(shop: Shop, engine: str) -> None:
     run_stage("recommend", serving(shop), NIGHT)
@@ -535,7 +531,6 @@ def test_the_shelves_are_the_same_however_the_users_are_served(shop: Shop, engin
     assert list(shelf_parts_dir(shop).glob("*")) == []
 
 
-@pytest.mark.long
 def test_parts_that_others_made_are_taken_over_if_they_are_of_the_same_plan(shop: Shop) -> None:
     few = serving(shop, users_at_once=317)
     run_stage("recommend", few, NIGHT)
