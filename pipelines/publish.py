@@ -30,10 +30,11 @@ def run(night: Night) -> StageResult:
         audit_shelves(night, drafts[TABLE])
         if ITEM_TABLE in drafts:
             audit_item_shelves(night, drafts[ITEM_TABLE])
+        wrote = {table: content_hash(files) for table, files in drafts.items()}
         with night.warehouse.together():  # an interrupt or a kill, too, must not leave shelves of two nights
             rows = sum(_publish(night, table, files) for table, files in drafts.items())
-            reads = [_read_back(night, table, files) for table, files in drafts.items()]
             for table in drafts:
+                _check_read_back(night, table, wrote[table])
                 night.warehouse.tag(table, f"night-{night.as_of_date}")
             tell_status(night.warehouse, night.as_of_date, night.run_id, "published")
     except BaseException as failure:
@@ -41,7 +42,7 @@ def run(night: Night) -> StageResult:
         tell_status(night.warehouse, night.as_of_date, night.run_id, "refused", told)
         raise
     inputs = ["shelf_drafts", *(["item_shelf_drafts"] if ITEM_TABLE in drafts else [])]
-    return StageResult(rows_in=rows, rows_out=rows, inputs=inputs, message=f"content {' '.join(reads)}")
+    return StageResult(rows_in=rows, rows_out=rows, inputs=inputs, message=f"content {' '.join(wrote.values())}")
 
 
 def _drafts(night: Night, table: str) -> list[str]:
@@ -60,14 +61,13 @@ def _publish(night: Night, table: str, drafts: list[str]) -> int:
     return night.warehouse.publish(table, folder, [night.as_of_date], night.summary)
 
 
-def _read_back(night: Night, table: str, drafts: list[str]) -> str:
-    wrote, found = content_hash(drafts), content_hash(night.warehouse.files(table, [night.as_of_date]))
+def _check_read_back(night: Night, table: str, wrote: str) -> None:
+    found = content_hash(night.warehouse.files(table, [night.as_of_date]))
     if wrote != found:
         raise EngineError(
             f"{table} {night.as_of_date}: reads back as {found}, but {wrote} was written; the shelves before stay; "
             "run the stage again"
         )
-    return found
 
 
 def content_hash(files: list[str]) -> str:

@@ -154,8 +154,9 @@ class Warehouse:
     def together(self) -> Iterator[None]:
         """Let readers see all commits inside at once, as it ends; if an exception or a kill ends it, none of them.
 
-        Inside, this object sees them. The catalogue is a table of pointers: they move in one transaction of its database, that
-        catalogue's own sessions join (SQLAlchemy 2, "Joining a Session into an External Transaction").
+        Inside, this object sees them, and no other thread may use it; whoever else would write waits. The catalogue is a table of
+        pointers: they move in one transaction of its database, which the catalogue's own sessions join (SQLAlchemy 2, "Joining a
+        Session into an External Transaction").
         """
         engine = self._catalog.engine
         with engine.begin() as connection:

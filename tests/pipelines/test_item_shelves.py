@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightshelf.scenarios import Rerank, Scenario
-from pipelines.anchor_lifts import Lifts, Shown, Ties, fit_lifts, ties_between
+from nightshelf.shelf_tables import shelf_tables
+from pipelines.anchor_lifts import _PAIR_SMOOTHING, Lifts, Shown, Ties, fit_lifts, ties_between
 from pipelines.categories import Categories
 from pipelines.item_reasons import UNTIED, tie_reasons, tie_sources
 from pipelines.item_shelves import ItemShelves, fill_item_shelves
@@ -219,3 +220,9 @@ def test_reasons_say_what_ties_the_item_to_the_anchor():
     ]
     none = Lifts(CATEGORIES.tree, keys[:0], keys[:0], keys[:0], keys[:0], keys[:0], np.ones(4), np.ones(4))
     assert [[*NAMES, *UNTIED][at] for at in tie_sources(shelves, CATEGORIES, none, 3)][4] == "near_category"
+
+
+def test_the_tables_description_of_a_lift_has_the_smoothing_that_is_used(tiny_shop):
+    (spec,) = (spec for spec in shelf_tables(tiny_shop(days=0)) if spec.name == "anchor_lifts")
+    (lift,) = (column for column in spec.columns if column.name == "lift")
+    assert f"(outcomes + {_PAIR_SMOOTHING:g} × " in lift.meaning and f"(expected + {_PAIR_SMOOTHING:g})" in lift.meaning

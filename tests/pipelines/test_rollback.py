@@ -387,7 +387,7 @@ def test_where_the_second_table_fails_the_first_is_not_published_either(
 def test_where_either_kind_reads_back_otherwise_neither_is_published(with_anchor, publish_both, monkeypatch, is_first):
     if not is_first:
         publish_both(with_anchor, D1, 0.5)
-    hashes = iter(["same", "same", "wrote", "reads"])
+    hashes = iter(["same", "wrote", "same", "reads"])
     monkeypatch.setattr("pipelines.publish.content_hash", lambda files: next(hashes))
     with pytest.raises(EngineError, match="item_recommendations 2026-02-06: reads back as reads"):
         publish_both(with_anchor, D2, 0.6)
