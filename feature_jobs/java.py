@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,19 +25,21 @@ _PLANNING = (
 
 
 def driver_options(scratch: Path) -> str:
-    """Return the options of the driver's Java; what it needs to read, and what it writes, lies in `scratch`."""
+    """Return the options of the driver's Java, as words of a shell; what it reads and writes lies in `scratch`."""
     options = [
         "-XX:+IgnoreUnrecognizedVMOptions",  # another Java may lack some of these, and none is needed
         f"-Djava.io.tmpdir={scratch}",
         "-XX:+UseParallelGC",
         WIDE_ROWS,
-        "-XX:+UnlockDiagnosticVMOptions -XX:-DisplayVMOutput",  # or it would tell how many directives there are
+        "-XX:+UnlockDiagnosticVMOptions",
+        "-XX:-DisplayVMOutput",  # or it would tell how many directives there are
         f"-XX:CompilerDirectivesFile={_spare_second_compiler(scratch)}",
         # Java is silent about the archive where it does not fit (another Java since), and reads the classes themselves.
-        f"-XX:SharedArchiveFile={class_archive()} -Xlog:cds*=off",
+        f"-XX:SharedArchiveFile={class_archive()}",
+        "-Xlog:cds*=off",
         f"-Dlog4j2.configurationFile={quiet_logs(scratch)}",
     ]
-    return " ".join(options)
+    return shlex.join(options)  # a home may have spaces in its path
 
 
 def class_archive() -> Path:

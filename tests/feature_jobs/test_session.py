@@ -1,5 +1,6 @@
 """The session: what it refuses to start on, and what it sets."""
 
+import shlex
 import shutil
 import stat
 import subprocess
@@ -55,7 +56,9 @@ def test_java_starts_silently_with_the_drivers_options_whatever_the_archive_hold
     if archive is not None:
         file.write_bytes(archive)
     monkeypatch.setattr(java, "class_archive", lambda: file)
-    options = java.driver_options(tmp_path).split()
+    scratch = tmp_path / "it's a home, ção"
+    scratch.mkdir()
+    options = shlex.split(java.driver_options(scratch))
     told = subprocess.run([shutil.which("java"), *options, "-version"], capture_output=True, text=True, check=True)
     assert told.stdout == "" and "version" in told.stderr.splitlines()[0]
 
