@@ -101,6 +101,31 @@ def test_services_build_what_they_run(compose: dict[str, Any]) -> None:
             assert (ROOT / service["build"]["dockerfile"]).exists(), name
 
 
+def test_an_image_is_built_once_and_after_the_one_that_it_stands_on(compose: dict[str, Any]) -> None:
+    """Compose builds all at once: two that write one image collide, and a base that is not there yet is asked of Docker's hub."""
+    builders = {name: service for name, service in compose["services"].items() if "build" in service}
+    images = [service["image"] for service in builders.values()]
+    assert sorted(images) == sorted(OWN_IMAGES)
+    for name, service in builders.items():
+        (base,) = arguments(ROOT / service["build"]["dockerfile"], "FROM")
+        if base == "${JOBS_IMAGE}":
+            context = service["build"]["args"]["JOBS_IMAGE"]
+            needed = service["build"]["additional_contexts"][context].removeprefix("service:")
+            assert builders[needed]["image"] == "nightshelf/jobs-cpu:local", name
+
+
+def test_sparks_workers_may_load_libraries_from_their_temporary_folder(compose: dict[str, Any]) -> None:
+    """Docker mounts a tmpfs noexec unless told, and Parquet's zstd unpacks its library there: no table could be written."""
+    for name, service in compose["services"].items():
+        if "deploy.worker.Worker" in str(service.get("command")):
+            assert service["tmpfs"] == ["/tmp:exec"], name
+
+
+def test_a_home_is_the_same_for_all_and_can_be_another_shops(compose: dict[str, Any]) -> None:
+    homes = {service.get("environment", {}).get("NIGHTSHELF_HOME") for service in compose["services"].values()}
+    assert homes - {None} == {"${NIGHTSHELF_HOME:-/data/demo}"}
+
+
 def test_what_a_service_waits_for_exists(compose: dict[str, Any]) -> None:
     services = compose["services"]
     for name, service in services.items():
