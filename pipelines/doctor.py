@@ -231,6 +231,9 @@ def check_warehouse(shop: Shop) -> Finding:
 
     try:
         days = Warehouse(shop).partitions("recommendations")
+    except InputError as error:
+        told, _, remedy = str(error).partition("; ")
+        return Finding("warehouse", told, remedy)
     except Exception as error:  # whatever the catalogue's library raises is a finding, not a crash of the doctor
         told = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
         return Finding("warehouse", told, f"restore {warehouse_dir(shop)} from a copy, or move it away")

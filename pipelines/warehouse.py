@@ -21,7 +21,7 @@ from pyiceberg.expressions import AlwaysTrue, BooleanExpression, In, LessThanOrE
 from pyiceberg.table import FileScanTask, Table
 
 from nightshelf.config import Shop
-from nightshelf.errors import EngineError
+from nightshelf.errors import EngineError, InputError
 from nightshelf.paths import run_dir, warehouse_dir
 from nightshelf.tables import table_specs
 from pipelines.arrow_schema import arrow_schema, conform
@@ -33,7 +33,11 @@ EPOCH = dt.date(1970, 1, 1)
 
 
 class Warehouse:
-    """The tables of one shop. Opening it makes the catalogue if there is none."""
+    """The tables of one shop. Opening it makes the catalogue if there is none.
+
+    Raises:
+        InputError: the home is another shop's, whose days this one would replace.
+    """
 
     def __init__(self, shop: Shop) -> None:
         self.shop = shop
@@ -44,7 +48,13 @@ class Warehouse:
             "nightshelf", uri=f"sqlite:///{root / 'catalog.db'}", warehouse=f"file://{root / 'iceberg'}"
         )
         with contextlib.suppress(NamespaceAlreadyExistsError):
-            self._catalog.create_namespace(NAMESPACE)
+            self._catalog.create_namespace(NAMESPACE, {"shop": shop.shop})
+        owner = self._catalog.load_namespace_properties(NAMESPACE).get("shop", shop.shop)
+        if owner != shop.shop:
+            raise InputError(
+                f"home {shop.home} holds the tables of shop {owner!r}, and the shop file says {shop.shop!r}; give each shop a "
+                "`home` of its own ($NIGHTSHELF_HOME, where set, is the home of all), or write its name as before"
+            )
 
     def new_run_dir(self, table: str, run_id: str) -> Path:
         """Return an empty folder for one attempt's files of a table; nobody reads it before `publish`."""

@@ -14,6 +14,7 @@ from nightshelf.engines import Spark
 from nightshelf.errors import InputError
 from nightshelf.identity import ensure_key
 from pipelines import doctor
+from pipelines.warehouse import Warehouse
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,6 +87,14 @@ def test_a_broken_catalogue_is_a_finding(shop_file: Path) -> None:
     catalogue.parent.mkdir(parents=True)
     catalogue.write_bytes(b"this is no database" * 100)
     assert not doctor.check_warehouse(load_shop(shop_file)).is_ok
+
+
+def test_a_home_of_another_shop_is_told_with_what_to_do(shop_file: Path) -> None:
+    Warehouse(load_shop(shop_file))
+    shop_file.write_text(shop_file.read_text().replace("shop: demo", "shop: mine"))
+    found = findings(shop_file)["warehouse"]
+    assert found.seen.endswith("holds the tables of shop 'demo', and the shop file says 'mine'")
+    assert found.remedy.startswith("give each shop a `home` of its own")
 
 
 def test_a_tracker_that_does_not_answer(shop_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,16 @@ def test_a_partition_is_replaced_and_its_neighbour_stays(shop: Shop) -> None:
     assert warehouse.partitions("source_counts") == [EVE, DAY]
 
 
+def test_a_home_is_one_shops_whoever_copied_its_shop_file(shop: Shop) -> None:
+    """A copied shop file, or $NIGHTSHELF_HOME, leads two into one home, where each would replace the other's days."""
+    Warehouse(shop).publish_arrow("source_counts", counts(DAY, "a"), [DAY], "one")
+    with pytest.raises(
+        InputError, match=r"it's home holds the tables of shop 'demo', and the shop file says 'mine'; .*home"
+    ):
+        Warehouse(shop.model_copy(update={"shop": "mine"}))
+    assert Warehouse(shop).partitions("source_counts") == [DAY]
+
+
 def test_a_home_that_was_copied_or_moved_is_not_taken_for_the_one_that_its_tables_lie_in(shop: Shop) -> None:
     """A copy would write into the home that it was made from; a home behind a link is the same one."""
     Warehouse(shop).publish_arrow("source_counts", counts(DAY, "a"), [DAY], "one")
