@@ -16,11 +16,11 @@ from nightshelf.errors import InputError
 from nightshelf.exclusions import acted_on, highest_price
 from nightshelf.exports import Export, check_folders
 from nightshelf.quarantine import Quarantine
-from nightshelf.raw_logs import FINITE, Dimension, Duration, Graph, Source
+from nightshelf.raw_logs import FINITE, ITEM_COLUMNS, Dimension, Duration, Graph, Source
 from nightshelf.retention import Keep
 from nightshelf.scenarios import Scenario
 from nightshelf.tasks import Sampled, Task
-from nightshelf.yamlfile import Name, Strict, load_model
+from nightshelf.yamlfile import Name, Strict, load_model, nearest
 
 
 class Vocabularies(Strict):
@@ -92,6 +92,9 @@ class Shop(Strict):
     @model_validator(mode="after")
     def _names_agree(self) -> "Shop":
         for name, task in self.tasks.items():
+            if task.event not in self.event_types:
+                known = ", ".join(self.event_types)
+                raise ValueError(f"tasks.{name}.event: no log has {task.event!r}; event types: {known}")
             if task.given is not None and (task.given not in self.tasks or task.given == name):
                 raise ValueError(
                     f"tasks.{name}.given = {task.given!r} is no other task; known: {', '.join(self.tasks)}"
@@ -144,6 +147,7 @@ class Shop(Strict):
                 )
         self._check_cuts()
         self._check_exports()
+        self._check_dimensions()
         if self.items and self.items.consent:
             raise ValueError("items.consent: an item does not agree; write it below users")
         if len({source.name for source in self.sources}) < len(self.sources):
@@ -152,6 +156,20 @@ class Shop(Strict):
             if source.name in ("items", "users", "graph"):
                 raise ValueError(f"sources: {source.name!r} is the name of another part of the shop file; give another")
         return self
+
+    def _check_dimensions(self) -> None:
+        for table, needed in (("items", "item_id"), ("users", "user_id")):
+            dimension: Dimension | None = getattr(self, table)
+            if dimension and needed not in dimension.columns:
+                raise ValueError(
+                    f"{table}.columns: the column for {needed!r} is missing; add it, e.g. {{{needed}: id}}"
+                )
+        for name in self.items.columns if self.items else {}:
+            if name not in ITEM_COLUMNS:
+                raise ValueError(
+                    f"items.columns: {name!r} is no column of a catalogue; {nearest(name, list(ITEM_COLUMNS))} What else it has "
+                    "can stand below items.attributes"
+                )
 
     def _check_catalogue(self, name: str, scenario: Scenario) -> None:
         known = self.items.columns if self.items else {}

@@ -19,6 +19,8 @@ EVENT_COLUMNS = (
     "user_id", "item_id", "event_ts", "request_id", "position", "query", "quantity", "price",
     "propensity", "dwell_seconds", "rating", "anchor_item_id",
 )  # fmt: skip
+# The columns of a catalogue beside its attributes; the first is needed.
+ITEM_COLUMNS = ("item_id", "title", "category", "brand", "price", "stock", "launch_date")
 # No number of a log is larger; it is smaller than float32's infinity.
 FINITE = 1e30
 # No place of a list is further down; what says so is no place.

@@ -85,7 +85,8 @@ def _check_once(root: yaml.Node | None, path: Path) -> None:
 
 
 def _explain(error: ValidationError, path: Path, root: yaml.Node | None, model: type[BaseModel], example: str) -> str:
-    first = error.errors()[0]
+    # A key that is misspelled is missing, too: tell what is written there
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     parts = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-"))]
     line = _line_of(root, list(first["loc"]))
     name = ".".join(parts)

@@ -33,6 +33,19 @@ def test_every_shipped_shop_file_is_valid(shop_file: Path) -> None:
     [
         ("late_by_days: 2", "late_by_dayz: 2", ["late_by_dayz", ":15:", "did you mean 'late_by_days'?"]),
         ("timezone: Asia/Shanghai\n", "", ["'timezone' is missing"]),
+        (
+            "columns: {user_id: uid",
+            "colums: {user_id: uid",
+            ["unknown key 'sources.0.colums'", "did you mean 'columns'?"],
+        ),
+        (
+            "{event: cart,",
+            "{event: basket,",
+            ["tasks.cart.event: no log has 'basket'", "cart, click, impression, purchase"],
+        ),
+        ("title: title", "titel: title", ["items.columns: 'titel' is no column", "did you mean 'title'?"]),
+        ("item_id: sku, title: title", "title: title", ["items.columns", "'item_id' is missing"]),
+        ("user_id: user_id, age_band", "age_band", ["users.columns", "'user_id' is missing"]),
         ("timezone: Asia/Shanghai\n", "timezone: Mars/Base\n", ["timezone", "no time zone"]),
         ("label_window: 1h", "label_window: 1 hour", ["tasks.click.label_window", "not a duration"]),
         ("given: click, label_window: 1d", "given: clack, label_window: 1d", ["clack", "no other task"]),
