@@ -41,9 +41,13 @@ def leak_suite(facts: "pd.DataFrame") -> "list[Expectation]":
 
 
 def _known_rows(examples: "pd.DataFrame", name: str, task: Task) -> "pd.DataFrame":
-    """Return the rows on which a task is decided: mature, and where it follows another, those with that outcome."""
+    """Return the rows on which a task is decided: mature, and where it follows another, those with that outcome.
+
+    In scenarios that never have the task's outcome nothing is to be known: what tells a cart from a page would pass for a leak.
+    """
     rows = examples[examples[f"mask_{name}"] == 1]
-    return rows if task.given is None else rows[rows[f"label_{task.given}"] > 0]
+    rows = rows if task.given is None else rows[rows[f"label_{task.given}"] > 0]
+    return rows[rows.groupby("scenario")[f"label_{name}"].transform("max") > 0]
 
 
 def _stump_of_ids(ids: "np.ndarray", positive: "np.ndarray") -> float:
