@@ -50,7 +50,8 @@ def kept_from_all(rules: list[str]) -> str:
 def item_condition(rule: str) -> str:
     """Return the SQL over the table items that tells whom a rule keeps away, for a rule that asks the item alone.
 
-    An item without a price is kept away by any `price_over_…`: nobody knows that it is cheap.
+    An item without a price is kept away by any `price_over_…`: nobody knows that it is cheap. A stock below zero is of pieces
+    that are sold before they came: there is none to sell.
     """
     price = highest_price(rule)
-    return "coalesce(stock = 0, false)" if price is None else f"coalesce(price > {price!r}, true)"
+    return "coalesce(stock <= 0, false)" if price is None else f"coalesce(price > {price!r}, true)"

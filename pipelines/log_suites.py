@@ -45,7 +45,7 @@ def event_rules(shop: Shop, day: dt.date, complete: bool = True) -> list[Rule]:
 
 
 def item_rules() -> list[Rule]:
-    """Return the rules for the night's catalogue; a stock below zero may be what was sold before it came."""
+    """Return the rules for the night's catalogue; a stock below zero may be what was sold before it came, and counts as none."""
     return [
         in_range("price", 0, FINITE),
         in_range("stock", 0, FINITE, severity="warning"),

@@ -151,7 +151,7 @@ def test_the_notebook_runs_and_draws(shop: Shop, monkeypatch: pytest.MonkeyPatch
 
 
 def test_no_shelf_shows_what_its_scenario_excludes(shop: Shop) -> None:
-    sold_out = "SELECT count(*) FROM recommendations JOIN items USING (as_of_date, item_id) WHERE stock = 0"
+    sold_out = "SELECT count(*) FROM recommendations JOIN items USING (as_of_date, item_id) WHERE stock <= 0"
     assert ask(shop, sold_out) == [(0,)]
     names = ", ".join(f"'{name}'" for name, s in shop.scenarios.items() if "purchased_30d" in s.exclude)
     bought = f"""SELECT count(*) FROM recommendations r JOIN events e USING (user_key, item_id)
@@ -233,7 +233,7 @@ def test_every_item_has_a_shelf_for_whoever_is_at_it(shop: Shop) -> None:
     )
     assert sorted(ask(shop, shelves)) == [(name, items, 1, shop.scenarios[name].top_n) for name in sorted(shop.anchors)]
     wrong = """SELECT count(*) FROM item_recommendations JOIN items USING (as_of_date, item_id)
-               WHERE item_id = anchor_item_id OR stock = 0 OR NOT isfinite(score)"""
+               WHERE item_id = anchor_item_id OR stock <= 0 OR NOT isfinite(score)"""
     assert ask(shop, wrong) == [(0,)]
     # Worth is the same whatever the anchor
     worth = "SELECT max(score / lift) / min(score / lift) AS ratio FROM item_recommendations GROUP BY scenario, item_id"

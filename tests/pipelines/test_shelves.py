@@ -543,11 +543,12 @@ def test_every_shelf_of_a_user_knows_those_before_it() -> None:
 
 
 def test_what_costs_more_than_a_scenario_allows_or_has_no_price_is_on_no_shelf() -> None:
-    items = "(VALUES (1, 19.99), (0, 5.0), (NULL, 20.5), (5, NULL)) AS items(stock, price)"
+    items = "(VALUES (1, 19.99), (0, 5.0), (-3, 5.0), (NULL, 20.5), (5, NULL)) AS items(stock, price)"
     rules = ", ".join(item_condition(rule) for rule in ("price_over_19.99", "out_of_stock"))
     assert duckdb.sql(f"SELECT {rules} FROM {items}").fetchall() == [
         (False, False),
         (False, True),
+        (False, True),  # sold before they came
         (True, False),
         (True, False),
     ]
