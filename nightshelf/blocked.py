@@ -17,7 +17,7 @@ def blocked_items(shop: Shop) -> set[str]:
         return set()
     file = Path(source_path(shop, shop.blocked))
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"blocked: {file} cannot be read ({error}); bring the file, an empty one will do") from None
-    return {line.strip() for line in lines if line.strip() and not line.startswith("#")}
+    return {item for line in lines if (item := line.strip()) and not item.startswith("#")}
