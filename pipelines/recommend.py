@@ -1,5 +1,6 @@
 """Stage `recommend`: the champion ranks every known user's candidates in every scenario; users without a history
-get what it ranks for their segment, and `*`, for whoever comes tomorrow for the first time, what it ranks for an unknown user.
+get what it ranks for their segment, less what rules exclude for what they did long ago, and `*`, for whoever comes tomorrow for
+the first time, what it ranks for an unknown user.
 Then, where a scenario has an anchor, each item gets a shelf for whoever is at it.
 """
 
@@ -11,6 +12,7 @@ from nightshelf.paths import shelf_parts_dir
 from nightshelf.scenarios import Scenario
 from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY
 from pipelines.drafts import Drafts
+from pipelines.kept_away import Acts
 from pipelines.preselection import chosen_from
 from pipelines.recommend_items import draft_item_shelves
 from pipelines.rerank import Groups
@@ -21,6 +23,7 @@ from pipelines.shelf_parts import Service, helpers
 from pipelines.shelf_plan import ShelfPlan, plan_shelves
 from pipelines.shelf_rows import Catalogue, for_all
 from pipelines.shelves import Stockroom
+from pipelines.silent_users import acts_of_silent
 from pipelines.stage import Night, StageResult
 from pipelines.user_shards import NOBODY
 from pipelines.warehouse import row_count
@@ -38,13 +41,14 @@ def run(night: Night) -> StageResult:
     segments = segments_of(night, plan.read("user_features", ("user_key",))["user_key"].combine_chunks())
     strangers = Service.of(plan, NOBODY, night.run_id, catalogue, segments)
     _check_exploration(plan, strangers.room)
-    cold = _cold(segments)
+    groups = _by_acts(_cold(segments), _acts_of_cold(plan, segments, strangers))
     with Drafts(night, "shelf_drafts", plan.scenarios) as drafts:
         for number in range(len(plan.shards)):
             drafts.take(plan.part(number))
-        for name, whose, table in strangers.of_strangers(cold):
-            for some in for_all(table, cold[whose]):
-                drafts.add(name, some)
+        for acts, cold in groups.items():
+            for name, whose, table in strangers.without(acts).of_strangers(cold):
+                for some in for_all(table, cold[whose]):
+                    drafts.add(name, some)
     others = [name for name in night.shop.scenarios if name not in plan.scenarios]
     rows, others_did = drafts.publish("recommendations", others), helpers(plan, night.run_id)
     for folder in shelf_parts_dir(night.shop).glob(f"{night.as_of_date}-*"):
@@ -67,6 +71,22 @@ def _cold(segments: Segments) -> dict[int, list[str]]:
     """Return whom each stranger's shelf is for; the unknown user's is for those in no segment, too."""
     others = {_UNKNOWN_USER: [EVERYBODY, *segments.others]}
     return others | {_UNKNOWN_USER - 1 - place: members for place, members in enumerate(segments.members)}
+
+
+def _acts_of_cold(plan: ShelfPlan, segments: Segments, strangers: Service) -> dict[str, Acts]:
+    """Return what is excluded for some of those without features, for what they did before."""
+    users = [*segments.others, *(user for members in segments.members for user in members)]
+    shown, _ = strangers.room.lists.of_everybody(list(plan.shop.scenarios))
+    return acts_of_silent(plan, users, strangers.maker.catalogue.keys, shown)
+
+
+def _by_acts(cold: dict[int, list[str]], acts: dict[str, Acts]) -> dict[Acts, dict[int, list[str]]]:
+    """Return the strangers' users apart by what is excluded for them, those for whom nothing is first."""
+    groups: dict[Acts, dict[int, list[str]]] = {frozenset(): {}}
+    for whose, users in cold.items():
+        for user in users:
+            groups.setdefault(acts.get(user, frozenset()), {}).setdefault(whose, []).append(user)
+    return groups
 
 
 def _check_groups(plan: ShelfPlan, groups: Groups) -> None:

@@ -10,7 +10,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
@@ -21,6 +21,7 @@ from nightshelf.logs import get_logger
 from pipelines.candidate_lists import pack_candidates
 from pipelines.drafts import ShelfFiles
 from pipelines.first_look import PredictFor, worth_to_anybody
+from pipelines.kept_away import Acts
 from pipelines.predictors import predictors
 from pipelines.rerank import chance_of
 from pipelines.segments import Segments
@@ -71,6 +72,10 @@ class Service:
         with_what = (plan.shop.scenarios, self.predict_for, self.worth, self.room, self.maker)
         every = serve(users, *with_what, whose, workers, plan.leaning)
         return ((name, rows) for name, rows in every if name in plan.scenarios)
+
+    def without(self, acts: Acts) -> "Service":
+        """Return who serves strangers that acted so."""
+        return replace(self, room=replace(self.room, exclusions=self.room.exclusions.without(acts))) if acts else self
 
     def of_strangers(self, numbers: Iterable[int]) -> Iterator[tuple[str, int, pa.Table]]:
         """Yield wanted scenario, user number and rows of those of whom no more than a segment is known."""
