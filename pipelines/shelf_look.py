@@ -67,9 +67,12 @@ class ShelfLook:
             **self.whose,
         )
 
-    def excluded(self) -> list[Row]:
-        """Return the proposed items that the scenario's rules left out, each with the rule."""
-        rules = self.rules_against(sorted(self.proposed_items()))
+    def excluded(self, places: list[Row]) -> list[Row]:
+        """Return the proposed items that the scenario's rules left out, each with the rule.
+
+        What stands on the shelf, whose places these are, no rule left out: such a one is newer than the night.
+        """
+        rules = self.rules_against(sorted(self.proposed_items() - {row["item_id"] for row in places}))
         query = "SELECT item_id, title FROM items WHERE as_of_date = $day AND item_id IN (SELECT unnest($items))"
         titles = {row["item_id"]: row["title"] for row in self.ask(query, day=self.day, items=list(rules))}
         return [{"item_id": item, "title": titles.get(item), "rule": rule} for item, rule in rules.items()]

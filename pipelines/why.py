@@ -32,7 +32,8 @@ _MOVED = "moved"
 class Explanation:
     """A shelf (its places, best first), its candidates, which of them were excluded, and how another night's differs.
 
-    `utility` is the shop file's of today; `adds_up` says whether it is what the night's scores were made of.
+    `utility` and the rules that excluded are the shop file's of today; `adds_up` says whether the night's scores were made of
+    that utility.
     """
 
     shop: str
@@ -77,9 +78,11 @@ def explain(
     if scenario not in shop.scenarios:
         raise InputError(f"--scenario {scenario!r} is unknown; shop {shop.shop} has {', '.join(shop.scenarios)}")
     tables, day = open_night(shop, TABLE, "--as-of-date", as_of_date, as_of)
-    look = ShelfLook(tables, shop, scenario, _key_of(shop, user), day)
-    places = look.places()
-    if not places:
+    for key in _keys_of(shop, user):
+        look = ShelfLook(tables, shop, scenario, key, day)
+        if places := look.places():
+            break
+    else:
         instead = (
             "the night made none for whoever is not known"
             if user == EVERYBODY
@@ -102,7 +105,7 @@ def explain(
         _adds_up(places, weights),
         places,
         look.proposed(),
-        look.excluded(),
+        look.excluded(places),
         then.day if then else None,
         places_then[0]["model_version"] if places_then else "",
         _changes(look, then, places, places_then) if then else [],
@@ -138,13 +141,14 @@ def open_night(
     return tables, asked or nights[-1]
 
 
-def _key_of(shop: Shop, user: str) -> str:
-    if _KEY.fullmatch(user):
-        return user
-    file = key_file(shop)
-    if not file.exists():
+def _keys_of(shop: Shop, user: str) -> list[str]:
+    """Return whom a text may mean: a user_key; a user id, which may be 32 such digits, too."""
+    keys, file = [user] if _KEY.fullmatch(user) else [], key_file(shop)
+    if user != EVERYBODY and file.exists():
+        keys.append(user_key(user, file.read_bytes()))
+    if not keys:
         raise InputError(f"--user {user}: {file} is not there, without which no user id can be found; give a user_key")
-    return user_key(user, file.read_bytes())
+    return keys
 
 
 def _changes(look: ShelfLook, then: ShelfLook, places: list[Row], places_then: list[Row]) -> list[Row]:
@@ -214,8 +218,10 @@ def _print_tables(found: Explanation) -> None:
     console.print(table)
     told = ", ".join(f"{row['generator']} {row['items']} ({row['alone']} alone)" for row in found.proposed)
     console.print(f"Proposed: {told or 'nothing'}")
+    if found.excluded:
+        console.print("Left out, by the rules as they are today:")
     for row in found.excluded:
-        console.print(f"Left out: {row['item_id']} {row['title'] or ''}: {row['rule']}")
+        console.print(f"  {row['item_id']} {row['title'] or ''}: {row['rule']}")
     if found.against:
         model = f"model {found.against_model}" if found.against_model else "no shelf"
         console.print(f"Against {found.against} ({model}): {len(found.changes)} places differ")

@@ -222,9 +222,28 @@ def test_a_night_without_a_shelf_for_the_user_is_told_as_such(shop, night, publi
 
 
 def test_a_blocked_item_is_told(shop):
-    (shop.home / "blocked.txt").write_text("i6\n")
+    (shop.home / "blocked.txt").write_text("i1\n")
     found = explain(shop.model_copy(update={"blocked": "blocked.txt"}), "*", "home_feed")
-    assert [(row["item_id"], row["rule"]) for row in found.excluded] == [("i6", "blocked")]
+    assert [(row["item_id"], row["rule"]) for row in found.excluded] == [("i1", "blocked")]
+
+
+def test_what_is_blocked_since_the_night_was_not_left_out_of_its_shelf(shop, capsys):
+    (shop.home / "blocked.txt").write_text("i2\ni1\n")
+    found = explain(shop.model_copy(update={"blocked": "blocked.txt"}), "*", "home_feed")
+    assert "i2" in {row["item_id"] for row in found.places}
+    assert [row["item_id"] for row in found.excluded] == ["i1"]
+    print_why(found, "table")
+    assert "Left out, by the rules as they are today:\n  i1 item 1: blocked\n" in capsys.readouterr().out
+
+
+def test_a_user_whose_id_looks_like_a_key_is_found_by_it(shop, night, publish):
+    user_id = "0123456789abcdef" * 2
+    key = user_key(user_id, ensure_key(shop).read_bytes())
+    place = {"scenario": "home_feed", "rank": 1, "item_id": "i1", "p_click": 0.1, "p_purchase": 0.0, "score": 0.1}
+    publish(night, "recommendations", [{**place, "user_key": user} for user in (key, "f" * 32)], DAY)
+    assert explain(shop, user_id, "home_feed").user_key == key
+    assert explain(shop, key, "home_feed").user_key == key
+    assert explain(shop, "f" * 32, "home_feed").user_key == "f" * 32
 
 
 def test_a_stranger_has_bought_nothing(shop):
@@ -257,7 +276,7 @@ def test_it_is_printed_as_text_and_as_json(shop, capsys):
     text = capsys.readouterr().out
     for told in (
         "score = 1 × click + 10 × purchase",
-        "Left out: i3 item 3: out of stock",
+        "  i3 item 3: out of stock",
         "Against 2026-02-04 (model 4): 7 places",
     ):
         assert told in text
