@@ -22,7 +22,7 @@ from nightshelf.errors import EngineError, InputError, NightshelfError
 from nightshelf.identity import ensure_key
 from nightshelf.ledger_tables import ledgers
 from nightshelf.logs import get_logger
-from nightshelf.paths import views_file
+from nightshelf.paths import views_file, warehouse_dir
 from pipelines.code_version import code_version
 from pipelines.memory import PeakMemory
 from pipelines.sql import write_views
@@ -126,7 +126,7 @@ def run_stage(
     if name == "train" and os.environ.get("RANK", "0") != "0":
         return _help(shop, as_of_date, retrain)
     with lease(shop), PeakMemory() as memory:
-        ensure_key(shop)
+        ensure_key(shop, has_users=_has_users(shop))
         night = night_of(shop, as_of_date, f"{as_of_date}-{name}-{uuid.uuid4().hex[:12]}", retrain, scenarios)
         started = time.time()
         log.info("%s %s %s: start", shop.shop, as_of_date, name)
@@ -145,6 +145,11 @@ def run_stage(
         result.message,
     )
     return result
+
+
+def _has_users(shop: Shop) -> bool:
+    """Return whether a night of the shop has published users."""
+    return (warehouse_dir(shop) / "catalog.db").exists() and bool(Warehouse(shop).partitions("users"))
 
 
 def _attempt(night: Night, name: str, started: float, memory: PeakMemory) -> StageResult:

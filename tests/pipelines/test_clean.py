@@ -217,6 +217,17 @@ def test_faulty_rows_of_the_catalogue_are_told_and_too_many_stop_the_night(spark
         run_stage("clean", shop, D1)
 
 
+def test_a_key_that_is_gone_stops_the_night_before_it_hashes_under_another(cleaned):
+    key = ensure_key(cleaned.shop)
+    kept = key.rename(key.with_name("kept"))
+    try:
+        with pytest.raises(InputError, match=r"identity\.key is gone, the key of earlier nights' users"):
+            run_stage("clean", cleaned.shop, D2)
+        assert not key.exists()
+    finally:
+        kept.rename(key)
+
+
 def test_users_are_the_tables_and_all_seen_so_far(cleaned):
     key = ensure_key(cleaned.shop).read_bytes()
 
