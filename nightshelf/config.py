@@ -104,6 +104,8 @@ class Shop(Strict):
                 raise ValueError(
                     f"scenarios.{name}.utility weighs nothing; write what a task is worth, e.g. {{{next(iter(self.tasks))}: 1}}"
                 )
+            if scenario.rank_by and not any(scenario.rank_by.values()):
+                raise ValueError(f"scenarios.{name}.rank_by weighs nothing; give a task a weight, or take rank_by out")
             for key, weights in (("utility", scenario.utility), ("rank_by", scenario.rank_by)):
                 for task_name, weight in weights.items():
                     if not abs(weight) <= FINITE:
@@ -268,7 +270,9 @@ def _with_master(spark: Spark, master: str | None, path: Path | str) -> Spark:
     if not master:
         return spark
     if spark.remote or spark.engine == "sail":
-        place = f"remote: {spark.remote}" if spark.remote else "engine: sail"
+        place = (
+            f"remote: {spark.remote.split('/;')[0]}" if spark.remote else "engine: sail"
+        )  # what follows may be a token
         raise InputError(
             f"{path}: spark: {{{place}}} and $NIGHTSHELF_SPARK_MASTER = {master} both say where the jobs run; "
             "unset the variable, or take the key out of the shop file"

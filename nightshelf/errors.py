@@ -8,6 +8,13 @@
 A message is one line: the value, the place, the remedy.
 """
 
+import re
+
+
+def without_login(text: str, instead: str = "***@") -> str:
+    """Return a text, such as an address or what a client says of it, with something else for the logins of its addresses."""
+    return re.sub(r"//[^/\s]*@", f"//{instead}", text)
+
 
 class NightshelfError(Exception):
     """Base of all errors that are told in one line, without a traceback."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from nightshelf.config import Shop, load_shop
-from nightshelf.errors import InputError
-from nightshelf.identity import key_file
+from nightshelf.errors import InputError, without_login
+from nightshelf.identity import KEY_BYTES, key_file
 from nightshelf.paths import source_path, tracking_uri, warehouse_dir
 from pipelines.processes import answer_of, living_pid
 from pipelines.services import STATE, is_free, read_ports
@@ -218,8 +218,14 @@ def check_key(shop: Shop) -> Finding:
     """Look at the file of the key under which user ids are hashed."""
     path = key_file(shop)
     if not path.exists():
+        if os.environ.get(shop.privacy.key_env):
+            return Finding("identity key", f"no file; the next night writes that of ${shop.privacy.key_env}")
+        if (warehouse_dir(shop) / "catalog.db").exists():
+            return Finding("identity key", f"{path} is gone", "bring it back from a copy: users are known by it")
         return Finding("identity key", "none yet; the first night makes it")
-    mode = stat.S_IMODE(path.stat().st_mode)
+    size, mode = path.stat().st_size, stat.S_IMODE(path.stat().st_mode)
+    if size < KEY_BYTES:
+        return Finding("identity key", f"{path} has {size} bytes", "bring the whole key back from a copy")
     return Finding("identity key", f"{path} mode {mode:04o}", "" if mode & 0o377 == 0 else f"chmod 0400 {path}")
 
 
@@ -248,8 +254,10 @@ def check_tracker(shop: Shop) -> Finding:
     if uri.startswith("http"):
         return Finding(
             "mlflow",
-            uri,
-            "" if answer_of(f"{uri.rstrip('/')}/health") == "OK" else "start it, or unset MLFLOW_TRACKING_URI",
+            without_login(uri),
+            ""
+            if answer_of(f"{without_login(uri, '').rstrip('/')}/health") == "OK"
+            else "start it, or unset MLFLOW_TRACKING_URI",
         )
     file = Path(uri.removeprefix("sqlite:///"))
     return Finding("mlflow", str(file) if file.exists() else "none yet; the first night makes it")

@@ -14,7 +14,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # a dead server i
 import atexit
 import logging
 import math
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,7 +37,7 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.store.db import utils as database
 from sqlalchemy.exc import SQLAlchemyError
 
-from nightshelf.errors import EngineError, NightshelfError
+from nightshelf.errors import EngineError, NightshelfError, without_login
 from training.course import TrainingReport
 from training.interruption import AskedToEnd
 from training.recipe import Recipe
@@ -270,7 +269,7 @@ def _told(uri: str | None = None) -> Iterator[MlflowClient]:
         yield MlflowClient(uri, uri)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         where = uri or mlflow.get_tracking_uri()
-        where, told = (re.sub(r"//[^/@\s]*@", "//***@", " ".join(text.split()))[:300] for text in (where, str(error)))
+        where, told = (without_login(" ".join(text.split()))[:300] for text in (where, str(error)))
         raise EngineError(
             f"MLflow at {where}: {told}; see that it runs and that the disk has room, then run the stage again"
         ) from None

@@ -51,6 +51,11 @@ def test_every_shipped_shop_file_is_valid(shop_file: Path) -> None:
         ("given: click, label_window: 1d", "given: clack, label_window: 1d", ["clack", "no other task"]),
         ("utility: {click: 1,", "utility: {clik: 1,", ["clik", "is no task"]),
         ("utility: {click: 1, cart: 3, purchase: 20}", "utility: {click: 0}", ["utility weighs nothing", "click: 1"]),
+        (
+            "utility: {click: 1, cart: 3, purchase: 20}",
+            "utility: {click: 1}, rank_by: {click: 0, cart: 0}",
+            ["home_feed.rank_by weighs nothing", "take rank_by out"],
+        ),
         ("utility: {click: 1, cart: 3, purchase: 20}", "utility: {click: .nan}", ["utility.click = nan", "a number"]),
         ("scenario: home_feed", "scenario: homefeed", ["homefeed", "is no scenario"]),
         ("{user_id: uid, item_id: sku, event_ts: ts,", "{user_id: uid, item_id: sku,", ["event_ts", "is missing"]),
@@ -155,6 +160,10 @@ def test_the_master_is_overridden_by_the_environment_where_there_is_one(
         file = altered(tmp_path, 'engine: spark, master: "local[*]"', place)
         with pytest.raises(InputError, match=f"{place}.* and .NIGHTSHELF_SPARK_MASTER = spark://host:7077 both say"):
             load_shop(file)
+    secret = altered(tmp_path, 'engine: spark, master: "local[*]"', "remote: sc://host:15002/;token=secret")
+    with pytest.raises(InputError, match="sc://host:15002} and") as told:
+        load_shop(secret)
+    assert "secret" not in str(told.value)
 
 
 def test_an_anchor_is_an_act_that_the_logs_tell_of(tmp_path: Path) -> None:

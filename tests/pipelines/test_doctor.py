@@ -82,6 +82,20 @@ def test_a_key_that_others_can_read(shop_file: Path) -> None:
     assert doctor.check_key(shop).remedy == f"chmod 0400 {key}"
 
 
+def test_a_key_that_is_gone_or_cut_while_its_tables_are_there(shop_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = load_shop(shop_file)
+    key = ensure_key(shop)
+    key.chmod(0o600)
+    key.write_bytes(b"")
+    assert (doctor.check_key(shop).seen, doctor.check_key(shop).is_ok) == (f"{key} has 0 bytes", False)
+    key.unlink()
+    (shop.home / "warehouse").mkdir()
+    (shop.home / "warehouse" / "catalog.db").touch()
+    assert (doctor.check_key(shop).seen, doctor.check_key(shop).is_ok) == (f"{key} is gone", False)
+    monkeypatch.setenv("NIGHTSHELF_ID_KEY", "k" * 40)
+    assert doctor.check_key(shop).is_ok
+
+
 def test_a_broken_catalogue_is_a_finding(shop_file: Path) -> None:
     catalogue = load_shop(shop_file).home / "warehouse" / "catalog.db"
     catalogue.parent.mkdir(parents=True)
@@ -98,8 +112,9 @@ def test_a_home_of_another_shop_is_told_with_what_to_do(shop_file: Path) -> None
 
 
 def test_a_tracker_that_does_not_answer(shop_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    assert not doctor.check_tracker(load_shop(shop_file)).is_ok
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ana:sec@ret@127.0.0.1:9")
+    found = doctor.check_tracker(load_shop(shop_file))
+    assert (found.seen, found.is_ok) == ("http://***@127.0.0.1:9", False)
 
 
 @pytest.mark.parametrize(
