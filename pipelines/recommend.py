@@ -5,6 +5,7 @@ Then, where a scenario has an anchor, each item gets a shelf for whoever is at i
 """
 
 import shutil
+from dataclasses import replace
 
 from nightshelf.lineage import MADE
 from nightshelf.logs import get_logger
@@ -112,6 +113,8 @@ def nothing_to_explore(name: str, scenario: Scenario, room: Stockroom) -> str | 
     """Return why no place of a scenario can go to chance, None if some can."""
     shown = room.exclusions.anybody(scenario.exclude)
     if not shown[room.lists.new_in_shop(name)].any():
+        if shown[replace(room.lists, quotas={}).new_in_shop(name)].any():
+            return "its quotas, of before it explored, rank nothing that is new; run validate_examples again, then recommend"
         return "nothing that it may show is new in the shop"
     if shown.sum() <= chosen_from(scenario.top_n):
         return f"all {shown.sum()} items that it may show are scored in full for everybody"

@@ -22,7 +22,7 @@ NEW = range(90, 100)
 SCENARIO = Scenario(top_n=5, utility={"click": 1}, rerank={"explore": 0.3})
 
 
-def stockroom(own=(), items=ITEMS, new=NEW, blocked=()):  # type: ignore[no-untyped-def]
+def stockroom(own=(), items=ITEMS, new=NEW, blocked=(), quotas=None):  # type: ignore[no-untyped-def]
     """Return what shelves are filled from: all items are popular, some new, some proposed to users (`own`: of them and items)."""
     rows = [(EVERYBODY, item, "popular", -float(n)) for n, item in enumerate(items)]
     rows += [(EVERYBODY, items[n], "fresh", 1.0) for n in new]
@@ -32,7 +32,7 @@ def stockroom(own=(), items=ITEMS, new=NEW, blocked=()):  # type: ignore[no-unty
     table = table.append_column("scenario", pa.array(["*"] * len(rows)))
     table = table.append_column("generator_score", pa.array(scores, pa.float32()))
     away = np.isin(np.arange(len(items)), list(blocked))
-    lists = pack_candidates([table], USERS, list(items))
+    lists = pack_candidates([table], USERS, list(items), quotas)
     return Stockroom(lists, Exclusions({}, {}, away), Groups({}), "2026-02-05", chance_of(USERS))
 
 
@@ -72,6 +72,10 @@ def test_what_others_may_draw_changes_no_place_by_score() -> None:
         (stockroom(), None),
         (stockroom(new=()), "nothing that it may show is new in the shop"),
         (stockroom(blocked=NEW), "nothing that it may show is new in the shop"),
+        (
+            stockroom(quotas={"home": {"fresh": 0}}),
+            "its quotas, of before it explored, rank nothing that is new; run validate_examples again, then recommend",
+        ),
         (stockroom(items=ITEMS[:40], new=range(5)), "all 40 items that it may show are scored in full for everybody"),
         (stockroom(items=ITEMS[:41], new=range(5)), None),
     ],
