@@ -3,7 +3,7 @@ SHELL := /bin/sh
 JOBS := .venv/jobs/bin
 AIRFLOW := .venv/airflow/bin
 .DEFAULT_GOAL := help
-.PHONY: help env lock night up down doctor test test-long test-cluster test-engines test-stack test-peers test-readers test-torchrec coverage lint format bench-night bench-truth bench-dirt bench-features bench-gpu bench-readers bench-recipes bench-movielens bench-training bench-shelves bench-peers chaos docs
+.PHONY: help env lock night up down doctor test test-long test-cluster test-engines test-stack test-peers test-readers test-torchrec coverage lint format bench-night bench-truth bench-dirt bench-features bench-gpu bench-readers bench-recipes bench-movielens bench-training bench-shelves bench-peers bench-grocer chaos docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ bench-training: .venv/rechub/ready .venv/deepctr/ready .venv/fuxictr/ready ## tr
 
 bench-shelves: .venv/implicit/ready ## the search for the nearest items beside faiss, implicit and plain torch, and whole shelves; last line JSON
 	@$(JOBS)/python -m benchmarks.shelves
+
+bench-grocer: .venv/implicit/ready ## a night's shelves on a grocer's receipts beside implicit and what is simple; last line JSON
+	@$(JOBS)/python -m benchmarks.grocer
 
 bench-peers: .venv/implicit/ready ## twenty items of the whole catalogue on public logs, beside implicit and what is simple; last line JSON
 	@$(JOBS)/python -m benchmarks.top_n

@@ -25,7 +25,7 @@ from benchmarks.movielens_protocol import COLUMNS, ENTRIES, Found, read_ratings,
 from benchmarks.recipes import BACKBONES, variants
 from nightshelf.config import load_shop
 from nightshelf.errors import NightshelfError
-from pipelines.fetch import fetch, movielens_wheel
+from pipelines.fetch import fetch, wheel_of
 from pipelines.night import run_night
 from pipelines.stage import Night
 from pipelines.train import training_inputs
@@ -50,7 +50,7 @@ def main() -> None:
     flush_tiny_numbers()
     home = asked.home.absolute()
     names = [name for name in ENTRIES if not asked.only or name in asked.only]
-    columns = read_ratings(movielens_wheel(home, None))
+    columns = read_ratings(wheel_of("movielens", home))
     fields = {name: int(top) + 1 for name, top in zip(COLUMNS, columns.ids.amax(0), strict=True)}
     found: dict[str, list[Found]] = {}
     for seed, name in itertools.product(range(1, asked.seeds + 1), names):

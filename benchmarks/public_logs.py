@@ -20,7 +20,8 @@ class Log:
     """Acts before a moment, oldest first, and what each known user turned to from then on.
 
     wanted: user → items. fields: [I, F] what is known of each item, as small numbers. is_new_alone: whether only items that are
-    new to the user count. met: user → items that the user met before the cut and did not turn to.
+    new to the user count. met: user → items that the user met before the cut and did not turn to. user_ids, item_ids: what the
+    numbers stand for.
     """
 
     user: np.ndarray
@@ -31,6 +32,8 @@ class Log:
     fields: np.ndarray
     is_new_alone: bool
     met: dict[int, np.ndarray]
+    user_ids: list[str]
+    item_ids: list[str]
 
     @property
     def items(self) -> int:
@@ -67,6 +70,17 @@ def globo(folder: Path) -> Log:
     )
     articles = duckdb.sql("SELECT DISTINCT item FROM clicks")
     return _log(clicks, articles, GLOBO_CUT.timestamp(), is_new_alone=False)
+
+
+def grocer(home: Path, as_of_date: dt.date, days: int) -> Log:
+    """Read the receipts of a grocer below a home: known up to a day, wanted on the `days` after it. Times are the shop's own."""
+    cut = dt.datetime.combine(as_of_date + dt.timedelta(days=1), dt.time(), dt.UTC)
+    sales = duckdb.sql(
+        f"""SELECT household AS user, product AS item, epoch(time) AS seconds FROM read_csv('{home}/raw/till/*.csv.gz')
+        WHERE epoch(time) < {(cut + dt.timedelta(days=days)).timestamp()}"""
+    )
+    products = duckdb.sql(f"SELECT product AS item FROM read_csv('{home}/raw/products.csv', all_varchar = true)")
+    return _log(sales, products, cut.timestamp(), is_new_alone=False)
 
 
 def _log(
@@ -117,6 +131,8 @@ def _log(
         np.stack(fields, axis=1).astype(np.int64) + 1,
         is_new_alone,
         {who: np.array(items) for who, items in passed.items()},
+        known_users.to_pylist(),
+        known.to_pylist(),
     )
 
 

@@ -16,6 +16,8 @@ from nightshelf.features import (
     FAVOURITES,
     HALF_LIFE_DAYS,
     ITEM_GROUPS,
+    OWN_HALF_LIFE_DAYS,
+    OWN_LENGTH,
     PRICE_BANDS,
     QUERY_TOKEN,
     QUERY_TOKENS_LENGTH,
@@ -440,6 +442,7 @@ def _user_scenario_sequences(shop: Shop) -> str:
 def _user_sequences(shop: Shop) -> str:
     words = "string_split(trim(regexp_replace(lower(query), '[^\\p{L}\\p{N}]+', ' ', 'g')), ' ')"
     is_exposure = not isinstance(shop.negatives, Sampled)
+    event, days = (shop.rebuy.event, shop.rebuy.days) if shop.rebuy else ("", 0)
     return f"""WITH done AS ({_lists(shop, "user_key", SEQUENCE_LENGTH)}),
         words AS (
             SELECT as_of_date, user_key, event_ts, place, {_id(QUERY_TOKEN, "word")} AS word
@@ -462,6 +465,15 @@ def _user_sequences(shop: Shop) -> str:
                 list(n ORDER BY d, category, n) AS counts, list(t - d ORDER BY d, category, n) AS days
             FROM (SELECT * FROM dates JOIN pairs ON {_IN_MONTH}
                 QUALIFY row_number() OVER (PARTITION BY t, user_key ORDER BY d DESC, category DESC, n DESC) <= {EXPOSURE_LENGTH})
+            GROUP BY t, user_key),
+        chosen AS (SELECT DISTINCT user_key, item_id, as_of_date AS d FROM acts WHERE event_type = '{event}'),
+        own AS (
+            SELECT t, user_key, list({_id("item", "item_id")} ORDER BY n, -age, item_id) AS own_item_indexes,
+                list(n ORDER BY n, -age, item_id) AS own_counts, list(age ORDER BY n, -age, item_id) AS own_age_days
+            FROM (SELECT t, user_key, item_id, min(t - d) AS age,
+                    sum(round(0.5 ** ((t - d) / {OWN_HALF_LIFE_DAYS}) * 1e6)::BIGINT) / 1e6 AS n
+                FROM dates JOIN chosen ON d BETWEEN t - {days - 1} AND t GROUP BY t, user_key, item_id
+                QUALIFY row_number() OVER (PARTITION BY t, user_key ORDER BY n DESC, age, item_id) <= {OWN_LENGTH})
             GROUP BY t, user_key)
         SELECT coalesce(a.t, s.t) AS as_of_date, coalesce(a.user_key, s.user_key) AS user_key,
             {_id("user", "coalesce(a.user_key, s.user_key)")} AS user_index, coalesce(items, []) AS item_indexes,
@@ -469,9 +481,12 @@ def _user_sequences(shop: Shop) -> str:
             coalesce(ages, []) AS age_days, coalesce(a.categories, []) AS category_indexes, coalesce(dwells, []) AS dwell_seconds,
             coalesce(words, []) AS query_token_indexes, coalesce(word_ages, []) AS query_token_age_days,
             coalesce(s.categories, []) AS shown_category_indexes,
-            coalesce(counts, []) AS shown_counts, coalesce(days, []) AS shown_age_days
+            coalesce(counts, []) AS shown_counts, coalesce(days, []) AS shown_age_days,
+            coalesce(own_item_indexes, []) AS own_item_indexes, coalesce(own_counts, []) AS own_counts,
+            coalesce(own_age_days, []) AS own_age_days
         FROM done a FULL JOIN seen s ON s.t = a.t AND s.user_key = a.user_key
-        LEFT JOIN asked q ON q.t = a.t AND q.user_key = a.user_key"""
+        LEFT JOIN asked q ON q.t = a.t AND q.user_key = a.user_key
+        LEFT JOIN own o ON o.t = coalesce(a.t, s.t) AND o.user_key = coalesce(a.user_key, s.user_key)"""
 
 
 def _labels(shop: Shop, night: dt.date) -> str:

@@ -99,7 +99,7 @@ def measure(log: Log, home: Path, recipe: Path, only: Collection[str] = WHO) -> 
         ("latest", lambda: popular(log, users, round(len(log.item) * (1 - _LATEST)), depth)),
         ("own", lambda: own(log, users, depth)),
         ("ours", lambda: two_tower(log, users, recipe, depth)),
-        *((peer, lambda peer=peer: _peer(log, users, home, peer, depth)) for peer in PEERS),
+        *((peer, lambda peer=peer: of_library(log, users, home, peer, depth)) for peer in PEERS),
     ):
         if who not in only:
             continue
@@ -180,7 +180,7 @@ def two_tower(log: Log, users: np.ndarray, recipe_file: Path, depth: int = PLACE
     return found[users]
 
 
-def _peer(log: Log, users: np.ndarray, home: Path, name: str, depth: int) -> np.ndarray:
+def of_library(log: Log, users: np.ndarray, home: Path, name: str, depth: int) -> np.ndarray:
     """Return what a model of another library proposes, from a process in its own environment."""
     np.savez(
         home / "log.npz", user=log.user, item=log.item, users=users, counts=[log.users, log.items], new=log.is_new_alone

@@ -35,13 +35,17 @@ HALF_LIFE_DAYS = 7.0
 
 @dataclass(frozen=True)
 class CandidateInputs:
-    """The night's tables: `acts` of the last 30 days, `items` the catalogue, the others the partition of the night."""
+    """The night's tables: `acts` of the last 30 days, `items` the catalogue, the others the partition of the night.
+
+    `own_items` are those of feature_jobs/own_items.py, in a shop with `rebuy`.
+    """
 
     acts: DataFrame
     items: DataFrame
     item_features: DataFrame
     item_scenario_features: DataFrame
     item_graph: DataFrame
+    own_items: DataFrame | None = None
 
 
 def candidates(inputs: CandidateInputs, shop: Shop, as_of_date: dt.date) -> DataFrame:
@@ -56,6 +60,7 @@ def candidates(inputs: CandidateInputs, shop: Shop, as_of_date: dt.date) -> Data
     frames = [
         popular(inputs.item_scenario_features, quality, shop),
         fresh(quality, as_of_date),
+        *([] if inputs.own_items is None else [rebuy(inputs.own_items, quality)]),
         own_history(interest),
         affinity(interest, quality, "category_3", "affinity", TOP_CATEGORIES, ITEMS_PER_CATEGORY),
         affinity(interest, quality, "brand", "brand", TOP_BRANDS, ITEMS_PER_BRAND),
@@ -125,6 +130,12 @@ def recent_interest(acts: DataFrame, quality: DataFrame, shop: Shop, as_of_date:
         (F.sum("decayed") / 1e6).alias("weight"), (F.sum(outcome) / 1e6).alias("outcome_weight")
     )
     return sums.join(F.broadcast(quality.select("item_id", "category_3", "brand")), "item_id")
+
+
+def rebuy(own: DataFrame, quality: DataFrame) -> DataFrame:
+    """Return what the user chose before and may want again (feature_jobs/own_items.py)."""
+    rows = own.join(F.broadcast(quality.select("item_id")), "item_id").withColumn("score", F.col("count"))
+    return _shape(rows.withColumn("scenario", F.lit(EVERYWHERE)), "rebuy")
 
 
 def own_history(interest: DataFrame) -> DataFrame:

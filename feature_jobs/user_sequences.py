@@ -31,6 +31,7 @@ _ACTS = {
     "dwell_seconds": "dwell",
 }
 _SHOWN = {"shown_category_indexes": "category", "shown_counts": "count"}
+_OWN = {"own_item_indexes": "item", "own_counts": "count", "own_age_days": "age_days"}
 
 
 def user_sequences(
@@ -40,6 +41,7 @@ def user_sequences(
     vocabularies: DataFrame,
     shop: Shop,
     dates: list[dt.date],
+    own: DataFrame | None = None,
 ) -> DataFrame:
     """Return one row per as_of_date of `dates` and user: the last 50 events of the 30 days of arrival up to it.
 
@@ -47,7 +49,7 @@ def user_sequences(
 
     Beside them stand the last 20 words of the user's own queries, and the last 64 pairs of day and third-level category
     that the user was shown, with the number of impressions: what the shop took the user for. Drawn negatives are no
-    exposure.
+    exposure. And what the user may want again (feature_jobs/own_items.py), by count: the most likely last.
 
     A user's rows are collected once, and each day takes its part. Order: event time, then what else an event has here
     (never its hashed ids: the same logs give the same sequences); for the exposure day of arrival, then category.
@@ -58,6 +60,7 @@ def user_sequences(
         vocabularies: the night's.
         shop: gives the places of event types and scenarios, and the time zone.
         dates: the wanted days.
+        own: what own_items returns for these dates; None where the shop has no `rebuy`, and the lists are empty.
     """
     users = _lists_of_acts(acts, items, vocabularies, shop, ["user_key"])
     users = users.join(_words_of_users(acts, vocabularies), "user_key", "left")
@@ -67,12 +70,16 @@ def user_sequences(
         users = users.join(_exposure_of_users(user_category_days, vocabularies), "user_key", "full")
     lengths = {"acts": SEQUENCE_LENGTH, "words": QUERY_TOKENS_LENGTH, "shown": EXPOSURE_LENGTH}
     known = _known(users, lengths, shop, dates).where((F.size("acts") > 0) | (F.size("shown") > 0))
+    none = F.array().cast("array<double>")
+    if own is not None:
+        known = known.join(_lists_of_own(own, vocabularies), ["as_of_date", "user_key"], "left")
     known = add_index(known, vocabularies, "user", "user_key", "user_index")
     lists = {column: _each("acts", field) for column, field in _ACTS.items()}
     lists |= {column: _each("shown", field) for column, field in _SHOWN.items()}
     lists |= {"age_days": _ages("acts"), "query_token_age_days": _ages("words")}
     lists["query_token_indexes"] = _each("words", "token")
     lists["shown_age_days"] = F.transform("shown", lambda e: F.datediff(F.col("as_of_date"), e["day"]).cast("double"))
+    lists |= {name: none if own is None else F.coalesce(_each("own", field), none) for name, field in _OWN.items()}
     return conform(known.withColumns(lists), table_specs(shop)["user_sequences"])
 
 
@@ -122,6 +129,14 @@ def _exposure_of_users(user_category_days: DataFrame, vocabularies: DataFrame) -
     shown = add_index(shown, vocabularies, "category_3", "category_3", "category")
     pair = F.struct(F.col("as_of_date").alias("day"), "category", F.col("impression_count").alias("count"))
     return shown.groupBy("user_key").agg(F.sort_array(F.collect_list(pair)).alias("shown"))
+
+
+def _lists_of_own(own: DataFrame, vocabularies: DataFrame) -> DataFrame:
+    """Return as_of_date, user_key and the list `own`."""
+    own = add_index(own, vocabularies, "item", "item_id", "item")
+    # Not by their ids: the same logs give the same sequences.
+    entry = F.struct("count", (-F.col("age_days")).alias("newest"), "item_id", "age_days", "item")
+    return own.groupBy("as_of_date", "user_key").agg(F.sort_array(F.collect_list(entry)).alias("own"))
 
 
 def _known(users: DataFrame, lengths: dict[str, int], shop: Shop, dates: list[dt.date]) -> DataFrame:

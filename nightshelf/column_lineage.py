@@ -112,6 +112,8 @@ _COMPUTED = (
     (r"user(?:_scenario)?_sequences", "user_index", "vocabularies.index"),
     (r"user(?:_scenario)?_sequences", "item_indexes", "acts.item_id, vocabularies.index"),
     (r"user(?:_scenario)?_sequences", "event_type_indexes", "acts.event_type"),
+    (r"user_sequences", "own_item_indexes", "acts.item_id, vocabularies.index"),
+    (r"user_sequences", "own_counts|own_age_days", "acts.as_of_date"),
     (r"user(?:_scenario)?_sequences", "scenario_indexes", "acts.scenario"),
     (r"user(?:_scenario)?_sequences", "category_indexes", "acts.item_id, items.category_3, vocabularies.index"),
     (r"user(?:_scenario)?_sequences", "query_token_indexes", "acts.query, vocabularies.index"),

@@ -15,8 +15,10 @@ from nightshelf.engines import Serving, Spark, Training
 from nightshelf.errors import InputError
 from nightshelf.exclusions import acted_on, highest_price
 from nightshelf.exports import Export, check_folders
+from nightshelf.generators import GENERATOR_ORDER
 from nightshelf.quarantine import Quarantine
 from nightshelf.raw_logs import FINITE, ITEM_COLUMNS, Dimension, Duration, Graph, Source
+from nightshelf.rebuy import Rebuy
 from nightshelf.retention import Keep
 from nightshelf.scenarios import Scenario
 from nightshelf.tasks import Sampled, Task
@@ -63,6 +65,7 @@ class Shop(Strict):
     model: Path = Path("conf/models/ple.yaml")
     retrieval: Path | None = None
     history_days: int = Field(14, ge=2, le=400)
+    rebuy: Rebuy | None = None
     quarantine: Quarantine = Quarantine()
     checks: Checks = Checks()
     vocabularies: Vocabularies = Vocabularies()
@@ -147,6 +150,9 @@ class Shop(Strict):
                 raise ValueError(
                     f"quarantine.orphans: {name!r} is no outcome beside impressions; event types: {', '.join(self.event_types)}"
                 )
+        chosen = [event for event in self.event_types if event != "impression"]
+        if self.rebuy and self.rebuy.event not in chosen:
+            raise ValueError(f"rebuy.event: no log tells of {self.rebuy.event!r}; known: {', '.join(chosen)}")
         self._check_cuts()
         self._check_exports()
         self._check_dimensions()
@@ -198,6 +204,11 @@ class Shop(Strict):
                 f"{place}: nobody proposes 'two_tower' without a model; add `retrieval: conf/retrieval/two_tower.yaml`, or take "
                 "it out"
             )
+        if "rebuy" in quotas and self.rebuy is None:
+            raise ValueError(
+                f"{place}: nobody proposes 'rebuy' until the shop file says what is bought again; add "
+                "`rebuy: {event: purchase}`, or take it out"
+            )
         if quotas.get("popular", scenario.top_n) < scenario.top_n:
             raise ValueError(
                 f"{place}: 'popular' = {quotas['popular']} fills no shelf of {scenario.top_n} for whoever has no history; write "
@@ -237,6 +248,12 @@ class Shop(Strict):
     def event_types(self) -> list[str]:
         """Return every event type that the sources can write."""
         return sorted({name for source in self.sources for name in source.event_types})
+
+    @property
+    def generators(self) -> list[str]:
+        """Return who proposes candidates, in the order of GENERATOR_ORDER."""
+        asked = {"two_tower": self.retrieval, "rebuy": self.rebuy}
+        return [name for name in GENERATOR_ORDER if asked.get(name, True)]
 
     def is_closed(self, day: dt.date) -> bool:
         """Say whether the shop was closed on `day`, so that a day without logs is no fault."""

@@ -3,6 +3,7 @@
 from nightshelf.config import Shop
 from nightshelf.daily_tables import CATEGORY
 from nightshelf.features import (
+    OWN_HALF_LIFE_DAYS,
     Feature,
     attribute_dense,
     dense_features,
@@ -122,6 +123,15 @@ def feature_tables(shop: Shop) -> list[TableSpec]:
                 ),
                 Column("shown_counts", "list<int32>", "impressions of that category on that day of arrival"),
                 Column("shown_age_days", "list<float32>", "days from that day to as_of_date"),
+                Column(
+                    "own_item_indexes", "list<int32>", "vocabulary ids of items that the user may want again (`rebuy`)"
+                ),
+                Column(
+                    "own_counts",
+                    "list<float32>",
+                    f"days on which the user chose it, halved each {OWN_HALF_LIFE_DAYS:g} days",
+                ),
+                Column("own_age_days", "list<float32>", "days from the last of them to as_of_date"),
             ),
         ),
         TableSpec(

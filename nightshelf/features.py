@@ -19,6 +19,9 @@ QUERY_TOKEN = "query_token"
 SCENARIO_SEQUENCE_LENGTH = 20
 # Pairs of day and category in a user's exposure.
 EXPOSURE_LENGTH = 64
+# Items that a user chose before and may want again, and how long until such a choice counts half.
+OWN_LENGTH = 64
+OWN_HALF_LIFE_DAYS = 60.0
 # Price bands and age are quantised alike in every shop; 0 is unknown.
 PRICE_BANDS = 10
 # A rarely shown place weighs that much and no more: a few rows would else carry the loss (clipping, Bottou et al. 2013,

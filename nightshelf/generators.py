@@ -8,6 +8,7 @@ from nightshelf.yamlfile import Strict, nearest
 
 # Where several generators propose one item to one user, the first of these is named as its source.
 GENERATOR_ORDER = (
+    "rebuy",
     "own_history",
     "related",
     "next_item",

@@ -18,6 +18,7 @@ _UNITS = (
     (r"price", "the shop's currency"),
     (r".*_rate_30d", "events an impression"),
     (r".*decayed_count.*", "events, weighed"),
+    (r"own_counts", "days, weighed"),
     (r".*_count_\d+d", "events; sessions"),
     (r"lift|psi.*", "ratio"),
     (r"item_discount|share|recall|own_weight|sampling_rate|ks|js", "share, 0 … 1"),

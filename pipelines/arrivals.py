@@ -29,12 +29,14 @@ class Arrivals:
 def find_arrivals(shop: Shop, as_of_date: dt.date, done: Collection[dt.date], list_files: ListFiles) -> Arrivals:
     """Return as_of_date and the days of the history before it that are not `done`, with their files.
 
-    Days before the first one that has a log are left out. Sources without {event_date} hold all days.
+    Days before the first one that has a log are left out. Sources without {event_date} hold all days. Beyond the history, as far
+    back as `rebuy` remembers, a day without a log is no fault: it is left out, too.
 
     Raises:
         InputError: a source has no file for a day on which the shop was not closed.
     """
-    todo = [day for day in days_back(as_of_date, shop.history_days) if day == as_of_date or day not in done]
+    window = max(shop.history_days, shop.rebuy.days if shop.rebuy else 0)
+    todo = [day for day in days_back(as_of_date, window) if day == as_of_date or day not in done]
     found: dict[str, dict[dt.date, list[str]]] = {}
     by_day: dict[str, dict[dt.date, list[str]]] = {}
     for source in shop.sources:
@@ -53,11 +55,15 @@ def find_arrivals(shop: Shop, as_of_date: dt.date, done: Collection[dt.date], li
     skipped = [day for day in todo if day < first]
     if skipped:
         get_logger("clean").info("no logs before %s: %d days of history are left out", first, len(skipped))
-    days = [day for day in todo if day >= first]
+    history = days_back(as_of_date, shop.history_days)
+    days = [day for day in todo if day >= first and (not found or day >= history[0] or day in with_logs)]
     for source in shop.sources:
         if source.is_dated:
             by_day[source.name] = {
-                day: _of_day(shop, source.name, source.path, found[source.name], day) for day in days
+                day: found[source.name][day]
+                if day < history[0]
+                else _of_day(shop, source.name, source.path, found[source.name], day)
+                for day in days
             }
     return Arrivals(days, by_day)
 

@@ -52,7 +52,7 @@ def candidate_quotas(night: Night) -> list[Row]:
     Without judged days, and where the popular items alone cannot fill a shelf, nothing is cut but what the shop file says.
     """
     judged, places = judged_candidates(night), popular_places(night)
-    generators = [name for name in GENERATOR_ORDER if name != "two_tower" or night.shop.retrieval]
+    generators = night.shop.generators
     rows = []
     for number, (name, scenario) in enumerate(night.shop.scenarios.items()):
         decision = _decide(judged, number, scenario, places.get(name), generators)

@@ -68,8 +68,7 @@ def candidate_recall(night: Night) -> list[Row]:
         for event in events
         if (event, "outcomes") in counts
         for outcomes, _ in [counts[event, "outcomes"]]
-        for generator in (ALL, *GENERATOR_ORDER)
-        if generator != "two_tower" or night.shop.retrieval
+        for generator in (ALL, *night.shop.generators)
         for found, candidates in [counts.get((event, generator), (0, 0.0))]
     ]
 

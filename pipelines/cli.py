@@ -120,7 +120,7 @@ def simulate(
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="movielens or globo")],
+    name: Annotated[str, typer.Argument(help="movielens, grocer or globo")],
     home: Annotated[Path, typer.Option("--home", help="the folder that becomes the shop's home")],
     source: Annotated[
         Path | None, typer.Option("--from", help="your own copy of the data, where it cannot be downloaded")

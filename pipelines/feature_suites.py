@@ -110,7 +110,7 @@ def _range(column: Column, sizes: Mapping[str, float]) -> tuple[float, float]:
 
 
 # Lists whose names begin so describe what the user was shown, and the words of queries; the others, what the user did.
-_LISTED_APART = ("shown_", "query_token_")
+_LISTED_APART = ("shown_", "query_token_", "own_")
 
 
 def length_rules(spec: TableSpec) -> list[Rule]:

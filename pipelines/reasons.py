@@ -16,6 +16,8 @@ def reason_texts(shelves: Shelves, scenario: str, texts: list[str | None], title
 def _sentence(generator: str, because: str | None, scenario: str, titles: dict[str, str]) -> str:
     because = because or ""
     match generator:
+        case "rebuy":
+            return "You chose this before, and may want it again"
         case "own_history":
             return "You showed interest in this before"
         case "related":

@@ -24,15 +24,15 @@ ROWS = 4
 # Where pairs of a request are compared, its impressions lie together, up to so many.
 REQUEST_ROWS = 16
 # What a dataset holds of each row or item, beside the histories.
-_COLUMNS = ["user_dense", "target_dense", "user_fields", "item", "scenario", "position", "labels", "request", "weights"]
-_COLUMNS += ["catalogue"]
+_COLUMNS = ["user_dense", "target_dense", "user_fields", "item", "scenario", "position", "labels", "request", "drawn"]
+_COLUMNS += ["weights", "catalogue"]
 # So many batches' worth of shuffled chunks are sorted by length at a time: chance still decides who shares a batch.
 _POOL = 2
 
 
 @dataclass(frozen=True)
 class UserBatch:
-    """G users with their histories of L events and exposures of E pairs of day and category."""
+    """G users with their histories of L events, exposures of E pairs of day and category, and O items of their own."""
 
     fields: torch.Tensor  # int64 [G, user fields]
     dense: torch.Tensor  # float32 [G, user features], normalised
@@ -43,6 +43,9 @@ class UserBatch:
     shown: torch.Tensor  # int32 [G, E], categories that the user was shown, 0 = padding
     shown_counts: torch.Tensor  # float32 [G, E]
     shown_ages: torch.Tensor  # float32 [G, E], days
+    own: torch.Tensor  # int32 [G, O], items that the user may want again, 0 = padding
+    own_counts: torch.Tensor  # float32 [G, O]
+    own_ages: torch.Tensor  # float32 [G, O], days
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Batch:
     labels: torch.Tensor  # float32 [G, R, tasks]
     weights: torch.Tensor  # float32 [G, R, tasks]: sample weight x mask, 0 for padding
     request: torch.Tensor  # int64 [G, R], code of the request, -1 = none
+    drawn: torch.Tensor  # float32 [G, R], what the drawing of negatives adds to a logit
     rows: torch.Tensor  # int64 [G, R], rows of the examples, -1 = padding
     slots: torch.Tensor  # int64 [impressions], their places among the G x R
 
@@ -89,6 +93,7 @@ class Dataset:
         self.user_fields, self.item = torch.from_numpy(examples.user_fields), torch.from_numpy(examples.item).long()
         self.scenario, self.position = torch.from_numpy(examples.scenario), torch.from_numpy(examples.position)
         self.labels, self.request = torch.from_numpy(examples.labels), torch.from_numpy(examples.request)
+        self.drawn = torch.from_numpy(examples.drawn)
         weights = examples.storage.zeros(examples.masks.shape, np.float32)
         self.weights = torch.from_numpy(np.multiply(examples.masks, examples.weight[:, None], out=weights))
         self.history, self.catalogue = torch.from_numpy(examples.history), torch.from_numpy(examples.catalogue)
@@ -98,7 +103,9 @@ class Dataset:
             for a in (stored.items, stored.events, stored.scenarios, stored.ages)
         ]
         self.exposure = [torch.from_numpy(a) for a in (stored.shown, stored.shown_counts, stored.shown_ages)]
+        self.own = [torch.from_numpy(a) for a in (stored.own, stored.own_counts, stored.own_ages)]
         self.lengths, self.shown_lengths = entries(self.histories[1]), entries(self.exposure[0])
+        self.own_lengths = entries(self.own[0])
         days, size = len(np.unique(examples.day)), examples.storage.size
         self.days_together = days_together(days, size, spec.recipe.shuffle_gb)
 
@@ -109,7 +116,7 @@ class Dataset:
         part.device = device
         if device.type == "cpu" or self.examples.storage.is_mapped:
             return part
-        columns = [*(getattr(self, name) for name in _COLUMNS), *self.histories, *self.exposure]
+        columns = [*(getattr(self, name) for name in _COLUMNS), *self.histories, *self.exposure, *self.own]
         size, free = sum(column.nbytes for column in columns), free_on(device)
         if size > free // 2:
             log.info(
@@ -118,7 +125,8 @@ class Dataset:
             return part
         for name in _COLUMNS:
             setattr(part, name, getattr(self, name).to(device))
-        part.histories, part.exposure = ([c.to(device) for c in of] for of in (self.histories, self.exposure))
+        lists = (self.histories, self.exposure, self.own)
+        part.histories, part.exposure, part.own = ([c.to(device) for c in of] for of in lists)
         return part
 
     def subset(self, chosen: np.ndarray) -> "Dataset":
@@ -182,6 +190,7 @@ class Dataset:
         history = self.history[rows[:, 0]]
         items, events, scenarios, ages = gather_newest(self.histories, history, self.lengths)
         shown = gather_newest(self.exposure, history, self.shown_lengths)
+        own = gather_newest(self.own, history, self.own_lengths)
         slots = (rows.flatten() >= 0).nonzero().squeeze(1)
         rows = rows.to(self.labels.device)
         first = rows[:, 0]
@@ -197,6 +206,7 @@ class Dataset:
             scenarios.long(),
             ages,
             *shown,
+            *own,
         )
         batch = Batch(
             users=users,
@@ -208,6 +218,7 @@ class Dataset:
             labels=self.labels[read],
             weights=self.weights[read] * (rows >= 0).unsqueeze(-1),
             request=self.request[read],
+            drawn=self.drawn[read],
             rows=rows,
             slots=slots.to(rows.device),
         )
@@ -240,7 +251,8 @@ class Dataset:
         of_histories = [stored.items, stored.events, stored.scenarios, stored.ages, stored.shown, stored.shown_counts]
         for column in of_rows:
             self.examples.storage.ask_for(column.numpy(), int(rows[0]), int(rows[-1]) + 1)
-        for array in [*of_histories, stored.shown_ages]:
+        of_histories += [stored.shown_ages, stored.own, stored.own_counts, stored.own_ages]
+        for array in of_histories:
             self.examples.storage.ask_for(array, first, int(histories.max()) + 1)
 
     def _by_length(self, chunks: torch.Tensor) -> torch.Tensor:

@@ -9,12 +9,12 @@ import numpy as np
 from nightshelf.config import Shop
 from nightshelf.errors import InputError
 from nightshelf.example_window import ExampleWindow, Split
-from nightshelf.features import SEQUENCE_LENGTH
 from nightshelf.paths import scratch_dir
 from nightshelf.tasks import Sampled
 from training.columns import Files, Range, fill_rows, read_columns, stack
+from training.drawn import drawn_logit
 from training.example_keys import by_first_sight, read_example_keys
-from training.histories import Histories, bytes_of_histories, load_histories
+from training.histories import Histories, Lengths, bytes_of_histories, load_histories
 from training.spec import dense_names, field_names, order_tasks
 from training.storage import Storage
 from training.vocabulary import Vocabulary, load_vocabularies
@@ -57,6 +57,7 @@ class Examples:
     masks: np.ndarray  # float32 [n, tasks]
     weight: np.ndarray  # float32 [n]
     inverse_propensity: np.ndarray | None  # float32 [n], where it was asked for
+    drawn: np.ndarray  # float32 [n], what the drawing of negatives adds to a logit
     user: np.ndarray  # int64 [n], code of user_key
     request: np.ndarray  # int64 [n], code of request_id, -1 = none
     day: np.ndarray  # int64 [n], feature_date in days since 1970
@@ -96,13 +97,14 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
     floats.append(["inverse_propensity"] if propensity else [])
     # Dense columns lie there as they are, and scaled.
     width = 4 * sum(len(names) for names in [*floats, *ids, user_dense, target_dense, tasks])
-    storage = Storage.for_columns(len(rows) * width + bytes_of_histories(sequences, SEQUENCE_LENGTH), scratch_dir(shop))
+    lengths = Lengths.of(shop)
+    storage = Storage.for_columns(len(rows) * width + bytes_of_histories(sequences, lengths), scratch_dir(shop))
     blocks = [(storage.zeros((len(rows), len(names)), np.float32), names) for names in floats]
     blocks += [(storage.zeros((len(rows), len(names)), np.int32), names) for names in ids]
     places = np.full(len(keys), -1, np.int64)
     places[rows] = np.arange(len(rows))
     with ThreadPoolExecutor(1) as beside:
-        reading = beside.submit(load_histories, sequences, SEQUENCE_LENGTH, storage)
+        reading = beside.submit(load_histories, sequences, lengths, storage)
         of_groups = np.split(places, np.cumsum(keys.row_groups)[:-1])
         fill_rows("training_examples", files, blocks, of_groups, _ranges(shop, [*user_names, *item_names]))
         histories = reading.result()
@@ -123,6 +125,7 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
         # are those among what was drawn, and rank alike.
         weight=np.ones(len(rows), np.float32) if isinstance(shop.negatives, Sampled) else weight[:, 0],
         inverse_propensity=inverse[:, 0] if propensity else None,
+        drawn=drawn_logit(shop, dense_of_targets, target_dense),
         user=by_first_sight(users.indices.to_numpy()),
         request=keys.requests_of(rows),
         day=days.astype(np.int64),

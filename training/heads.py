@@ -30,6 +30,7 @@ POSITION_BUCKETS = len(_POSITION_EDGES) + 1
 class PositionBias(nn.Module):
     """What a place in the list adds to the outputs that hear it, by scenario, against the first place; dropped at scoring."""
 
+    hears: torch.Tensor
     free: torch.Tensor
     edges: torch.Tensor
 
@@ -37,6 +38,7 @@ class PositionBias(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.zeros(scenarios + 1, POSITION_BUCKETS, len(outputs)))
         has_bias = torch.tensor([float(output.hears_position) for output in outputs])
+        self.register_buffer("hears", has_bias, persistent=False)
         free = torch.ones(POSITION_BUCKETS, 1)
         free[:2] = 0  # unknown and first place are the reference
         self.register_buffer("free", free * has_bias, persistent=False)

@@ -8,6 +8,9 @@ from torch import nn
 
 from nightshelf.features import PRICE_BANDS
 
+# So large that log(1 + x) of a count, and of a share, is near to their logs.
+_OWN_COUNTS, _OWN_SHARES = 20.0, 1000.0
+
 
 class HistoryMatch(nn.Module):
     """How much of the history is like the target: per attribute and event type, a sum that fades with age.
@@ -59,6 +62,32 @@ class ExposureMatch(nn.Module):
     def forward(self, target: torch.Tensor, shown: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
         """Match target categories [G, R, N] against those shown [G, E, N], at each level: [G, R, N, memories]."""
         return _sum_of_like(target, shown, memory)
+
+
+class OwnMatch(nn.Module):
+    """Whether the user chose the target before: on how many days, weighed, what share of all such days, and how long ago.
+
+    Log odds of another choice rise with the log of the share: who chooses much repeats each thing more often, and is no likelier
+    to choose this one next. It reaches as far back as the shop's `rebuy` says, where a history holds the newest events alone.
+    Nothing is learned here.
+    """
+
+    decay_days: torch.Tensor
+
+    def __init__(self, decay_days: list[float]) -> None:
+        super().__init__()
+        self.width = 2 + len(decay_days)
+        self.register_buffer("decay_days", torch.tensor(decay_days), persistent=False)
+
+    def memory(self, counts: torch.Tensor, ages: torch.Tensor) -> torch.Tensor:
+        """Return what each entry of the list [G, O] tells: [G, O, 2 + memories]; exp(-age / d) per memory d."""
+        share = counts / counts.sum(-1, keepdim=True).clamp(min=1e-6)
+        fading = torch.exp(-ages.unsqueeze(-1) / self.decay_days)
+        return torch.cat([_OWN_COUNTS * counts.unsqueeze(-1), _OWN_SHARES * share.unsqueeze(-1), fading], -1)
+
+    def forward(self, target: torch.Tensor, own: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        """Match target items [G, R] against the user's own [G, O]: log(1 + x) of what is told [G, R, 2 + memories]; else 0."""
+        return torch.log1p(_sum_of_like(target.unsqueeze(-1), own.unsqueeze(-1), memory).squeeze(2))
 
 
 class PriceFit(nn.Module):

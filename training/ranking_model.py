@@ -16,7 +16,7 @@ from training.backbones import make_backbone
 from training.batches import Batch, UserBatch, entries
 from training.encoders import FieldEmbedding, HistoryEncoder
 from training.heads import OutcomeChain, PositionBias
-from training.matching import ExposureMatch, HistoryMatch, PriceFit
+from training.matching import ExposureMatch, HistoryMatch, OwnMatch, PriceFit
 from training.next_topic import LEVELS, NextTopic
 from training.outputs import conversions, outputs_of
 from training.spec import ModelSpec
@@ -32,7 +32,9 @@ class ItemSide:
     queries: torch.Tensor  # [N, D]
     parts: torch.Tensor  # [N, D or 2 D], what the item brings into an event
     hidden: torch.Tensor  # [N, H]
-    again: torch.Tensor  # [N, events x memories], how much what a user did with its category speaks for it
+    again: (
+        torch.Tensor
+    )  # [N, events x memories + own], how much what was done with its category or itself speaks for it
 
     def take(self, rows: torch.Tensor) -> "ItemSide":
         """Return the items at `rows` (one dimension)."""
@@ -53,17 +55,21 @@ class UserSide:
     price_level: torch.Tensor  # [G]
     shown: torch.Tensor  # int32 [G, E, levels]
     exposure: torch.Tensor  # [G, E, memories]
+    own: torch.Tensor  # int32 [G, O]
+    owned: torch.Tensor  # [G, O, 2 + memories]
     evidence: torch.Tensor  # [G], what is known of the topics of a user's requests
 
     def cut(self, first: int, last: int) -> "UserSide":
         """Return a view of the users from one place up to another, with no more padding than the longest of them needs."""
         some = {name: part[first:last] for name, part in vars(self).items()}
-        padded = (some["is_event"], some["shown"][..., -1])
-        events, shown = (max(1, int(entries(part).max())) for part in padded)
+        padded = (some["is_event"], some["shown"][..., -1], some["own"])
+        events, shown, own = (max(1, int(entries(part).max())) for part in padded)
         for name in ("match", "memory", "keys", "values", "is_event"):
             some[name] = some[name][:, -events:]
         for name in ("shown", "exposure"):
             some[name] = some[name][:, -shown:]
+        for name in ("own", "owned"):
+            some[name] = some[name][:, -own:]
         return UserSide(**some)
 
 
@@ -74,7 +80,7 @@ class TargetSide:
     match: torch.Tensor  # int32 [G, R, A]
     queries: torch.Tensor  # [G, R, D]
     hidden: torch.Tensor  # [G, R, H], item and dense features
-    again: torch.Tensor  # [G, R, events x memories]
+    again: torch.Tensor  # [G, R, events x memories + own]
     wide: torch.Tensor  # [G, R, O], the dense features' linear part in the scenario
     scenario: torch.Tensor  # int64 [G, R] or [1, 1]
     slots: torch.Tensor | None = None  # int64, places of the G x R that hold a target; None = all
@@ -95,18 +101,20 @@ class RankingModel(nn.Module):
         fields = list(spec.item_fields)
         dense = spec.normalization.width(spec.target_dense)
         user_inputs = len(spec.user_fields) * width + spec.normalization.width(spec.user_dense)
-        leaf, self.band = fields.index(LEVELS[-1]), fields.index("price_band")
+        leaf, self.band, self.item = (fields.index(name) for name in (LEVELS[-1], "price_band", "item_index"))
         # The levels stand side by side; a list of places would be sent to an accelerator at each use.
         self.levels = slice(leaf + 1 - len(LEVELS), leaf + 1)
         self.exposure, self.price_fit = ExposureMatch(recipe.match_decay_days), PriceFit(events)
+        self.own = OwnMatch(recipe.match_decay_days)
         event_memories, memories = self.matching.width(1), len(recipe.match_decay_days)
         self.topics = NextTopic([spec.item_fields[name] for name in LEVELS], scenarios, event_memories, memories)
-        explicit = self.matching.width(len(fields)) + len(LEVELS) * memories + self.topics.features + 4
+        own = self.own.width if spec.rebuys else 0
+        explicit = self.matching.width(len(fields)) + own + len(LEVELS) * memories + self.topics.features + 4
         self.backbone = make_backbone(recipe.backbone, tasks, scenarios, recipe.dropout)
         first = self.backbone.hidden_width + self.backbone.gate_width
         # Who bought coffee wants more of it, who bought a stove wants no second one: what was done with a category speaks for
         # some goods of it and against others ("Buy It Again", Bhagat et al., KDD 2018).
-        self.again = nn.Linear(size, event_memories)
+        self.again = nn.Linear(size, event_memories + own)
         self.taste = nn.Linear(user_inputs, size)
         self.user_layer = nn.Linear(user_inputs, first)
         self.item_layer = nn.Linear(size, first, bias=False)
@@ -131,9 +139,11 @@ class RankingModel(nn.Module):
             nn.init.zeros_(zero.weight)
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the logits [G, R, O] at the first position, and what the logged position adds to them [G, R, O]."""
+        """Return the logits [G, R, O] of examples at the first position, and what the logged position adds to them [G, R, O]."""
         items = self.item_side(batch.item_fields)
         logits, _ = self.pair_logits(self.user_side(batch.users, items), self.target_side(batch, items))
+        if self.spec.corrects_draws:
+            logits = logits + batch.drawn.unsqueeze(-1) * self.position_bias.hears
         return logits, self.position_bias(batch.scenario, batch.position)
 
     def item_side(self, fields: torch.Tensor) -> ItemSide:
@@ -165,6 +175,8 @@ class RankingModel(nn.Module):
             price_level=self.price_fit.level(match[..., self.band], users.events),
             shown=self.topics.lineage(users.shown),
             exposure=exposure,
+            own=users.own,
+            owned=self.own.memory(users.own_counts, users.own_ages),
             evidence=self.topics.evidence(match[..., self.levels][..., -1], memory, users.shown, exposure),
         )
 
@@ -191,10 +203,15 @@ class RankingModel(nn.Module):
         shown = self.exposure(categories, users.shown, users.exposure)
         shares = self.topics.shares(categories, seen[:, :, self.levels], shown, users.evidence)
         seen, of_category = torch.log1p(seen), torch.log1p(seen[:, :, self.levels.stop - 1])
+        own, done = [], of_category
+        if self.spec.rebuys:
+            own = [self.own(targets.match[..., self.item], users.own, users.owned)]
+            done = torch.cat([of_category, *own], -1)
         explicit = torch.cat(
             [
                 seen.flatten(2),
-                (of_category * targets.again).sum(-1, keepdim=True),
+                *own,
+                (done * targets.again).sum(-1, keepdim=True),
                 torch.log1p(shown).flatten(2),
                 self.topics.describe(categories, shares),
                 self.price_fit(targets.match[..., self.band], users.price_level),

@@ -111,10 +111,12 @@ class PreparedShelf:
         stored = features.histories
         items, ages = (self._there(a[:, -length:]) for a in (stored.items, stored.ages))
         self.exposure = [self._there(a) for a in (stored.shown, stored.shown_counts, stored.shown_ages)]
+        self.own = [self._there(a) for a in (stored.own, stored.own_counts, stored.own_ages)]
         events = self._there(_renumber(stored.events[:, -length:], features.events, spec.events))
         where = self._there(_renumber(stored.scenarios[:, -length:], features.scenarios, spec.scenarios))
         self.histories = [items, events, where, ages]
         self.lengths, self.shown_lengths = entries(events), entries(self.exposure[0])
+        self.own_lengths = entries(self.own[0])
         self.item_index = self._there(features.item_fields[:, 0]).long()
         self.item_side = model.item_side(self._there(features.catalogue).long())
         self._targets: dict[str, TargetSide] = {}
@@ -134,6 +136,7 @@ class PreparedShelf:
             where,
             ages,
             *gather_newest(self.exposure, history, self.shown_lengths),
+            *gather_newest(self.own, history, self.own_lengths),
         )
 
     def by_length(self, rows: torch.Tensor) -> torch.Tensor:

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 
 from nightshelf.config import Shop
 from nightshelf.errors import InputError
-from nightshelf.features import SEQUENCE_LENGTH, Feature, item_dense, item_scenario_dense, sequence_events, user_dense
+from nightshelf.features import Feature, item_dense, item_scenario_dense, sequence_events, user_dense
 from training.columns import check_finite, read_columns, stack
 from training.data import Files, load_catalogue
-from training.histories import Histories, padded_histories, read_histories
+from training.histories import Histories, Lengths, padded_histories, read_histories
 from training.spec import field_names
 from training.vocabulary import Vocabulary, load_vocabularies
 
@@ -68,7 +68,7 @@ class ShelfFeatures:
         pairs = _partition(
             "item_scenario_features", item_scenario_features, ["scenario", "item_id", *pair_columns], as_of_date
         )
-        histories = padded_histories(_of_date(read_histories(user_sequences, keep), as_of_date), SEQUENCE_LENGTH)
+        histories = padded_histories(_of_date(read_histories(user_sequences, keep), as_of_date), Lengths.of(shop))
         item_ids, user_keys = items["item_id"].combine_chunks(), users["user_key"].combine_chunks()
         day = np.full(len(user_keys), (as_of_date - dt.date(1970, 1, 1)).days)
         return cls(

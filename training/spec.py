@@ -63,6 +63,8 @@ class ModelSpec(BaseModel):
     normalization: NormalizationSpec
     as_of_date: str
     oov_buckets: int = 0  # a model from before there were any
+    corrects_draws: bool = False  # whether training makes up for how readily an item is drawn as a negative
+    rebuys: bool = False  # whether it reads what a user may want again
 
     def scenario_index(self, scenario: str) -> int:
         """Return 1 + the place of a scenario; 0 for one that the model has never seen."""
@@ -139,6 +141,8 @@ def model_spec(
         normalization=normalization,
         as_of_date=as_of_date,
         oov_buckets=OOV_BUCKETS,
+        corrects_draws=isinstance(shop.negatives, Sampled),
+        rebuys=shop.rebuy is not None,
     )
 
 

@@ -68,7 +68,7 @@ def why_incompatible(parent: ModelSpec, child: ModelSpec) -> str:
     outputs = [outputs_of(spec.tasks, spec.recipe.task_relation) for spec in (parent, child)]
     if outputs[0] != outputs[1]:
         return "the towers say other numbers, as recipe.losses asks"
-    for name in ("scenarios", "events", "user_dense", "target_dense", "oov_buckets"):
+    for name in ("scenarios", "events", "user_dense", "target_dense", "oov_buckets", "rebuys", "corrects_draws"):
         if getattr(parent, name) != getattr(child, name):
             return f"the shop's {name} have changed"
     for name in ("user_fields", "item_fields"):

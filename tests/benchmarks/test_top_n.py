@@ -100,6 +100,8 @@ def test_what_was_met_and_not_turned_to_makes_room_for_the_next_best(home, tmp_p
         fields=np.ones((4, 2), np.int64),
         is_new_alone=True,
         met={3: np.array([0])},
+        user_ids=[],
+        item_ids=[],
     )
     found = top_n.measure(crowd, tmp_path / "out", top_n.RECIPES["movielens"], ["popularity"])
     assert found[""]["popularity"]["ndcg"] == pytest.approx(1 / np.log2(3))  # behind film 0

@@ -9,6 +9,8 @@ import pytest
 from feature_jobs.acts import acts
 from feature_jobs.candidates import EVERYBODY, EVERYWHERE, FRESH_ITEMS, CandidateInputs, candidates, fresh
 from feature_jobs.item_quality import item_quality
+from feature_jobs.own_items import own_items
+from nightshelf.rebuy import Rebuy
 
 pytestmark = pytest.mark.spark
 
@@ -43,12 +45,14 @@ def found(tiny_shop, frame, event):
     for user in "xy":  # two do the same: that is a step
         log += [event("click", user, item, 9, hour) for hour, item in ((8, "a"), (8, "a"), (9, "d"), (10, "c"))]
     log += [event("click", "z", item, 9, hour) for hour, item in ((8, "d"), (9, "e"), (10, "a"))]  # one alone is none
+    done = acts(frame(shop, "events", [*log, event("purchase", "u", "gone", 9)]), shop)
     inputs = CandidateInputs(
-        acts(frame(shop, "events", log), shop),
+        done,
         frame(shop, "items", catalogue),
         frame(shop, "item_features", features),
         frame(shop, "item_scenario_features", there),
         frame(shop, "item_graph", edges),
+        own_items(done, Rebuy(event="purchase"), [NIGHT]),
     )
     return [row.asDict() for row in candidates(inputs, shop, NIGHT).collect()]
 
@@ -65,6 +69,7 @@ def test_each_generator_proposes_what_it_should(found):
     newest = _of(found, "fresh", EVERYBODY)
     assert [row["item_id"] for row in newest] == ["c", "a", "b"]  # no older ones, to fill up
     assert {row["scenario"] for row in newest} == {EVERYWHERE}
+    assert [row["item_id"] for row in _of(found, "rebuy")] == ["b"]  # of what is still in the catalogue
     assert [row["item_id"] for row in _of(found, "own_history")] == ["b", "a"]  # the purchase weighs more
     assert _of(found, "own_history", "v") == []  # a search is no outcome
     liked = [(row["item_id"], row["because"]) for row in _of(found, "affinity")]

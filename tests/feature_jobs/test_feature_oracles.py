@@ -25,6 +25,7 @@ from feature_jobs.item_days import item_days
 from feature_jobs.item_features import item_features
 from feature_jobs.item_scenario_features import item_scenario_features
 from feature_jobs.labels import labels
+from feature_jobs.own_items import own_items
 from feature_jobs.sessions import sessions
 from feature_jobs.training_examples import training_examples
 from feature_jobs.user_category_days import user_category_days
@@ -35,6 +36,7 @@ from feature_jobs.user_scenario_features import user_scenario_features
 from feature_jobs.user_sequences import user_scenario_sequences, user_sequences
 from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.raw_logs import Source
+from nightshelf.rebuy import Rebuy
 from nightshelf.tables import table_specs
 from nightshelf.tasks import Sampled, Task
 
@@ -59,6 +61,7 @@ SHOPS = {
     "the tiny shop": {},
     "first touch, no user table": {"attribution": "first_touch", "users": None},
     "no impressions": {"sources": [Source.model_validate(CHOICES)], "negatives": Sampled(sampled=2)},
+    "clicks come again": {"rebuy": Rebuy(event="click", days=30)},
 }
 OF_THE_NIGHT = {"training_examples", "user_category_features", "user_scenario_features", "attribute_features"}
 # Random worlds of each; Sail makes one in a fifth of Spark's time
@@ -114,11 +117,12 @@ def compute(shop, w, dates, night):
     liked = finished(favourites(done, items, shop, dates))
     visits = finished(sessions(done, shown, shop))
     users = finished(user_features(of_users, of_items, visits, liked, w["users"], words, shop, dates))
+    own = own_items(done, shop.rebuy, dates) if shop.rebuy else None
     tables = {
         "sessions": visits,
         "user_features": users,
         "item_features": finished(item_features(of_items, items, words, shop, dates)),
-        "user_sequences": user_sequences(done, of_categories, items, words, shop, dates),
+        "user_sequences": user_sequences(done, of_categories, items, words, shop, dates, own),
         "user_scenario_sequences": user_scenario_sequences(done, items, words, shop, dates),
     }
     tonight = users.where(F.col("as_of_date") == night)

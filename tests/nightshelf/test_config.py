@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
@@ -178,6 +178,20 @@ def test_an_anchor_is_an_act_that_the_logs_tell_of(tmp_path: Path) -> None:
         load_shop(altered(tmp_path, "anchor_item_id: page_of, ", ""))
 
 
+def test_what_is_bought_again_is_an_outcome_of_some_log(tmp_path: Path) -> None:
+    text = "rebuy: {event: purchase}\nnegatives: impressions"
+    shop = load_shop(altered(tmp_path, "negatives: impressions", text))
+    assert shop.rebuy
+    assert shop.rebuy.days == 365
+    for event in ("order", "impression"):
+        with pytest.raises(InputError, match=f"rebuy.event: no log tells of '{event}'; known: cart, click, purchase"):
+            load_shop(altered(tmp_path, "negatives: impressions", text.replace("purchase", event)))
+    assert shop.generators[0] == "rebuy"
+    quotas = ("top_n: 20,", "top_n: 20, candidates: {quotas: {rebuy: 5}},")
+    with pytest.raises(InputError, match="nobody proposes 'rebuy' until"):
+        load_shop(altered(tmp_path, *quotas))
+
+
 def test_closed_days_are_dates_or_weekdays(tmp_path: Path) -> None:
     closed = "closed: {weekdays: [saturday], dates: [2026-02-17]}\nnegatives: impressions"
     shop = load_shop(altered(tmp_path, "negatives: impressions", closed))
@@ -203,6 +217,7 @@ class Small(BaseModel):
         max_leaves=8,
     )
 )
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a machine with other work
 def test_any_content_is_either_read_or_told_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, content: object
 ) -> None:

@@ -5,6 +5,7 @@ import datetime as dt
 import pytest
 
 from nightshelf.errors import InputError
+from nightshelf.rebuy import Rebuy
 from pipelines.arrivals import find_arrivals, find_listings
 
 
@@ -43,6 +44,15 @@ def test_a_night_cleans_its_own_day_again(shop):
 
 def test_days_before_the_first_log_are_left_out(shop):
     assert find_arrivals(shop, day(7), [], lister([6, 7])).days == [day(6), day(7)]
+
+
+def test_what_users_buy_again_is_looked_for_further_back_where_a_day_without_a_log_is_no_fault(shop):
+    grocer = shop.model_copy(update={"rebuy": Rebuy.model_construct(event="purchase", days=8)})
+    arrivals = find_arrivals(grocer, day(9), [], lister([1, 2, 4, 5, 6, 7], ("search", 4)))
+    assert arrivals.days == [day(n) for n in (2, 4, 5, 6, 7, 8, 9)]
+    assert arrivals.by_day["search_log"][day(4)] == []
+    with pytest.raises(InputError, match="for 2026-02-06"):  # which is history
+        find_arrivals(grocer, day(9), [], lister([1, 2, 4, 5, 7]))
 
 
 def test_a_lacking_log_names_path_key_and_remedy(shop):

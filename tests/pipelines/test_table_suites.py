@@ -141,11 +141,11 @@ BROKEN = [
         "user_sequences",
         {
             "item_indexes": [1, LAST_ID + 1], "event_type_indexes": [1, 6], "scenario_indexes": [3, 1], "age_days": [NAN],
-            "shown_category_indexes": [1, None], "shown_counts": [1],
+            "shown_category_indexes": [1, None], "shown_counts": [1], "own_item_indexes": [1], "own_counts": [-1.0],
         },
         {
-            "within_range": ["item_indexes", "event_type_indexes", "scenario_indexes", "age_days"],
-            "no_null_entry": ["shown_category_indexes"], "equal_lengths": ["age_days", "shown_counts"],
+            "within_range": ["item_indexes", "event_type_indexes", "scenario_indexes", "age_days", "own_counts"],
+            "no_null_entry": ["shown_category_indexes"], "equal_lengths": ["age_days", "shown_counts", "own_age_days"],
         },
     ),
     ("item_graph", {"weight": 1.1, "tail": "i1"}, {"within_range": ["weight"], "no_loop": ["tail"]}),

@@ -50,6 +50,12 @@ def _dense(rng, features, rows):
     }
 
 
+def _own(shop, items, user):
+    """Return the lists of what a user may want again: some of the items of the user's taste."""
+    kept = (items[: 1 + user % 3] + 1).tolist() if shop.rebuy else []
+    return {"own_item_indexes": kept, "own_counts": [1.5] * len(kept), "own_age_days": [3.0] * len(kept)}
+
+
 def write_inputs(
     shop: Shop, folder: Path, users=60, items=40, days=4, per_day=12, seed=0, files=1, as_of=AS_OF
 ) -> SimpleNamespace:
@@ -77,6 +83,7 @@ def write_inputs(
                 "scenario_indexes": rng.integers(1, len(scenarios) + 1, n).tolist(),
                 "age_days": np.sort(rng.random(n) * 10)[::-1].tolist(),
                 "shown_category_indexes": [int(taste[u]), 1 + u % 8], "shown_counts": [u % 5, 1], "shown_age_days": [2.0, 0.0],
+                **_own(shop, own, u),
             })  # fmt: skip
             liked.append(n > 0)
     liked = np.array(liked).reshape(days, users)
@@ -135,6 +142,9 @@ def write_inputs(
         "shown_category_indexes": pa.list_(pa.int32()),
         "shown_counts": pa.list_(pa.int32()),
         "shown_age_days": pa.list_(pa.float32()),
+        "own_item_indexes": pa.list_(pa.int32()),
+        "own_counts": pa.list_(pa.float32()),
+        "own_age_days": pa.list_(pa.float32()),
     }
     sequence_schema = pa.schema(
         [("as_of_date", pa.date32()), ("user_key", pa.string()), ("user_index", pa.int32()), *list_type.items()]
@@ -237,7 +247,7 @@ def trained(demo_shop, night, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_night(demo_shop):
-    return lambda folder, **sizes: write_inputs(demo_shop, folder, **sizes)
+    return lambda folder, shop=demo_shop, **sizes: write_inputs(shop, folder, **sizes)
 
 
 @pytest.fixture(scope="session")

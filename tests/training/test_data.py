@@ -15,7 +15,7 @@ from nightshelf.feature_tables import OOV_BUCKETS
 from nightshelf.features import EXPOSURE_LENGTH
 from training.batches import ROWS, Dataset, chunk_rows
 from training.data import load_examples
-from training.histories import padded_histories
+from training.histories import Lengths, padded_histories
 from training.normalization import load_normalization
 from training.spec import dense_names, model_spec
 from training.vocabulary import load_vocabularies
@@ -56,13 +56,16 @@ def test_histories_are_found_by_user_and_day_and_keep_the_newest():
         "as_of_date": [day, day, day + dt.timedelta(days=1)], "user_key": ["v", "u", "v"],
         **lists, "event_type_indexes": [[1, 2, 1], [], [2]], "scenario_indexes": [[1, 1, 1], [], [2]],
         "shown_category_indexes": [[4], [], []], "shown_counts": [[3], [], []], "shown_age_days": [[1.0], [], []],
+        "own_item_indexes": [[5, 6, 7], [], []], "own_counts": [[0.5, 1.0, 2.5], [], []],
+        "own_age_days": [[9.0, 8.0, 1.0], [], []],
     })  # fmt: skip
     table = table.set_column(
         2, "item_indexes", pa.chunked_array([pa.array(lists["item_indexes"], pa.list_(pa.int32()))])
     )
-    for name in ("event_type_indexes", "scenario_indexes", "shown_category_indexes", "shown_counts"):
+    of_ids = ("event_type_indexes", "scenario_indexes", "shown_category_indexes", "shown_counts", "own_item_indexes")
+    for name in of_ids:
         table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.list_(pa.int32())))
-    found = padded_histories(table, 2)
+    found = padded_histories(table, Lengths(events=2, own=2))
     number = (day - dt.date(1970, 1, 1)).days
     users = pa.array(["v", "v", "u", "w", "u"]).dictionary_encode()
     rows = found.rows_of(users, np.array([number, number + 1, number, number, number + 1]))
@@ -70,6 +73,9 @@ def test_histories_are_found_by_user_and_day_and_keep_the_newest():
     assert found.ages[rows[:2]].tolist() == [[2.0, 1.0], [0.0, 0.5]]
     assert found.shown[rows[0]].tolist() == [0] * (EXPOSURE_LENGTH - 1) + [4]
     assert found.shown_counts[rows[0], -1] == 3
+    assert found.own[rows[0]].tolist() == [6, 7]  # the most likely ones stand last
+    assert found.own_counts[rows[0]].tolist() == [1.0, 2.5]
+    assert found.own_ages[rows[1]].tolist() == [0.0, 0.0]
     assert rows[3] == rows[4] == 0
 
 

@@ -121,8 +121,10 @@ def test_columns_that_take_more_than_half_of_a_devices_memory_stay_in_main_memor
         monkeypatch.setattr(batches, "free_on", lambda device, free=free: free)
         there = dataset.to(torch.device("meta"))
         sizes.append({name: column.nbytes for name, column in vars(there).items() if getattr(column, "is_meta", False)})
-        assert {column.is_meta for column in [*there.histories, *there.exposure]} == {free > 0}
-    on_device = sum(sizes[0].values()) + sum(column.nbytes for column in [*dataset.histories, *dataset.exposure])
+        assert {column.is_meta for column in [*there.histories, *there.exposure, *there.own]} == {free > 0}
+    on_device = sum(sizes[0].values()) + sum(
+        column.nbytes for column in [*dataset.histories, *dataset.exposure, *dataset.own]
+    )
     assert sizes[1] == {}
     for free, goes in ((2 * on_device, True), (2 * on_device - 2, False)):
         monkeypatch.setattr(batches, "free_on", lambda device, free=free: free)

@@ -66,7 +66,8 @@ def test_the_recipes_that_come_along_can_be_read(file):
             ("kind: ple ", "input: 8 "),
             r"r.yaml:\d+: key 'backbone.kind' is missing; add it \(see conf/models/ple.yaml\)$",
         ),
-        (("name: ple", "nam: ple"), r"r.yaml:2: key 'name' is missing; add it \(see conf/models/ple.yaml\)$"),
+        (("name: ple\n", ""), r"r.yaml:2: key 'name' is missing; add it \(see conf/models/ple.yaml\)$"),
+        (("name: ple", "nam: ple"), r"r.yaml:2: unknown key 'nam'; did you mean 'name'\?$"),
         (("seed: 1 ", "seed: -1 "), r"r.yaml:\d+: seed = '-1': Input should be greater than or equal to 0"),
     ],
 )

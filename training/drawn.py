@@ -1,0 +1,32 @@
+"""What drawing negatives hides: an item that is sold on one day in thirty is drawn a thirtieth as often as one of every day.
+
+Negatives are drawn from what was chosen in the scenario on the same day (feature_jobs/impressions.py), so that a classifier
+learns log P(item | user) - log Q(item), Q being the chance that the item is among them. Shelves want the first part alone: by
+the difference what is popular stands too low. So -log Q is added in training and left out at scoring, as what a position adds
+is: the log-Q correction of sampled softmax (Bengio and Senécal 2008; Yi et al., RecSys 2019).
+"""
+
+import numpy as np
+
+from nightshelf.config import Shop
+from nightshelf.features import WINDOWS, root_event
+from nightshelf.tasks import Sampled
+
+# An item that nobody had chosen in the window was chosen today all the same, or it would be in no example.
+_UNSEEN = 0.5
+
+
+def drawn_logit(shop: Shop, target_dense: np.ndarray, names: list[str]) -> np.ndarray:
+    """Return -log Q of each row: float32 [n], zeros where negatives are impressions.
+
+    Q is the chance of at least one choice in a day, where choices come by chance (Poisson) as often as in the last 30 days.
+
+    Args:
+        shop: says what negatives are.
+        target_dense: features of the item and of the item in the scenario [n, names], raw.
+        names: their names.
+    """
+    if not isinstance(shop.negatives, Sampled):
+        return np.zeros(len(target_dense), np.float32)
+    count = target_dense[:, names.index(f"item_scenario_{root_event(shop)}_count_{max(WINDOWS)}d")]
+    return -np.log(-np.expm1(-(count + _UNSEEN) / max(WINDOWS))).astype(np.float32)
