@@ -9,6 +9,7 @@ import pytest
 
 from nightshelf.errors import EngineError, GateError, InputError
 from nightshelf.exports import ParquetDrop, RedisKeys
+from nightshelf.identity import ensure_key
 from nightshelf.paths import views_file
 from pipelines.exports import parquet_drop
 from pipelines.rollback import rollback
@@ -33,6 +34,7 @@ def publish_night(night, publish):
     """Return publish_night(day, rows): the stage `publish` over these drafts."""
 
     def run(day, rows):
+        ensure_key(night.shop)  # as the night that found these users did
         publish(night, "items", [{"item_id": "i1"}, {"item_id": "i2"}], day)
         publish(night, "users", [{"user_key": "u1"}], day)
         publish(night, "shelf_drafts", rows, day)
@@ -208,6 +210,7 @@ def publish_both(publish):
     """Return publish_both(night, day, score): the stage `publish` over shelves of users, and of items in the scenario search."""
 
     def run(night, day, score):
+        ensure_key(night.shop)
         place = {"scenario": "search", "anchor_item_id": "i1", "item_id": "i2", "score": score, "lift": 1.0, "rank": 1}
         place |= {"source": "popular", "reason": "Popular", "rank_by_score": 1}
         publish(night, "items", [{"item_id": "i1"}, {"item_id": "i2"}], day)
