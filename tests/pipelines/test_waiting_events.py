@@ -56,7 +56,11 @@ def make_shop(tiny_shop):
         base = tiny_shop(days=0)
         source = base.sources[0].model_dump(mode="json") | {"late_by_days": 1}
         items = base.items.model_dump(mode="json") | {"path": path}
-        return tiny_shop(days=0, sources=[source], items=items, users=None, quarantine=RULES)
+        tasks = {"click": {"event": "click", "label_window": "30m"}}
+        scenarios = {"home_feed": {"top_n": 5, "utility": {"click": 1}}}
+        return tiny_shop(
+            days=0, sources=[source], items=items, users=None, quarantine=RULES, tasks=tasks, scenarios=scenarios
+        )
 
     return make
 
@@ -154,7 +158,7 @@ def test_what_waits_for_a_scenario_that_was_renamed_is_not_taken_back(spark, log
     shop = logged("raw/items/{event_date}.csv")
     run_stage("clean", shop, D1)
     sources = [shop.sources[0].model_copy(update={"scenario": "front"})]
-    scenarios = {"front": shop.scenarios["home_feed"], "search": shop.scenarios["search"]}
+    scenarios = {"front": shop.scenarios["home_feed"]}
     renamed = shop.model_copy(update={"sources": sources, "scenarios": scenarios})
     run_stage("clean", renamed, D2)
     assert {row["scenario"] for row in Warehouse(renamed).read("events", [D2]).to_pylist()} == {"front"}
