@@ -11,9 +11,6 @@ from pyarrow import dataset
 
 from nightshelf.exclusions import item_condition
 
-# What somebody did, by rule of `exclude` item numbers.
-Acts = frozenset[tuple[str, int]]
-
 
 def kept_away(items: pa.Table, rule: str) -> np.ndarray:
     """Return which items, rows of the table items, a rule that asks the item alone keeps off every shelf: bool [items]."""
@@ -60,17 +57,8 @@ class Exclusions:
         for acted in (self.acted_on[rule] for rule in rules if rule in self.acted_on):
             if len(acted):
                 place = np.searchsorted(acted, pair).clip(max=len(acted) - 1)
-                allowed &= (acted[place] != pair) | (users[:, None] < 0)
+                allowed &= acted[place] != pair
         return allowed
-
-    def without(self, acts: Acts) -> "Exclusions":
-        """Return those for a stranger who acted so: by rule, on which items."""
-        of_items = dict(self.of_items)
-        for rule, item in acts:
-            of_items[rule] = of_items.get(rule, np.zeros(len(self.blocked), bool)) | (
-                np.arange(len(self.blocked)) == item
-            )
-        return Exclusions(of_items, self.acted_on, self.blocked)
 
     def anybody(self, rules: list[str]) -> np.ndarray:
         """Return True where an item may be shown to whoever comes [items]."""

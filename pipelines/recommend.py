@@ -11,25 +11,22 @@ from nightshelf.lineage import MADE
 from nightshelf.logs import get_logger
 from nightshelf.paths import shelf_parts_dir
 from nightshelf.scenarios import Scenario
-from pipelines.candidate_lists import CANDIDATE_TABLES, EVERYBODY
+from pipelines.candidate_lists import CANDIDATE_TABLES
 from pipelines.drafts import Drafts
-from pipelines.kept_away import Acts
 from pipelines.preselection import chosen_from
 from pipelines.recommend_items import draft_item_shelves
 from pipelines.rerank import Groups
-from pipelines.segments import Segments, segments_of
+from pipelines.segments import segments_of
 from pipelines.serve_parts import make_missing
 from pipelines.shelf_inputs import read_catalogue
 from pipelines.shelf_parts import Service, helpers
 from pipelines.shelf_plan import ShelfPlan, plan_shelves
 from pipelines.shelf_rows import Catalogue, for_all
 from pipelines.shelves import Stockroom
-from pipelines.silent_users import acts_of_silent
 from pipelines.stage import Night, StageResult
+from pipelines.strangers import strangers_of
 from pipelines.user_shards import NOBODY
 from pipelines.warehouse import row_count
-
-_UNKNOWN_USER = -1
 
 
 def run(night: Night) -> StageResult:
@@ -40,16 +37,16 @@ def run(night: Night) -> StageResult:
     _check_groups(plan, catalogue.groups)
     there = make_missing(plan, night.run_id, catalogue)
     segments = segments_of(night, plan.read("user_features", ("user_key",))["user_key"].combine_chunks())
-    strangers = Service.of(plan, NOBODY, night.run_id, catalogue, segments)
-    _check_exploration(plan, strangers.room)
-    groups = _by_acts(_cold(segments), _acts_of_cold(plan, segments, strangers))
+    service = Service.of(plan, NOBODY, night.run_id, catalogue, segments)
+    _check_exploration(plan, service.room)
+    shown, _ = service.room.lists.of_everybody(list(plan.shop.scenarios))
+    strangers = strangers_of(plan, segments, catalogue.keys, shown)
     with Drafts(night, "shelf_drafts", plan.scenarios) as drafts:
         for number in range(len(plan.shards)):
             drafts.take(plan.part(number))
-        for acts, cold in groups.items():
-            for name, whose, table in strangers.without(acts).of_strangers(cold):
-                for some in for_all(table, cold[whose]):
-                    drafts.add(name, some)
+        for name, numbers, table in service.of_strangers(strangers):
+            for some in for_all(table, numbers, strangers.members):
+                drafts.add(name, some)
     others = [name for name in night.shop.scenarios if name not in plan.scenarios]
     rows, others_did = drafts.publish("recommendations", others), helpers(plan, night.run_id)
     for folder in shelf_parts_dir(night.shop).glob(f"{night.as_of_date}-*"):
@@ -57,7 +54,7 @@ def run(night: Night) -> StageResult:
     written = ["shelf_drafts"]
     if night.shop.anchors:
         written += ["item_shelf_drafts", "anchor_lifts"]
-        exclusions, worth = strangers.room.exclusions, {name: strangers.worth[name] for name in plan.scenarios}
+        exclusions, worth = service.room.exclusions, {name: service.worth[name] for name in plan.scenarios}
         rows += draft_item_shelves(night, catalogue.items, worth, exclusions, catalogue.groups, plan.model_version)
     return StageResult(
         row_count(file for table in CANDIDATE_TABLES for file in plan.files[table]),
@@ -66,28 +63,6 @@ def run(night: Night) -> StageResult:
         message=f"model {plan.model_version}" + (f"; {there} of {len(plan.shards)} parts were there" if there else ""),
         helpers=others_did,
     )
-
-
-def _cold(segments: Segments) -> dict[int, list[str]]:
-    """Return whom each stranger's shelf is for; the unknown user's is for those in no segment, too."""
-    others = {_UNKNOWN_USER: [EVERYBODY, *segments.others]}
-    return others | {_UNKNOWN_USER - 1 - place: members for place, members in enumerate(segments.members)}
-
-
-def _acts_of_cold(plan: ShelfPlan, segments: Segments, strangers: Service) -> dict[str, Acts]:
-    """Return what is excluded for some of those without features, for what they did before."""
-    users = [*segments.others, *(user for members in segments.members for user in members)]
-    shown, _ = strangers.room.lists.of_everybody(list(plan.shop.scenarios))
-    return acts_of_silent(plan, users, strangers.maker.catalogue.keys, shown)
-
-
-def _by_acts(cold: dict[int, list[str]], acts: dict[str, Acts]) -> dict[Acts, dict[int, list[str]]]:
-    """Return the strangers' users apart by what is excluded for them, those for whom nothing is first."""
-    groups: dict[Acts, dict[int, list[str]]] = {frozenset(): {}}
-    for whose, users in cold.items():
-        for user in users:
-            groups.setdefault(acts.get(user, frozenset()), {}).setdefault(whose, []).append(user)
-    return groups
 
 
 def _check_groups(plan: ShelfPlan, groups: Groups) -> None:

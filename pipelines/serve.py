@@ -1,7 +1,7 @@
 """The serving of all users, block by block: first looks, scores, shelves and their rows, on all cores."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
@@ -80,26 +80,49 @@ def serve(
 
 
 def serve_strangers(
-    strangers: Iterable[int],
+    strangers: Mapping[int, np.ndarray],
     scenarios: dict[str, Scenario],
     predict_for: PredictFor,
     worth: dict[str, np.ndarray],
     room: Stockroom,
     maker: RowMaker,
-) -> Iterator[tuple[str, int, pa.Table]]:
-    """Yield scenario, user number and rows of each of those of whom no more than a segment is known.
+) -> Iterator[tuple[str, np.ndarray, pa.Table]]:
+    """Yield scenario, the number of each row and rows, a block of those of whom no more than a segment is known at a time.
 
-    They are few: each scenario takes its own first look, which is its score.
+    What a segment may be shown is scored once for all of it. Each scenario takes its own first look, which is its score.
+
+    Args:
+        strangers: by the number of the segment as which they are scored their own numbers, below 0 and ascending.
+        scenarios, predict_for, worth, room, maker: those of `serve`.
     """
-    for number in strangers:
-        whose = np.array([number])
-        by_scenario = predict_for(whose)
-        looks = {
-            name: first_look(whose, scenarios[name], room.lists, predict, worth, name)
-            for name, predict in by_scenario.items()
+    shown, _ = room.lists.of_everybody(list(worth))
+    served, told = 0, time.monotonic()
+    for segment, numbers in strangers.items():
+        by_scenario = {
+            name: _known(predict, shown, len(room.exclusions.blocked))
+            for name, predict in predict_for(np.array([segment])).items()
         }
-        for name, shelves in _in_turn(whose, scenarios, by_scenario, room, looks):
-            yield name, number, maker.rows(name, shelves)
+        for whose in np.split(numbers, range(BLOCK, len(numbers), BLOCK)):
+            looks = {
+                name: first_look(whose, scenarios[name], room.lists, predict, worth, name)
+                for name, predict in by_scenario.items()
+            }
+            for name, shelves in _in_turn(whose, scenarios, by_scenario, room, looks):
+                yield name, shelves.users, maker.rows(name, shelves)
+            served += len(whose)
+            if time.monotonic() - told > _LOG_SECONDS:
+                told = time.monotonic()
+                every = sum(len(numbers) for numbers in strangers.values())
+                get_logger("recommend").info("%d of %d shelves for those without a history are made", served, every)
+
+
+def _known(predict: Predict, shown: np.ndarray, items: int) -> Predict:
+    """Return predictions that are the same for each user, asked once: those for the items `shown`, of so many."""
+    table = {}
+    for task, values in predict(shown[None]).items():
+        table[task] = np.full(items + 1, np.nan, values.dtype)  # the last is that of -1
+        table[task][shown] = values[0]
+    return lambda asked: {task: values[asked] for task, values in table.items()}
 
 
 def _in_turn(

@@ -9,7 +9,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from resource import RUSAGE_SELF, getrusage
 from typing import Any
@@ -21,7 +21,6 @@ from nightshelf.logs import get_logger
 from pipelines.candidate_lists import pack_candidates
 from pipelines.drafts import ShelfFiles
 from pipelines.first_look import PredictFor, worth_to_anybody
-from pipelines.kept_away import Acts
 from pipelines.predictors import predictors
 from pipelines.rerank import chance_of
 from pipelines.segments import Segments
@@ -30,6 +29,7 @@ from pipelines.shelf_inputs import read_candidates, read_catalogue, read_exclusi
 from pipelines.shelf_plan import ShelfPlan
 from pipelines.shelf_rows import Catalogue, RowMaker
 from pipelines.shelves import Stockroom
+from pipelines.strangers import Strangers
 from pipelines.user_shards import UserShard
 
 TOLD = "told.json"
@@ -73,15 +73,12 @@ class Service:
         every = serve(users, *with_what, whose, workers, plan.leaning)
         return ((name, rows) for name, rows in every if name in plan.scenarios)
 
-    def without(self, acts: Acts) -> "Service":
-        """Return who serves strangers that acted so."""
-        return replace(self, room=replace(self.room, exclusions=self.room.exclusions.without(acts))) if acts else self
-
-    def of_strangers(self, numbers: Iterable[int]) -> Iterator[tuple[str, int, pa.Table]]:
-        """Yield wanted scenario, user number and rows of those of whom no more than a segment is known."""
+    def of_strangers(self, strangers: Strangers) -> Iterator[tuple[str, np.ndarray, pa.Table]]:
+        """Yield wanted scenario, and the number of each row with the rows, of those of whom no more than a segment is known."""
         scenarios = self.plan.shop.scenarios
-        every = serve_strangers(numbers, scenarios, self.predict_for, self.worth, self.room, self.maker)
-        return ((name, number, rows) for name, number, rows in every if name in self.plan.scenarios)
+        room = replace(self.room, exclusions=replace(self.room.exclusions, acted_on=strangers.acted_on))
+        every = serve_strangers(strangers.numbers, scenarios, self.predict_for, self.worth, room, self.maker)
+        return ((name, numbers, rows) for name, numbers, rows in every if name in self.plan.scenarios)
 
 
 def make_part(plan: ShelfPlan, number: int, run_id: str, catalogue: Catalogue | None = None, workers: int = 0) -> int:

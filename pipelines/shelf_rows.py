@@ -1,6 +1,6 @@
 """Shelves as rows of the table recommendations."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,11 +59,22 @@ class RowMaker:
         return pa.table(columns)
 
 
-def for_all(shelf: pa.Table, users: list[str]) -> Iterator[pa.Table]:
-    """Yield the same shelf for each of these users, some of them at a time."""
-    length, place = shelf.num_rows, shelf.schema.get_field_index("user_key")
-    for start in range(0, len(users), _USERS_AT_ONCE):
-        some = users[start : start + _USERS_AT_ONCE]
-        repeated = shelf.take(pa.array(np.tile(np.arange(length), len(some))))
-        keys = pa.array(some, pa.string()).take(pa.array(np.repeat(np.arange(len(some)), length)))
-        yield repeated.set_column(place, shelf.schema.field("user_key"), keys)
+def for_all(rows: pa.Table, numbers: np.ndarray, members: Mapping[int, list[str]]) -> Iterator[pa.Table]:
+    """Yield each shelf for all of its users, some of them at a time.
+
+    Args:
+        rows: of the table, in which those of a shelf lie together.
+        numbers: of the shelf, of each row.
+        members: by number the users.
+    """
+    starts = np.flatnonzero(np.diff(numbers, prepend=1))  # a number is below 0
+    lengths = np.diff(starts, append=len(numbers))
+    of = [members[number] for number in numbers[starts].tolist()]
+    users, shelves = [user for some in of for user in some], np.repeat(np.arange(len(of)), [len(some) for some in of])
+    place = rows.schema.get_field_index("user_key")
+    for first in range(0, len(users), _USERS_AT_ONCE):
+        some, shelf = users[first : first + _USERS_AT_ONCE], shelves[first : first + _USERS_AT_ONCE]
+        count = lengths[shelf]
+        taken = np.repeat(starts[shelf] - (np.cumsum(count) - count), count) + np.arange(count.sum())
+        keys = pa.array(some, pa.string()).take(pa.array(np.repeat(np.arange(len(some)), count)))
+        yield rows.take(pa.array(taken)).set_column(place, rows.schema.field("user_key"), keys)

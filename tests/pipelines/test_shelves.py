@@ -386,7 +386,8 @@ def test_where_some_outcomes_cost_something_the_items_that_are_worth_most_win(ut
     worth = worth_to_anybody(scenarios, predict_for(np.array([-1])), 200)
     assert (worth["home"] < 0).any() and (worth["home"] > 0).sum() > 20
     served = dict(serve(6, scenarios, predict_for, worth, room, Items(), "users", workers=1, leaning={"cart": 0.5}))
-    strangers = [of for name, _, of in serve_strangers([-1], scenarios, predict_for, worth, room, Items())]
+    unknown = {-1: np.array([-1])}
+    strangers = [of for name, _, of in serve_strangers(unknown, scenarios, predict_for, worth, room, Items())]
     for shelves, name, users in [*((served[name], name, numbers) for name in rates), (strangers[0], "home", [-1])]:
         predicted = predict_for(np.array(users))[name](np.broadcast_to(np.arange(200), (len(users), 200)))
         own = sum(weight * predicted[task] for task, weight in utility.items())
@@ -488,7 +489,7 @@ def test_every_column_of_a_shelf_hangs_on_its_user_alone_whomever_it_is_made_wit
 
 
 def test_the_shelves_of_strangers_explore_too() -> None:
-    items, numbers = [f"i{n:03}" for n in range(70)], range(-1, -2001, -1)
+    items, numbers = [f"i{n:03}" for n in range(70)], np.arange(-2000, 0)
     rows = [("*", "*", item, "popular" if n < 60 else "fresh", 1.0) for n, item in enumerate(items)]
     room = stockroom(pack_candidates([candidate_table(rows)], USERS, items), items=70)
     scenarios = {"search": Scenario(top_n=5, utility={"click": 1}, rerank={"explore": 0.3})}
@@ -499,15 +500,19 @@ def test_the_shelves_of_strangers_explore_too() -> None:
     worth = worth_to_anybody(scenarios, predict_for(np.array([-1])), 70)
 
     def shelves(some):  # type: ignore[no-untyped-def]
-        return [found for _, _, found in serve_strangers(some, scenarios, predict_for, worth, room, Items())]
+        found = [of for _, _, of in serve_strangers({-1: some}, scenarios, predict_for, worth, room, Items())]
+        assert np.concatenate([of.users for of in found]).tolist() == np.repeat(some, 5).tolist()
+        placed_by, shown, propensity = (
+            np.concatenate([getattr(of, column) for of in found]).reshape(-1, 5)
+            for column in ("placed_by", "items", "propensity")
+        )
+        return placed_by == 2, shown, propensity
 
-    found = shelves(numbers)
-    drawn, shown = (np.array([of.placed_by == 2 for of in found]), np.array([of.items for of in found]))
+    drawn, shown, propensity = shelves(numbers)
     assert drawn.mean() == pytest.approx(0.3, abs=0.02)
     assert set(shown[drawn].tolist()) == set(range(60, 70)) and set(shown[~drawn].tolist()) <= set(range(5))
-    propensity = np.array([of.propensity for of in found])
     assert propensity[:, 0][drawn[:, 0]].tolist() == pytest.approx([0.03] * int(drawn[:, 0].sum()))
-    assert [of.items.tolist() for of in shelves([-7])] == [shown[6].tolist()]
+    assert shelves(numbers[-7:-6])[1].tolist() == [shown[-7].tolist()]
 
 
 class Items:
@@ -536,9 +541,12 @@ def test_every_shelf_of_a_user_knows_those_before_it() -> None:
         assert {name: found.items.tolist() for name, found in served} == {
             name: items * len(USERS) for name, items in expected.items()
         }
-        strangers = list(serve_strangers([-1, -2], scenarios, predict_for, anybody, room, Items()))
-        assert [(name, number, found.items.tolist()) for name, number, found in strangers] == [
-            (name, number, items) for number in (-1, -2) for name, items in expected.items()
+        segments = {-1: np.array([-4, -3, -1]), -2: np.array([-2])}
+        strangers = list(serve_strangers(segments, scenarios, predict_for, anybody, room, Items()))
+        assert [(name, numbers.tolist(), found.items.tolist()) for name, numbers, found in strangers] == [
+            (name, np.repeat(numbers, 3).tolist(), items * len(numbers))
+            for numbers in segments.values()
+            for name, items in expected.items()
         ]
 
 
