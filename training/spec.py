@@ -16,6 +16,7 @@ from nightshelf.features import (
     user_dense,
 )
 from nightshelf.tasks import Sampled
+from training.drawn import corrects_draws
 from training.normalization import NormalizationSpec
 from training.recipe import Recipe, TaskRelation
 from training.vocabulary import Vocabulary
@@ -141,7 +142,7 @@ def model_spec(
         normalization=normalization,
         as_of_date=as_of_date,
         oov_buckets=OOV_BUCKETS,
-        corrects_draws=isinstance(shop.negatives, Sampled),
+        corrects_draws=corrects_draws(shop),
         rebuys=shop.rebuy is not None,
     )
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from nightshelf.rebuy import Rebuy
 from nightshelf.tasks import Sampled
 from training.batches import Dataset
 from training.data import load_examples
-from training.drawn import drawn_logit
+from training.drawn import corrects_draws, drawn_logit
 from training.predict import predict
 from training.spec import dense_names
 
@@ -18,7 +19,7 @@ COUNT = "item_scenario_click_count_30d"
 
 @pytest.fixture
 def drawing(demo_shop):
-    return demo_shop.model_copy(update={"negatives": Sampled(sampled=4)})
+    return demo_shop.model_copy(update={"negatives": Sampled(sampled=4), "rebuy": Rebuy(event="purchase")})
 
 
 def test_what_is_chosen_on_few_days_is_drawn_as_seldom(drawing):
@@ -29,8 +30,11 @@ def test_what_is_chosen_on_few_days_is_drawn_as_seldom(drawing):
     assert found == pytest.approx((days > 0).mean(0), abs=0.004)
 
 
-def test_impressions_are_as_they_were_shown(demo_shop):
-    assert drawn_logit(demo_shop, np.full((2, 1), 7.0), [COUNT]).tolist() == [0, 0]
+@pytest.mark.parametrize("choice", [{"negatives": "impressions"}, {"rebuy": None}])
+def test_impressions_and_what_nobody_buys_again_are_as_they_were_shown(drawing, choice):
+    shop = drawing.model_copy(update=choice)
+    assert drawn_logit(shop, np.full((2, 1), 7.0), [COUNT]).tolist() == [0, 0]
+    assert not corrects_draws(shop) and corrects_draws(drawing)
 
 
 def test_a_shop_without_impressions_reads_it_of_the_item_in_the_scenario(drawing, night):
