@@ -287,9 +287,8 @@ def _with_master(spark: Spark, master: str | None, path: Path | str) -> Spark:
     if not master:
         return spark
     if spark.remote or spark.engine == "sail":
-        place = (
-            f"remote: {spark.remote.split('/;')[0]}" if spark.remote else "engine: sail"
-        )  # what follows may be a token
+        # What follows the address of a server may be a token
+        place = f"remote: {spark.remote.split('/;')[0]}" if spark.remote else "engine: sail"
         raise InputError(
             f"{path}: spark: {{{place}}} and $NIGHTSHELF_SPARK_MASTER = {master} both say where the jobs run; "
             "unset the variable, or take the key out of the shop file"

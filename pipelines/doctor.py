@@ -252,13 +252,8 @@ def check_tracker(shop: Shop) -> Finding:
     """Ask MLflow's server, or look at its database."""
     uri = tracking_uri(shop)
     if uri.startswith("http"):
-        return Finding(
-            "mlflow",
-            without_login(uri),
-            ""
-            if answer_of(f"{without_login(uri, '').rstrip('/')}/health") == "OK"
-            else "start it, or unset MLFLOW_TRACKING_URI",
-        )
+        answers = answer_of(f"{without_login(uri, '').rstrip('/')}/health") == "OK"
+        return Finding("mlflow", without_login(uri), "" if answers else "start it, or unset MLFLOW_TRACKING_URI")
     file = Path(uri.removeprefix("sqlite:///"))
     return Finding("mlflow", str(file) if file.exists() else "none yet; the first night makes it")
 

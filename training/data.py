@@ -9,12 +9,14 @@ import numpy as np
 from nightshelf.config import Shop
 from nightshelf.errors import InputError
 from nightshelf.example_window import ExampleWindow, Split
+from nightshelf.features import root_task
 from nightshelf.paths import scratch_dir
 from nightshelf.tasks import Sampled
 from training.columns import Files, Range, fill_rows, read_columns, stack
-from training.drawn import drawn_logit
+from training.drawn import corrects_draws, drawn_logit
 from training.example_keys import by_first_sight, read_example_keys
 from training.histories import Histories, Lengths, bytes_of_histories, load_histories
+from training.own_negatives import Rows, own_negatives
 from training.spec import dense_names, field_names, order_tasks
 from training.storage import Storage
 from training.vocabulary import Vocabulary, load_vocabularies
@@ -111,10 +113,19 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
     dense_of_users, dense_of_targets, label, mask, weight, inverse, user_fields, item_fields = (a for a, _ in blocks)
     days, event_date = keys.feature_date[rows], keys.event_date[rows]
     users = keys.users_of(rows)
+    history, item = histories.rows_of(users, days), item_fields[:, 0].copy()
+    user, is_train = by_first_sight(users.indices.to_numpy()), _is_in(event_date, inputs.window, "train")
+    of_pool, of_own = np.ones(len(rows), np.float32), np.zeros(len(rows), np.float32)
+    if corrects_draws(shop):
+        some, chosen = np.flatnonzero(is_train), label[:, tasks.index(root_task(shop))] > 0
+        swaps = own_negatives(Rows(days, keys.scenario[rows], user, history, item, chosen).take(some), histories.own)
+        for column in (item, dense_of_targets, item_fields):
+            column[some[swaps.out]] = column[some[swaps.into]]
+        of_pool[some], of_own[some] = swaps.of_pool, swaps.of_own
     return Examples(
-        history=histories.rows_of(users, days),
+        history=history,
         user_fields=user_fields,
-        item=item_fields[:, 0].copy(),
+        item=item,
         user_dense=dense_of_users,
         target_dense=dense_of_targets,
         scenario=keys.scenario[rows].astype(np.int64),
@@ -125,11 +136,11 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
         # are those among what was drawn, and rank alike.
         weight=np.ones(len(rows), np.float32) if isinstance(shop.negatives, Sampled) else weight[:, 0],
         inverse_propensity=inverse[:, 0] if propensity else None,
-        drawn=drawn_logit(shop, dense_of_targets, target_dense),
-        user=by_first_sight(users.indices.to_numpy()),
+        drawn=drawn_logit(shop, dense_of_targets, target_dense, of_pool, of_own),
+        user=user,
         request=keys.requests_of(rows),
         day=days.astype(np.int64),
-        is_train=_is_in(event_date, inputs.window, "train"),
+        is_train=is_train,
         is_validation=_is_in(event_date, inputs.window, "validation"),
         histories=histories,
         catalogue=load_catalogue(inputs.item_features, item_names, item_fields),

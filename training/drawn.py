@@ -24,7 +24,13 @@ def corrects_draws(shop: Shop) -> bool:
     return isinstance(shop.negatives, Sampled) and shop.rebuy is not None
 
 
-def drawn_logit(shop: Shop, target_dense: np.ndarray, names: list[str]) -> np.ndarray:
+def drawn_logit(
+    shop: Shop,
+    target_dense: np.ndarray,
+    names: list[str],
+    of_pool: np.ndarray | float = 1.0,
+    of_own: np.ndarray | float = 0.0,
+) -> np.ndarray:
     """Return -log Q of each row: float32 [n], zeros where nothing is to be made up for.
 
     Q is the chance of at least one choice in a day, where choices come by chance (Poisson) as often as in the last 30 days.
@@ -33,8 +39,9 @@ def drawn_logit(shop: Shop, target_dense: np.ndarray, names: list[str]) -> np.nd
         shop: says what negatives are, and whether customers buy again.
         target_dense: features of the item and of the item in the scenario [n, names], raw.
         names: their names.
+        of_pool, of_own: where some negatives were drawn otherwise, Swaps' [n]; Q is then Q of_pool + of_own.
     """
     if not corrects_draws(shop):
         return np.zeros(len(target_dense), np.float32)
     count = target_dense[:, names.index(f"item_scenario_{root_event(shop)}_count_{max(WINDOWS)}d")]
-    return -np.log(-np.expm1(-(count + _UNSEEN) / max(WINDOWS))).astype(np.float32)
+    return -np.log(-np.expm1(-(count + _UNSEEN) / max(WINDOWS)) * of_pool + of_own).astype(np.float32)

@@ -32,9 +32,7 @@ class ItemSide:
     queries: torch.Tensor  # [N, D]
     parts: torch.Tensor  # [N, D or 2 D], what the item brings into an event
     hidden: torch.Tensor  # [N, H]
-    again: (
-        torch.Tensor
-    )  # [N, events x memories + own], how much what was done with its category or itself speaks for it
+    again: torch.Tensor  # [N, events x memories + own], how much what a user did before speaks for it
 
     def take(self, rows: torch.Tensor) -> "ItemSide":
         """Return the items at `rows` (one dimension)."""
