@@ -11,6 +11,16 @@ from pipelines.memory import PeakMemory
 MIB = 2**20
 
 
+class Counted(PeakMemory):
+    """Counts how often it looked."""
+
+    looks = 0
+
+    def _sample(self):
+        super()._sample()
+        self.looks += 1
+
+
 def look(held, own, ready, end):
     """Read all that is inherited, hold some memory of one's own, and wait."""
     total = held.sum()
@@ -24,12 +34,14 @@ def peak_with_children(held, own, count):
     context = multiprocessing.get_context("fork")
     ready, end = context.Queue(), context.Event()
     children = [context.Process(target=look, args=(held, own, ready, end)) for _ in range(count)]
-    with PeakMemory(every_seconds=0.05) as memory:
+    with Counted(every_seconds=0.05) as memory:
         for child in children:
             child.start()
         for _ in children:
             ready.get(timeout=60)
-        time.sleep(0.5)
+        last = memory.looks + 2  # one may have begun before the children were ready
+        while memory.looks < last:
+            time.sleep(0.05)
         end.set()
         for child in children:
             child.join()
