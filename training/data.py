@@ -115,13 +115,11 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
     users = keys.users_of(rows)
     history, item = histories.rows_of(users, days), item_fields[:, 0].copy()
     user, is_train = by_first_sight(users.indices.to_numpy()), _is_in(event_date, inputs.window, "train")
-    of_pool, of_own = np.ones(len(rows), np.float32), np.zeros(len(rows), np.float32)
+    chances: list[np.ndarray] = []
     if corrects_draws(shop):
-        some, chosen = np.flatnonzero(is_train), label[:, tasks.index(root_task(shop))] > 0
-        swaps = own_negatives(Rows(days, keys.scenario[rows], user, history, item, chosen).take(some), histories.own)
-        for column in (item, dense_of_targets, item_fields):
-            column[some[swaps.out]] = column[some[swaps.into]]
-        of_pool[some], of_own[some] = swaps.of_pool, swaps.of_own
+        chosen = label[:, tasks.index(root_task(shop))] > 0
+        columns = Rows(days, keys.scenario[rows], user, history, item, chosen)
+        chances = _with_own_items(columns, is_train, histories.own, (item, dense_of_targets, item_fields))
     return Examples(
         history=history,
         user_fields=user_fields,
@@ -136,7 +134,7 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
         # are those among what was drawn, and rank alike.
         weight=np.ones(len(rows), np.float32) if isinstance(shop.negatives, Sampled) else weight[:, 0],
         inverse_propensity=inverse[:, 0] if propensity else None,
-        drawn=drawn_logit(shop, dense_of_targets, target_dense, of_pool, of_own),
+        drawn=drawn_logit(shop, dense_of_targets, target_dense, *chances),
         user=user,
         request=keys.requests_of(rows),
         day=days.astype(np.int64),
@@ -147,6 +145,19 @@ def load_examples(shop: Shop, inputs: TrainingInputs, split: Split | None = None
         vocabularies=load_vocabularies(shop, inputs.vocabularies),
         storage=storage,
     )
+
+
+def _with_own_items(
+    rows: Rows, is_train: np.ndarray, own: np.ndarray, of_items: tuple[np.ndarray, ...]
+) -> list[np.ndarray]:
+    """Put own items in place of some negatives of training, in the columns `of_items`; return of_pool and of_own of Swaps [n]."""
+    some = np.flatnonzero(is_train)
+    swaps = own_negatives(rows.take(some), own)
+    for column in of_items:
+        column[some[swaps.out]] = column[some[swaps.into]]
+    of_pool, of_own = np.ones(len(is_train), np.float32), np.zeros(len(is_train), np.float32)
+    of_pool[some], of_own[some] = swaps.of_pool, swaps.of_own
+    return [of_pool, of_own]
 
 
 def _ranges(shop: Shop, ids: list[str]) -> dict[str, Range]:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from nightshelf.rebuy import Rebuy
+from nightshelf.tasks import Sampled
 from training.batches import Dataset
 from training.data import dense_names, load_examples
 from training.matching import OwnMatch
@@ -88,3 +89,21 @@ def test_counts_shares_and_ages_are_those_of_the_item():
     found = match(torch.tensor([[7, 4, 9, 0]]), own, match.memory(counts, ages))
     told = [[60, 750, 1], [20, 250, np.exp(-1)], [0, 0, 0], [0, 0, 0]]
     assert found[0].numpy() == pytest.approx(np.log1p(told))
+
+
+def test_where_negatives_are_drawn_some_of_training_are_what_the_user_chose_before(grocer, grocers_night):
+    """Their features are those that a row of the same item had last; all else of the examples stays."""
+    drawing = grocer.model_copy(update={"negatives": Sampled(sampled=4)})
+    as_drawn, found = (load_examples(shop, grocers_night.inputs) for shop in (grocer, drawing))
+    moved = np.flatnonzero(as_drawn.item != found.item)
+    assert 20 < len(moved) < 0.25 * len(found) and found.is_train[moved].all()
+    assert (found.labels[moved, 0] == 0).all() and np.array_equal(as_drawn.labels, found.labels)
+    assert (found.histories.own[found.history[moved]] == found.item[moved, None]).any(axis=1).all()
+    for row in moved:
+        like = (as_drawn.item == found.item[row]) & (as_drawn.scenario == found.scenario[row])
+        before = as_drawn.day <= found.day[row]
+        lends = like & before & (as_drawn.day == as_drawn.day[like & before].max())
+        assert (as_drawn.target_dense[lends] == found.target_dense[row]).all(axis=1).any()
+    assert (as_drawn.drawn == 0).all()
+    likely = np.exp(-found.drawn)
+    assert likely[moved].mean() > 2 * likely[found.is_train & ~np.isin(np.arange(len(found)), moved)].mean()
