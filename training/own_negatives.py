@@ -72,7 +72,8 @@ def own_negatives(rows: Rows, own: np.ndarray, seed: int = 0) -> Swaps:
         newest = np.searchsorted(sold, wanted, side="right") - 1
         # Ids up to OOV_BUCKETS are many items'
         known = (sold[newest] // codes.days == wanted // codes.days) & (newest >= 0) & (mine > OOV_BUCKETS)
-        free = known & ~np.isin(codes(user, mine, today), acts) & ~np.isin(codes(user, mine, today + 1), acts)
+        act = codes(user, mine, today)
+        free = known & ~_is_among(acts, act) & ~_is_among(acts, act + 1)
         negatives = np.flatnonzero(~some.chosen)
         count = np.bincount(visit[negatives], minlength=len(first))
         drawn = np.minimum(np.rint(_SHARE * count).astype(np.int64), free.sum(axis=1))
@@ -83,7 +84,8 @@ def own_negatives(rows: Rows, own: np.ndarray, seed: int = 0) -> Swaps:
         out.append(day[gone])
         into.append(chosen[at[np.take_along_axis(newest, order, 1)[takes]]])
         some.item[gone] = rows.item[into[-1]]
-        is_own = np.isin(codes(visit, some.item, 0), codes(np.arange(len(first))[:, None], mine, 0)[known])
+        lists = np.unique(codes(np.arange(len(first))[:, None], mine, 0)[known])
+        is_own = _is_among(lists, codes(visit, some.item, 0))
         pool = np.unique(codes(some.scenario, some.item, 0)[some.chosen]) // codes(1, 0, 0)
         size = np.bincount(pool, minlength=int(some.scenario.max()) + 1)[visits.scenario]
         each = drawn / np.maximum(free.sum(axis=1), 1) * size / np.maximum(count, 1)
@@ -100,11 +102,19 @@ class _Codes:
 
     @classmethod
     def of(cls, rows: Rows, own: np.ndarray) -> "_Codes":
-        """Return codes that have room for the items and days of rows, and the day after."""
-        return cls(int(max(rows.item.max(initial=0), own.max(initial=0))) + 1, int(rows.day.max(initial=0)) + 2)
+        """Return codes that have room for the items, the scenarios, and the days of rows and one more."""
+        largest = max(int(ids.max(initial=0)) for ids in (rows.item, own, rows.scenario))
+        return cls(largest + 1, int(rows.day.max(initial=0)) + 2)
 
     def __call__(self, who: np.ndarray | int, item: np.ndarray | int, day: np.ndarray | int) -> np.ndarray:
         return (np.asarray(who, np.int64) * self.items + item) * self.days + day
+
+
+def _is_among(known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Say which values are among some that are known and sorted."""
+    if not len(known):
+        return np.zeros(values.shape, bool)
+    return np.asarray(known[np.searchsorted(known, values).clip(max=len(known) - 1)] == values)
 
 
 def _numbers(count: np.ndarray) -> np.ndarray:
