@@ -26,7 +26,7 @@ from pipelines.rerank import (
 class Stockroom:
     """What shelves are filled from; chance hangs on the night, `seed`, and on `chance`, a number of each user [users].
 
-    Of the unknown user and of segments it hangs on their numbers: those of a segment see one shelf, and share its draws.
+    Of strangers (pipelines/strangers.py) it hangs on their numbers: those of a segment see one shelf, and share its draws.
     """
 
     lists: CandidateLists

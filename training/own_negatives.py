@@ -47,15 +47,14 @@ class Swaps:
     of_own: np.ndarray
 
 
-def own_negatives(rows: Rows, own: np.ndarray, seed: int = 0) -> Swaps:
-    """Draw own items in place of some negatives.
+def own_negatives(rows: Rows, own: np.ndarray) -> Swaps:
+    """Draw own items in place of some negatives: of the same rows the same ones, as the drawn negatives are a night's, too.
 
     Args:
         rows: the examples of some days, all of each.
         own: ids of items that the user may want again, by history [histories, O], 0 = padding.
-        seed: of the draws.
     """
-    rng, codes = np.random.default_rng(seed), _Codes.of(rows, own)
+    rng, codes = np.random.default_rng(0), _Codes.of(rows, own)
     chosen = np.flatnonzero(rows.chosen)
     sold, at = np.unique(codes(rows.scenario, rows.item, rows.day)[chosen], return_index=True)
     acts = np.unique(codes(rows.user, rows.item, rows.day)[chosen])
